@@ -1,0 +1,44 @@
+//! What an adapter offers, as far as the planner cares.
+use alloc::string::String;
+pub use pentimento_wgsl::Class;
+
+/// Limits and abilities of an adapter.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Caps {
+    /// Adapter name, for messages.
+    pub name: String,
+    /// Real GPU or CPU driver: chooses kernel bodies.
+    pub class: Class,
+    /// Largest range one binding may cover, bytes.
+    pub max_binding: u64,
+    /// Largest buffer, bytes.
+    pub max_buffer: u64,
+    /// Most workgroups along one side of a dispatch.
+    pub max_groups: u32,
+    /// Height limit of a staging texture, in rows of 4096 numbers; 0 where textures are not used.
+    pub texture_rows: u32,
+    /// Offsets of storage bindings are multiples of this, bytes.
+    pub alignment: u64,
+    /// Keep half-precision matmul weights as they are.
+    pub half_weights: bool,
+}
+
+impl Caps {
+    /// The limits WebGPU guarantees everywhere, as a GPU.
+    pub fn webgpu() -> Self {
+        Caps {
+            name: "webgpu limits".into(),
+            class: Class::Gpu,
+            max_binding: 128 << 20,
+            max_buffer: 256 << 20,
+            max_groups: 65535,
+            texture_rows: 0,
+            alignment: 256,
+            half_weights: true,
+        }
+    }
+    /// No limits worth naming: the CPU executor.
+    pub fn unlimited(name: &str) -> Self {
+        Caps { name: name.into(), max_binding: 1 << 40, max_buffer: 1 << 40, ..Caps::webgpu() }
+    }
+}

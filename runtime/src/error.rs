@@ -1,0 +1,79 @@
+//! One error type for the whole runtime. Every message is a sentence: what, where, expected, found, what to do.
+use alloc::string::String;
+
+/// What went wrong. The `Display` form is meant for people and stands on its own.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file, tensor, configuration or image cannot be used as it is.
+    #[error("{place}: expected {expected}, found {found}.{hint}")]
+    Bad {
+        /// File, tensor or field.
+        place: String,
+        /// What would have been right.
+        expected: String,
+        /// What was there.
+        found: String,
+        /// What to do about it; empty or starting with a space.
+        hint: String,
+    },
+    /// Something that must be there is not.
+    #[error("{place}: missing {what}.{hint}")]
+    Missing {
+        /// Folder or file that was searched.
+        place: String,
+        /// The missing thing.
+        what: String,
+        /// What to do about it; empty or starting with a space.
+        hint: String,
+    },
+    /// The operating system refused to read or write.
+    #[error("{place}: cannot {action}: {reason}.")]
+    Io {
+        /// Path.
+        place: String,
+        /// "read", "write" ...
+        action: String,
+        /// The system's own words.
+        reason: String,
+    },
+    /// A shape or op rule was broken while a graph was built.
+    #[error("graph: {0}.")]
+    Graph(String),
+    /// The adapter cannot run this, or failed while running it.
+    #[error("device {device}: {reason}.")]
+    Device {
+        /// Adapter name.
+        device: String,
+        /// What happened.
+        reason: String,
+    },
+    /// The caller asked to stop.
+    #[error("stopped on request.")]
+    Cancelled,
+}
+
+/// `Result` with the runtime's [`Error`].
+pub type Result<T> = core::result::Result<T, Error>;
+
+impl Error {
+    /// `place`: expected `expected`, found `found`.
+    pub fn bad(place: impl Into<String>, expected: impl Into<String>, found: impl Into<String>) -> Self {
+        Error::Bad { place: place.into(), expected: expected.into(), found: found.into(), hint: String::new() }
+    }
+    /// `place`: missing `what`.
+    pub fn missing(place: impl Into<String>, what: impl Into<String>) -> Self {
+        Error::Missing { place: place.into(), what: what.into(), hint: String::new() }
+    }
+    /// `place`: cannot `action`: `reason`.
+    pub fn io(place: impl Into<String>, action: impl Into<String>, reason: impl Into<String>) -> Self {
+        Error::Io { place: place.into(), action: action.into(), reason: reason.into() }
+    }
+    /// Adds advice to [`Error::Bad`] and [`Error::Missing`]; other kinds are returned unchanged.
+    pub fn with_hint(mut self, advice: &str) -> Self {
+        if let Error::Bad { hint, .. } | Error::Missing { hint, .. } = &mut self {
+            *hint = alloc::format!(" {advice}");
+        }
+        self
+    }
+}

@@ -1,0 +1,154 @@
+//! Executors run plans: `cpu` with the twins (the truth), `null` counts, `wgpu` on an adapter (the product).
+pub mod cpu;
+pub mod null;
+#[cfg(feature = "wgpu")]
+pub mod wgpu;
+
+use crate::caps::Caps;
+use crate::graph::{Graph, Id, Layout, Leaf, Op};
+use crate::plan::Plan;
+use crate::weights::{DType, TensorView, Weights};
+use crate::{Error, Result};
+use alloc::{format, vec, vec::Vec};
+use pentimento_wgsl::WeightType;
+
+/// A prepared plan of one executor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlanId(pub(crate) usize);
+
+/// Contents of a weight or parameter.
+#[derive(Clone, Copy, Debug)]
+pub enum LeafData<'a> {
+    /// 32-bit floats.
+    F32(&'a [f32]),
+    /// Half-precision words as in the file; kept so where the executor can.
+    Half(WeightType, &'a [u8]),
+}
+
+/// Runs plans. Weights and parameters are shared by all plans of an executor; inputs belong to one plan.
+pub trait Executor {
+    /// What the planner may use.
+    fn caps(&self) -> &Caps;
+    /// True when a weight or parameter of that name has been set.
+    fn has_leaf(&self, name: &str) -> bool;
+    /// How a leaf is stored; F32 for unknown ones.
+    fn weight_type(&self, name: &str) -> WeightType;
+    /// Creates or overwrites a weight or parameter.
+    ///
+    /// # Errors
+    /// Out of memory, or another length than before.
+    fn set_leaf(&mut self, name: &str, data: LeafData<'_>) -> Result<()>;
+    /// Takes a plan whose leaves have all been set.
+    ///
+    /// # Errors
+    /// A leaf that was not set, out of memory, or a pipeline the driver refuses.
+    fn prepare(&mut self, plan: Plan) -> Result<PlanId>;
+    /// Sets an input of a plan. Inputs start as zeros and keep their value between runs.
+    ///
+    /// # Errors
+    /// Unknown name or wrong length.
+    fn write(&mut self, plan: PlanId, input: &str, data: &[f32]) -> Result<()>;
+    /// Puts a plan back to its first command.
+    fn rewind(&mut self, plan: PlanId);
+    /// Submits the next slice of a plan's commands; true when the last one is submitted. Short enough for every
+    /// operating system's patience, and the place where a caller may pause for as long as it likes.
+    ///
+    /// # Errors
+    /// The device failed.
+    fn advance(&mut self, plan: PlanId) -> Result<bool>;
+    /// Waits and reads an output.
+    ///
+    /// # Errors
+    /// Unknown name, or the device failed.
+    fn read(&mut self, plan: PlanId, output: &str) -> Result<Vec<f32>>;
+
+    /// Runs a plan from its first command to its last.
+    ///
+    /// # Errors
+    /// As [`Executor::advance`].
+    fn run(&mut self, plan: PlanId) -> Result<()> {
+        self.rewind(plan);
+        while !self.advance(plan)? {}
+        Ok(())
+    }
+}
+
+/// Plans `outputs` of a graph and prepares them.
+///
+/// # Errors
+/// As [`Plan::new`] and [`Executor::prepare`].
+pub fn compile(exec: &mut dyn Executor, graph: Graph, outputs: &[(&str, Id)]) -> Result<PlanId> {
+    let plan = Plan::new(graph, outputs, exec.caps(), &|name| exec.weight_type(name))?;
+    exec.prepare(plan)
+}
+
+/// Uploads every weight leaf of `graph` whose name begins with `prefix` and that the executor lacks, from a checkpoint
+/// component. The checkpoint's name is the leaf's without the prefix.
+///
+/// # Errors
+/// A missing or mis-shaped tensor; out of memory.
+pub fn upload(exec: &mut dyn Executor, graph: &Graph, prefix: &str, weights: &Weights) -> Result<()> {
+    for (i, node) in graph.nodes().iter().enumerate() {
+        let Op::Leaf { kind: Leaf::Weight(layout), name } = &node.op else { continue };
+        let Some(tensor_name) = name.strip_prefix(prefix).filter(|_| !exec.has_leaf(name)) else { continue };
+        let half = exec.caps().half_weights && *layout == Layout::Plain && only_weight(graph, Id(i as u32));
+        match layout {
+            Layout::Plain => {
+                let t = weights.expect(tensor_name, &node.shape)?;
+                match t.dtype {
+                    DType::F16 if half => exec.set_leaf(name, LeafData::Half(WeightType::F16, t.bytes))?,
+                    DType::BF16 if half => exec.set_leaf(name, LeafData::Half(WeightType::BF16, t.bytes))?,
+                    _ => exec.set_leaf(name, LeafData::F32(&t.to_f32()))?,
+                }
+            }
+            Layout::Conv | Layout::Patch => {
+                let t = weights.get(tensor_name)?;
+                exec.set_leaf(name, LeafData::F32(&channels_last(&t, &node.shape, *layout)?))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Read only as the second operand of matmuls, with an even number of elements.
+fn only_weight(g: &Graph, id: Id) -> bool {
+    let uses = g.nodes().iter().filter(|n| n.inputs.contains(&id));
+    g.len(id) % 2 == 0
+        && uses.clone().count() > 0
+        && uses.clone().all(|n| {
+            matches!(n.op, Op::Matmul { .. }) && n.inputs.iter().enumerate().all(|(i, x)| *x != id || i == 1)
+        })
+}
+
+/// `[O, C, KH, KW]` to `[O, KH, KW, C']`, zeros in the added channels.
+fn channels_last(t: &TensorView<'_>, device: &[usize], layout: Layout) -> Result<Vec<f32>> {
+    let wrong = || {
+        Error::bad(
+            format!("`{}`", t.name),
+            format!("a convolution weight that fits {device:?} (output channels first, channels last)"),
+            format!("{:?}", t.shape),
+        )
+    };
+    let &[o, c, kh, kw] = t.shape else { return Err(wrong()) };
+    let padded = if layout == Layout::Conv { c.next_multiple_of(4) } else { c };
+    let fits = match (layout, device) {
+        (Layout::Conv, &[a, b, d, e]) => a == o && b == kh && d == kw && e == padded,
+        (_, &[a, b]) => a == o && b == kh * kw * c,
+        _ => false,
+    };
+    if !fits {
+        return Err(wrong());
+    }
+    let data = t.to_f32();
+    let mut out = vec![0.0; o * kh * kw * padded];
+    for i in 0..o {
+        for ch in 0..c {
+            for y in 0..kh {
+                for x in 0..kw {
+                    out[((i * kh + y) * kw + x) * padded + ch] = data[((i * c + ch) * kh + y) * kw + x];
+                }
+            }
+        }
+    }
+    Ok(out)
+}

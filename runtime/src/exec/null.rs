@@ -1,0 +1,80 @@
+//! Counts what a plan would do, without doing it; and the checks all executors share.
+use crate::plan::{Named, Plan};
+use crate::{Error, Result};
+use alloc::{format, string::ToString, vec::Vec};
+use half::{bf16, f16};
+use pentimento_wgsl::WeightType;
+
+/// Exact counts of a plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Count {
+    /// Kernel launches.
+    pub dispatches: usize,
+    /// Floating-point operations (a multiply-add is two).
+    pub flops: u64,
+    /// Arena and inputs, bytes.
+    pub bytes: u64,
+    /// Weights and parameters read, in elements.
+    pub leaf_elements: u64,
+}
+
+/// Counts a plan.
+pub fn count(plan: &Plan) -> Count {
+    Count {
+        dispatches: plan.commands.len(),
+        flops: plan.flops,
+        bytes: plan.bytes(),
+        leaf_elements: plan.leaves.iter().map(|l| l.shape.iter().product::<usize>() as u64).sum(),
+    }
+}
+
+/// Half-precision bytes as f32.
+pub(crate) fn widen(kind: WeightType, bytes: &[u8]) -> Vec<f32> {
+    let words = bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]]));
+    match kind {
+        WeightType::BF16 => words.map(|w| bf16::from_bits(w).to_f32()).collect(),
+        _ => words.map(|w| f16::from_bits(w).to_f32()).collect(),
+    }
+}
+
+/// Every leaf of a plan has been set, with as many elements as the plan expects.
+pub(crate) fn check_leaves(plan: &Plan, len: &dyn Fn(&str) -> Option<usize>) -> Result<()> {
+    for leaf in &plan.leaves {
+        let want: usize = leaf.shape.iter().product();
+        match len(&leaf.name) {
+            None => return Err(Error::missing("executor", format!("`{}`", leaf.name))),
+            Some(n) if n != want => {
+                return Err(Error::bad(
+                    format!("`{}`", leaf.name),
+                    format!("{want} numbers"),
+                    format!("{n}"),
+                ));
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Byte offset of an input of `len` numbers.
+pub(crate) fn input_offset(plan: &Plan, name: &str, len: usize) -> Result<u64> {
+    let input = plan.inputs.iter().find(|i| i.name == name);
+    let input = input.ok_or_else(|| Error::missing("plan", format!("input `{name}`")))?;
+    if input.slot.len != len {
+        return Err(Error::bad(
+            format!("input `{name}`"),
+            format!("{} numbers ({:?})", input.slot.len, input.shape),
+            len.to_string(),
+        ));
+    }
+    match input.slot.place {
+        crate::plan::Place::Input(offset) => Ok(offset),
+        _ => Err(Error::missing("plan", format!("input `{name}`"))),
+    }
+}
+
+/// An output by name.
+pub(crate) fn output<'a>(plan: &'a Plan, name: &str) -> Result<&'a Named> {
+    let found = plan.outputs.iter().find(|o| o.name == name);
+    found.ok_or_else(|| Error::missing("plan", format!("output `{name}`")))
+}

@@ -1,0 +1,250 @@
+//! Runs plans on an adapter through wgpu: the product. `wgpu` is named in this file and its two parts only.
+mod device;
+mod stage;
+
+pub use device::{AdapterInfo, Wgpu, adapters};
+
+use super::{Executor, LeafData, PlanId, null};
+use crate::caps::Caps;
+use crate::plan::{Command, Place, Plan, Slot, check_overlap};
+use crate::{Error, Result};
+use alloc::{borrow::ToOwned, format, string::String, vec::Vec};
+use pentimento_wgsl::{Binding, WeightType};
+use stage::{Copy, Stage};
+use std::time::Instant;
+
+/// A weight or parameter on the device.
+pub(super) struct LeafBuffer {
+    kind: WeightType,
+    len: usize,
+    buffer: wgpu::Buffer,
+    /// The same numbers as texels, made when a plan first wants them so.
+    texture: Option<wgpu::Texture>,
+}
+
+/// A plan with its memory, pipelines and bind groups.
+pub(super) struct Prepared {
+    plan: Plan,
+    slabs: Vec<wgpu::Buffer>,
+    inputs: wgpu::Buffer,
+    readback: wgpu::Buffer,
+    steps: Vec<Step>,
+    cursor: usize,
+    /// Work submitted since the last wait, and when it began.
+    pending: (u64, Option<Instant>),
+}
+
+struct Step {
+    pipeline: wgpu::ComputePipeline,
+    bind_group: wgpu::BindGroup,
+    copies: Vec<Copy>,
+    groups: [u32; 2],
+    flops: u64,
+}
+
+impl Wgpu {
+    fn leaf(&self, plan: &Plan, index: usize) -> Result<&LeafBuffer> {
+        let name = &plan.leaves[index].name;
+        self.leaves.get(name).ok_or_else(|| Error::missing("executor", format!("`{name}`")))
+    }
+
+    /// Buffer and byte offset of an argument; the dummy for an absent one.
+    fn locate<'a>(&'a self, p: &'a Memory<'_>, slot: &Slot) -> Result<(&'a wgpu::Buffer, u64)> {
+        Ok(match slot.place {
+            Place::Absent => (&self.dummy, 0),
+            Place::Arena { slab, offset } => (&p.slabs[slab], offset),
+            Place::Input(offset) => (p.inputs, offset),
+            Place::Leaf(i) => (&self.leaf(p.plan, i)?.buffer, 0),
+        })
+    }
+
+    fn bind(
+        &self,
+        p: &Memory<'_>,
+        c: &Command,
+        uniforms: (&wgpu::Buffer, u64),
+        views: &[Option<wgpu::TextureView>],
+        layout: &wgpu::BindGroupLayout,
+    ) -> Result<wgpu::BindGroup> {
+        let size = core::num::NonZeroU64::new(64); // the largest block any kernel declares
+        let uniform = wgpu::BufferBinding { buffer: uniforms.0, offset: uniforms.1, size };
+        let mut entries =
+            Vec::from([wgpu::BindGroupEntry { binding: 0, resource: wgpu::BindingResource::Buffer(uniform) }]);
+        for (((binding, _), slot), view) in c.variant.bindings().into_iter().zip(&c.args).zip(views) {
+            let resource = match view {
+                Some(view) => wgpu::BindingResource::TextureView(view),
+                None => {
+                    let (buffer, offset) = self.locate(p, slot)?;
+                    let bytes = match slot.place {
+                        Place::Leaf(i) if self.leaf(p.plan, i)?.kind != WeightType::F32 => 2 * slot.len,
+                        _ => 4 * slot.len,
+                    };
+                    let size = core::num::NonZeroU64::new((bytes as u64).max(16).next_multiple_of(16));
+                    wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size })
+                }
+            };
+            entries.push(wgpu::BindGroupEntry { binding, resource });
+        }
+        Ok(self.device.create_bind_group(&wgpu::BindGroupDescriptor { label: None, layout, entries: &entries }))
+    }
+
+    /// Bind groups, pipelines and texture copies of every command.
+    fn steps(&mut self, memory: &Memory<'_>, uniforms: &wgpu::Buffer) -> Result<Vec<Step>> {
+        let mut stage = Stage::new();
+        let mut steps = Vec::with_capacity(memory.plan.commands.len());
+        let mut at = 0;
+        for c in &memory.plan.commands {
+            let (pipeline, layout) = self.pipeline(&c.variant)?;
+            let mut views = Vec::with_capacity(c.args.len());
+            let mut copies = Vec::new();
+            for ((_, kind), slot) in c.variant.bindings().iter().zip(&c.args) {
+                views.push(match kind {
+                    Binding::Texture => Some(self.texels(memory, slot, &mut stage, &mut copies)?),
+                    _ => None,
+                });
+            }
+            stage.written(&c.args[c.args.len() - c.variant.kernel.outputs()..]);
+            let bind_group = self.bind(memory, c, (uniforms, at), &views, &layout)?;
+            at += self.uniform_stride(c);
+            steps.push(Step { pipeline, bind_group, copies, groups: c.groups, flops: c.flops });
+        }
+        Ok(steps)
+    }
+
+    /// A view of an argument as texels; adds a copy where the staged texture is stale.
+    fn texels(
+        &mut self,
+        p: &Memory<'_>,
+        slot: &Slot,
+        stage: &mut Stage,
+        copies: &mut Vec<Copy>,
+    ) -> Result<wgpu::TextureView> {
+        if let Place::Leaf(i) = slot.place {
+            let name = p.plan.leaves[i].name.clone();
+            return self.leaf_texels(&name);
+        }
+        let (buffer, offset) = self.locate(p, slot)?;
+        let (texture, fresh) = stage.get(&self.device, slot);
+        if fresh {
+            copies.push(Copy::new(buffer.clone(), offset, texture.clone(), slot.len));
+        }
+        Ok(texture.create_view(&wgpu::TextureViewDescriptor::default()))
+    }
+}
+
+/// The buffers of a plan while it is being prepared.
+struct Memory<'a> {
+    plan: &'a Plan,
+    slabs: &'a [wgpu::Buffer],
+    inputs: &'a wgpu::Buffer,
+}
+
+impl Executor for Wgpu {
+    fn caps(&self) -> &Caps {
+        &self.caps
+    }
+    fn has_leaf(&self, name: &str) -> bool {
+        self.leaves.contains_key(name)
+    }
+    fn weight_type(&self, name: &str) -> WeightType {
+        self.leaves.get(name).map_or(WeightType::F32, |l| l.kind)
+    }
+    fn set_leaf(&mut self, name: &str, data: LeafData<'_>) -> Result<()> {
+        let (kind, len, bytes): (_, _, &[u8]) = match &data {
+            LeafData::F32(d) => (WeightType::F32, d.len(), bytemuck::cast_slice(d)),
+            LeafData::Half(kind, b) => (*kind, b.len() / 2, b),
+        };
+        if !self.leaves.contains_key(name) {
+            let buffer = self.buffer(name, bytes.len() as u64)?;
+            self.leaves.insert(name.to_owned(), LeafBuffer { kind, len, buffer, texture: None });
+        }
+        let Some(leaf) = self.leaves.get(name) else { return Err(Error::missing("executor", name)) };
+        if leaf.kind != kind || leaf.len != len {
+            return Err(Error::bad(
+                format!("`{name}`"),
+                format!("{} numbers as {:?}", leaf.len, leaf.kind),
+                format!("{len} as {kind:?}"),
+            ));
+        }
+        self.upload(&leaf.buffer, 0, bytes);
+        if let (Some(texture), LeafData::F32(d)) = (&leaf.texture, &data) {
+            stage::write(&self.queue, texture, d);
+        }
+        self.failure()
+    }
+    fn prepare(&mut self, plan: Plan) -> Result<PlanId> {
+        null::check_leaves(&plan, &|name| self.leaves.get(name).map(|l| l.len))?;
+        check_overlap(&plan)?;
+        // Whole texture rows are copied, so a slab ends with room for one row past its last tensor.
+        let slabs: Result<Vec<_>> = plan.slabs.iter().map(|&s| self.buffer("arena", s + stage::ROW_BYTES)).collect();
+        let slabs = slabs?;
+        let inputs = self.buffer("inputs", plan.input_bytes + stage::ROW_BYTES)?;
+        let uniforms = self.uniforms(&plan)?;
+        let largest = plan.outputs.iter().map(|o| 4 * o.slot.len as u64).max().unwrap_or(0);
+        let readback = self.readback_buffer(largest.max(16))?;
+        let memory = Memory { plan: &plan, slabs: &slabs, inputs: &inputs };
+        let steps = self.steps(&memory, &uniforms)?;
+        self.failure()?;
+        self.plans.push(Prepared { plan, slabs, inputs, readback, steps, cursor: 0, pending: (0, None) });
+        Ok(PlanId(self.plans.len() - 1))
+    }
+    fn write(&mut self, plan: PlanId, input: &str, data: &[f32]) -> Result<()> {
+        let p = &self.plans[plan.0];
+        let offset = null::input_offset(&p.plan, input, data.len())?;
+        self.upload(&p.inputs, offset, bytemuck::cast_slice(data));
+        self.failure()
+    }
+    fn rewind(&mut self, plan: PlanId) {
+        self.plans[plan.0].cursor = 0;
+    }
+    fn advance(&mut self, plan: PlanId) -> Result<bool> {
+        let budget = self.budget;
+        let p = &mut self.plans[plan.0];
+        let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        let mut work = 0;
+        while p.cursor < p.steps.len() && work < budget {
+            for copy in &p.steps[p.cursor].copies {
+                copy.encode(&mut encoder);
+            }
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+            loop {
+                let step = &p.steps[p.cursor];
+                pass.set_pipeline(&step.pipeline);
+                pass.set_bind_group(0, &step.bind_group, &[]);
+                pass.dispatch_workgroups(step.groups[0], step.groups[1], 1);
+                work += step.flops + 1_000_000; // a launch costs something too
+                p.cursor += 1;
+                if p.cursor >= p.steps.len() || work >= budget || !p.steps[p.cursor].copies.is_empty() {
+                    break;
+                }
+            }
+        }
+        self.queue.submit([encoder.finish()]);
+        p.pending = (p.pending.0 + work, p.pending.1.or_else(|| Some(Instant::now())));
+        let done = p.cursor >= p.steps.len();
+        self.failure()?;
+        Ok(done)
+    }
+    fn read(&mut self, plan: PlanId, output: &str) -> Result<Vec<f32>> {
+        let p = &self.plans[plan.0];
+        let slot = null::output(&p.plan, output)?.slot;
+        let memory = Memory { plan: &p.plan, slabs: &p.slabs, inputs: &p.inputs };
+        let (buffer, offset) = self.locate(&memory, &slot)?;
+        let bytes = 4 * slot.len as u64;
+        let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        encoder.copy_buffer_to_buffer(buffer, offset, &p.readback, 0, bytes);
+        self.queue.submit([encoder.finish()]);
+        let data = self.map(&p.readback, bytes)?;
+        let p = &mut self.plans[plan.0];
+        if let (work, Some(since)) = core::mem::take(&mut p.pending) {
+            let seconds = since.elapsed().as_secs_f64();
+            self.learn(work, seconds);
+        }
+        Ok(data)
+    }
+}
+
+/// Adapter name and reason as an error.
+pub(super) fn device_error(device: &str, reason: impl Into<String>) -> Error {
+    Error::Device { device: device.into(), reason: reason.into() }
+}

@@ -1,0 +1,365 @@
+//! Adapters, the device, buffers and pipelines.
+use super::{LeafBuffer, Prepared, device_error, stage};
+use crate::caps::Caps;
+use crate::plan::{Command, Plan};
+use crate::{Error, Result};
+use alloc::{collections::BTreeMap, format, string::String, string::ToString, sync::Arc, vec::Vec};
+use pentimento_wgsl::{Binding, Class, Variant, link};
+use std::collections::HashMap;
+use std::sync::Mutex;
+
+/// What a person needs to know about an adapter.
+#[derive(Clone, Debug)]
+pub struct AdapterInfo {
+    /// Name as the driver gives it.
+    pub name: String,
+    /// "vulkan", "metal", "dx12", "noop".
+    pub backend: String,
+    /// "discrete gpu", "integrated gpu", "cpu" ...
+    pub kind: String,
+    /// Driver and its version.
+    pub driver: String,
+    /// Features that matter here.
+    pub features: Vec<&'static str>,
+    /// Limits that matter here.
+    pub caps: Caps,
+}
+
+/// The wgpu executor.
+pub struct Wgpu {
+    pub(super) caps: Caps,
+    pub(super) device: wgpu::Device,
+    pub(super) queue: wgpu::Queue,
+    pub(super) dummy: wgpu::Buffer,
+    pub(super) leaves: BTreeMap<String, LeafBuffer>,
+    pub(super) plans: Vec<Prepared>,
+    /// Work per submit, in FLOPs; follows the measured speed.
+    pub(super) budget: u64,
+    pipelines: HashMap<Variant, (wgpu::ComputePipeline, wgpu::BindGroupLayout)>,
+    error: Arc<Mutex<Option<String>>>,
+}
+
+/// Seconds of work aimed at in one submit: far below the ~2 s after which operating systems kill a job.
+const SUBMIT_SECONDS: f64 = 0.1;
+
+fn instance(noop: bool) -> wgpu::Instance {
+    let mut d = wgpu::InstanceDescriptor::new_without_display_handle_from_env();
+    if noop {
+        d.backends = wgpu::Backends::NOOP;
+        d.backend_options.noop.enable = true;
+    }
+    wgpu::Instance::new(d)
+}
+
+fn caps_of(adapter: &wgpu::Adapter) -> Caps {
+    let (limits, info) = (adapter.limits(), adapter.get_info());
+    let software = info.device_type == wgpu::DeviceType::Cpu;
+    Caps {
+        name: info.name,
+        class: if software { Class::Software } else { Class::Gpu },
+        max_binding: limits.max_storage_buffer_binding_size.min(limits.max_buffer_size),
+        max_buffer: limits.max_buffer_size.min(2 << 30) - stage::ROW_BYTES,
+        max_groups: limits.max_compute_workgroups_per_dimension,
+        texture_rows: if software { limits.max_texture_dimension_2d } else { 0 },
+        alignment: u64::from(limits.min_storage_buffer_offset_alignment).max(256),
+        half_weights: !software,
+    }
+}
+
+fn describe(adapter: &wgpu::Adapter) -> AdapterInfo {
+    let info = adapter.get_info();
+    let have = adapter.features();
+    let known = [
+        ("shader-f16", wgpu::Features::SHADER_F16),
+        ("subgroup", wgpu::Features::SUBGROUP),
+        ("timestamp-query", wgpu::Features::TIMESTAMP_QUERY),
+    ];
+    AdapterInfo {
+        name: info.name,
+        backend: format!("{:?}", info.backend).to_lowercase(),
+        kind: match info.device_type {
+            wgpu::DeviceType::DiscreteGpu => "discrete gpu",
+            wgpu::DeviceType::IntegratedGpu => "integrated gpu",
+            wgpu::DeviceType::VirtualGpu => "virtual gpu",
+            wgpu::DeviceType::Cpu => "cpu",
+            wgpu::DeviceType::Other => "other",
+        }
+        .into(),
+        driver: format!("{} {}", info.driver, info.driver_info).trim().into(),
+        features: known.iter().filter(|(_, f)| have.contains(*f)).map(|(n, _)| *n).collect(),
+        caps: caps_of(adapter),
+    }
+}
+
+fn find(instance: &wgpu::Instance) -> Vec<wgpu::Adapter> {
+    let mut found = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
+    found.retain(|a| a.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS));
+    found.sort_by_key(|a| match a.get_info().device_type {
+        wgpu::DeviceType::DiscreteGpu => 0,
+        wgpu::DeviceType::IntegratedGpu => 1,
+        wgpu::DeviceType::VirtualGpu => 2,
+        wgpu::DeviceType::Other => 3,
+        wgpu::DeviceType::Cpu => 4,
+    });
+    found
+}
+
+/// Adapters that can compute, best first.
+pub fn adapters() -> Vec<AdapterInfo> {
+    find(&instance(false)).iter().map(describe).collect()
+}
+
+impl Wgpu {
+    /// Opens the best adapter, or the first whose name contains `choice` (letter case ignored).
+    ///
+    /// # Errors
+    /// No adapter at all, none of that name, or a device that cannot be opened.
+    pub fn open(choice: Option<&str>) -> Result<Self> {
+        let all = find(&instance(false));
+        let wanted = choice.unwrap_or("").to_lowercase();
+        let names = all.iter().map(|a| a.get_info().name).collect::<Vec<_>>().join(", ");
+        let adapter = all.into_iter().find(|a| a.get_info().name.to_lowercase().contains(&wanted));
+        let Some(adapter) = adapter else {
+            return Err(if names.is_empty() {
+                Error::missing("graphics drivers", "an adapter with compute shaders").with_hint(
+                    "Install the GPU's Vulkan driver, or a software one (Debian: mesa-vulkan-drivers).",
+                )
+            } else {
+                Error::bad("device", format!("one of: {names}"), format!("no adapter called `{wanted}`"))
+            });
+        };
+        Self::from_adapter(&adapter)
+    }
+
+    /// wgpu's noop backend: validates pipelines, bindings and dispatches without a driver and computes nothing.
+    ///
+    /// # Errors
+    /// The backend is missing from this build.
+    pub fn noop() -> Result<Self> {
+        let all = pollster::block_on(instance(true).enumerate_adapters(wgpu::Backends::NOOP));
+        let adapter = all.into_iter().next();
+        let mut exec = Self::from_adapter(&adapter.ok_or_else(|| Error::missing("wgpu", "noop backend"))?)?;
+        exec.caps.class = Class::Gpu;
+        exec.caps.max_binding = 128 << 20;
+        exec.caps.max_buffer = 1 << 30;
+        exec.caps.texture_rows = 0;
+        exec.caps.half_weights = true;
+        Ok(exec)
+    }
+
+    /// What is used.
+    pub fn name(&self) -> &str {
+        &self.caps.name
+    }
+
+    fn from_adapter(adapter: &wgpu::Adapter) -> Result<Self> {
+        let caps = caps_of(adapter);
+        let request = adapter.request_device(&wgpu::DeviceDescriptor {
+            label: Some("pentimento"),
+            required_limits: adapter.limits(),
+            ..Default::default()
+        });
+        let (device, queue) =
+            pollster::block_on(request).map_err(|e| device_error(&caps.name, format!("cannot be opened: {e}")))?;
+        let error = Arc::new(Mutex::new(None));
+        let note = |error: &Arc<Mutex<Option<String>>>, text: String| {
+            if let Ok(mut slot) = error.lock() {
+                slot.get_or_insert(text);
+            }
+        };
+        let (e1, e2) = (error.clone(), error.clone());
+        device.on_uncaptured_error(Arc::new(move |e: wgpu::Error| note(&e1, e.to_string())));
+        device.set_device_lost_callback(move |reason, text| {
+            if reason != wgpu::DeviceLostReason::Destroyed {
+                note(&e2, format!("the device was lost: {text}"));
+            }
+        });
+        let usage = wgpu::BufferUsages::STORAGE;
+        let dummy =
+            device.create_buffer(&wgpu::BufferDescriptor { label: None, size: 256, usage, mapped_at_creation: false });
+        let budget = if caps.class == Class::Software { 1_000_000_000 } else { 20_000_000_000 };
+        Ok(Wgpu {
+            caps,
+            device,
+            queue,
+            dummy,
+            leaves: BTreeMap::new(),
+            plans: Vec::new(),
+            budget,
+            pipelines: HashMap::new(),
+            error,
+        })
+    }
+
+    /// The first error the driver reported since the last call.
+    pub(super) fn failure(&self) -> Result<()> {
+        match self.error.lock().ok().and_then(|mut e| e.take()) {
+            Some(text) => Err(device_error(&self.caps.name, text)),
+            None => Ok(()),
+        }
+    }
+
+    fn create(&self, label: &str, size: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {
+        let size = size.max(16).next_multiple_of(16);
+        let most = self.device.limits().max_buffer_size;
+        if size > most {
+            let reason = format!("{label} needs a buffer of {size} bytes, the most is {most}");
+            return Err(device_error(&self.caps.name, reason));
+        }
+        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some(label),
+            size,
+            usage,
+            mapped_at_creation: false,
+        });
+        self.failure()?;
+        Ok(buffer)
+    }
+    pub(super) fn buffer(&self, label: &str, size: u64) -> Result<wgpu::Buffer> {
+        use wgpu::BufferUsages as U;
+        self.create(label, size, U::STORAGE | U::COPY_DST | U::COPY_SRC)
+    }
+    pub(super) fn readback_buffer(&self, size: u64) -> Result<wgpu::Buffer> {
+        self.create("readback", size, wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ)
+    }
+    /// Writes bytes; an odd tail is padded with zeros to the 4 bytes wgpu wants.
+    pub(super) fn upload(&self, buffer: &wgpu::Buffer, offset: u64, bytes: &[u8]) {
+        let even = bytes.len() / 4 * 4;
+        self.queue.write_buffer(buffer, offset, &bytes[..even]);
+        if even < bytes.len() {
+            let mut tail = [0u8; 4];
+            tail[..bytes.len() - even].copy_from_slice(&bytes[even..]);
+            self.queue.write_buffer(buffer, offset + even as u64, &tail);
+        }
+    }
+
+    /// Bytes from one command's uniform block to the next.
+    pub(super) fn uniform_stride(&self, c: &Command) -> u64 {
+        let align = u64::from(self.device.limits().min_uniform_buffer_offset_alignment).max(16);
+        (4 * c.params.len() as u64).max(64).next_multiple_of(align)
+    }
+    /// All uniform blocks of a plan in one buffer.
+    pub(super) fn uniforms(&self, plan: &Plan) -> Result<wgpu::Buffer> {
+        let mut bytes: Vec<u8> = Vec::new();
+        for c in &plan.commands {
+            let start = bytes.len();
+            bytes.extend_from_slice(bytemuck::cast_slice(&c.params));
+            bytes.resize(start + self.uniform_stride(c) as usize, 0);
+        }
+        let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
+        let buffer = self.create("uniforms", bytes.len() as u64 + 256, usage)?;
+        self.upload(&buffer, 0, &bytes);
+        Ok(buffer)
+    }
+
+    /// A pipeline, built on first use.
+    pub(super) fn pipeline(&mut self, v: &Variant) -> Result<(wgpu::ComputePipeline, wgpu::BindGroupLayout)> {
+        if let Some(found) = self.pipelines.get(v) {
+            return Ok(found.clone());
+        }
+        let source = wgpu::ShaderSource::Wgsl(link(v).into());
+        let descriptor = wgpu::ShaderModuleDescriptor { label: Some(v.entry()), source };
+        // SAFETY: kernels prove their own bounds (tests run them against their twins); loops end by construction.
+        let module = unsafe {
+            self.device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked())
+        };
+        self.failure()?;
+        let layout = self.layout(v);
+        let pipeline_layout = self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label: None,
+            bind_group_layouts: &[Some(&layout)],
+            ..Default::default()
+        });
+        let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(v.entry()),
+            layout: Some(&pipeline_layout),
+            module: &module,
+            entry_point: Some(v.entry()),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                zero_initialize_workgroup_memory: false,
+                ..Default::default()
+            },
+            cache: None,
+        });
+        self.failure()?;
+        self.pipelines.insert(*v, (pipeline.clone(), layout.clone()));
+        Ok((pipeline, layout))
+    }
+
+    fn layout(&self, v: &Variant) -> wgpu::BindGroupLayout {
+        let storage = |read_only| wgpu::BindingType::Buffer {
+            ty: wgpu::BufferBindingType::Storage { read_only },
+            has_dynamic_offset: false,
+            min_binding_size: None,
+        };
+        let uniform = wgpu::BindingType::Buffer {
+            ty: wgpu::BufferBindingType::Uniform,
+            has_dynamic_offset: false,
+            min_binding_size: None,
+        };
+        let texture = wgpu::BindingType::Texture {
+            sample_type: wgpu::TextureSampleType::Float { filterable: false },
+            view_dimension: wgpu::TextureViewDimension::D2,
+            multisampled: false,
+        };
+        let kinds = v.bindings().into_iter().map(|(n, kind)| {
+            let ty = match kind {
+                Binding::Storage => storage(false),
+                Binding::Packed => storage(true),
+                Binding::Texture => texture,
+            };
+            (n, ty)
+        });
+        let entries: Vec<_> = core::iter::once((0, uniform))
+            .chain(kinds)
+            .map(|(binding, ty)| wgpu::BindGroupLayoutEntry {
+                binding,
+                visibility: wgpu::ShaderStages::COMPUTE,
+                ty,
+                count: None,
+            })
+            .collect();
+        self.device
+            .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(v.entry()), entries: &entries })
+    }
+
+    /// Texels of a leaf, made once and rewritten with the leaf.
+    pub(super) fn leaf_texels(&mut self, name: &str) -> Result<wgpu::TextureView> {
+        let Some(leaf) = self.leaves.get_mut(name) else {
+            return Err(Error::missing("executor", format!("`{name}`")));
+        };
+        if leaf.texture.is_none() {
+            let texture = stage::texture(&self.device, leaf.len);
+            let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            stage::Copy::new(leaf.buffer.clone(), 0, texture.clone(), leaf.len).encode(&mut encoder);
+            self.queue.submit([encoder.finish()]);
+            leaf.texture = Some(texture);
+        }
+        match &leaf.texture {
+            Some(t) => Ok(t.create_view(&wgpu::TextureViewDescriptor::default())),
+            None => Err(Error::missing("executor", format!("texels of `{name}`"))),
+        }
+    }
+
+    /// Waits for the queue and copies a mapped buffer out.
+    pub(super) fn map(&self, buffer: &wgpu::Buffer, bytes: u64) -> Result<Vec<f32>> {
+        let failed = |what: String| device_error(&self.caps.name, what);
+        buffer.map_async(wgpu::MapMode::Read, 0..bytes, |_| {});
+        self.device.poll(wgpu::PollType::wait_indefinitely()).map_err(|e| failed(format!("waiting failed: {e}")))?;
+        self.failure()?;
+        let view = buffer.get_mapped_range(0..bytes).map_err(|e| failed(format!("reading failed: {e}")))?;
+        let data = bytemuck::pod_collect_to_vec(&view);
+        drop(view);
+        buffer.unmap();
+        Ok(data)
+    }
+
+    /// Follows the adapter's speed so that one submit lasts about [`SUBMIT_SECONDS`].
+    pub(super) fn learn(&mut self, work: u64, seconds: f64) {
+        if work > self.budget / 4 && seconds > 0.0 {
+            let speed = work as f64 / seconds;
+            let next = (speed * SUBMIT_SECONDS).clamp(self.budget as f64 / 2.0, self.budget as f64 * 2.0);
+            self.budget = (next as u64).max(10_000_000);
+        }
+    }
+}

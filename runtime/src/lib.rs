@@ -1,0 +1,25 @@
+//! pentimento: runs SD3-family flow transformers and trains LoRA adapters for them on any GPU wgpu reaches.
+#![no_std]
+#![warn(missing_docs)]
+extern crate alloc;
+#[cfg(feature = "std")]
+extern crate std;
+
+pub mod caps;
+pub mod error;
+pub mod exec;
+#[cfg(feature = "std")]
+pub mod folder;
+mod fuse;
+pub mod grad;
+pub mod graph;
+pub mod model;
+mod op;
+pub mod plan;
+pub mod rng;
+pub mod sampler;
+pub mod schedule;
+pub mod tokenizer;
+pub mod weights;
+
+pub use error::{Error, Result};

@@ -1,0 +1,276 @@
+//! The networks, one file each, in the order data flows. A network is a function over a [`Graph`]; its weights are
+//! leaves named `"<component>/<tensor name in the checkpoint>"`, so a search for a tensor name finds its only use.
+//!
+//! Images and latents are channels last on the device; [`channels_last`] and [`channels_first`] convert on the host.
+pub mod clip;
+pub mod dino;
+pub mod mmdit;
+pub mod vae;
+
+use crate::graph::{Graph, Id, Layout};
+use crate::{Error, Result};
+use alloc::{format, string::String, vec, vec::Vec};
+use core::fmt::Display;
+use serde_json::Value;
+
+/// A place in a checkpoint: a component and the beginning of a tensor name.
+#[derive(Clone, Debug)]
+struct Names(String);
+
+impl Names {
+    fn new(component: &str) -> Self {
+        Names(format!("{component}/"))
+    }
+    /// One level deeper.
+    fn at(&self, part: impl Display) -> Names {
+        Names(format!("{}{part}.", self.0))
+    }
+    /// A tensor as it is in the file.
+    fn tensor(&self, g: &mut Graph, name: &str, shape: &[usize]) -> Id {
+        g.weight(format!("{}{name}", self.0), shape, Layout::Plain)
+    }
+    /// `x w^T`; x: `[.., K]`, w: `[out, K]`.
+    fn matmul(&self, g: &mut Graph, x: Id, out: usize) -> Id {
+        let w = [out, columns(g, x)];
+        let w = self.tensor(g, "weight", &w);
+        g.linear(x, w, None)
+    }
+    /// `x w^T + b`; x: `[.., K]`, w: `[out, K]`, b: `[out]`.
+    fn linear(&self, g: &mut Graph, x: Id, out: usize) -> Id {
+        let w = [out, columns(g, x)];
+        let (w, b) = (self.tensor(g, "weight", &w), self.tensor(g, "bias", &[out]));
+        g.linear(x, w, Some(b))
+    }
+    /// Layer norm with weight and bias over the last axis.
+    fn layer_norm(&self, g: &mut Graph, x: Id, eps: f32) -> Id {
+        let c = [columns(g, x)];
+        let (w, b) = (self.tensor(g, "weight", &c), self.tensor(g, "bias", &c));
+        g.layer_norm_affine(x, w, b, eps)
+    }
+    /// A convolution whose stride equals its kernel, as a linear layer over patches.
+    /// x: `[B, H, W, C]`; result: `[B, H/p * W/p, out]`, rows of patches from the top.
+    fn patch_embedding(&self, g: &mut Graph, x: Id, p: usize, out: usize) -> Id {
+        let x = patches(g, x, p);
+        let w = [out, columns(g, x)];
+        let w = g.weight(format!("{}weight", self.0), &w, Layout::Patch);
+        let b = self.tensor(g, "bias", &[out]);
+        g.linear(x, w, Some(b))
+    }
+}
+
+/// Length of the last axis.
+fn columns(g: &Graph, x: Id) -> usize {
+    g.shape(x).last().copied().unwrap_or(0)
+}
+
+/// The four sides of an image tensor; a broken rule of the graph when there are not four.
+fn image_shape(g: &mut Graph, x: Id, what: &str) -> [usize; 4] {
+    if let &[b, h, w, c] = g.shape(x) {
+        return [b, h, w, c];
+    }
+    let message = format!("{what}: expected [B, H, W, C], found {:?}", g.shape(x));
+    g.fail(message);
+    [0; 4]
+}
+
+/// `[B, H, W, C]` -> `[B, H/p * W/p, p * p * C]`.
+fn patches(g: &mut Graph, x: Id, p: usize) -> Id {
+    let [b, h, w, c] = image_shape(g, x, "patches");
+    if h % p != 0 || w % p != 0 {
+        return g.fail(format!("patches of {p} x {p} from {h} x {w} pixels: both sides must be multiples of {p}"));
+    }
+    let x = g.reshape(x, &[b, h / p, p, w / p, p * c]);
+    let x = if p == 1 { x } else { g.permute(x, &[0, 1, 3, 2, 4]) };
+    g.reshape(x, &[b, (h / p) * (w / p), p * p * c])
+}
+
+/// `[B, h * w, p * p * C]` -> `[B, h * p, w * p, C]`, the inverse of [`patches`].
+fn unpatch(g: &mut Graph, x: Id, p: usize, h: usize, w: usize) -> Id {
+    let (b, c) = (g.shape(x)[0], columns(g, x) / (p * p));
+    let x = g.reshape(x, &[b, h, w, p, p * c]);
+    let x = if p == 1 { x } else { g.permute(x, &[0, 1, 3, 2, 4]) };
+    g.reshape(x, &[b, h * p, w * p, c])
+}
+
+/// Resampling of `[B, H, W, C]` to `h x w` by torch's bicubic kernel without antialiasing: a linear map per axis.
+/// Skips an axis that keeps its length.
+pub fn bicubic(g: &mut Graph, constants: &mut Constants, x: Id, h: usize, w: usize) -> Id {
+    let x = bicubic_rows(g, constants, x, h, &[1, 0, 2, 3]);
+    bicubic_rows(g, constants, x, w, &[2, 0, 1, 3])
+}
+
+/// Brings an axis of `[B, H, W, C]` to the front, resamples it and puts it back.
+fn bicubic_rows(g: &mut Graph, constants: &mut Constants, x: Id, to: usize, front: &[usize; 4]) -> Id {
+    let s = image_shape(g, x, "bicubic");
+    let from = s[front[0]];
+    if from == to {
+        return x;
+    }
+    let map = constants.tensor(g, format!("bicubic/{from}/{to}"), &[to, from], || bicubic_matrix(from, to));
+    let x = g.permute(x, front);
+    let x = g.reshape(x, &[from, s.iter().product::<usize>() / from.max(1)]);
+    let x = g.matmul(map, x, false, false);
+    let x = g.reshape(x, &[to, s[front[1]], s[front[2]], s[front[3]]]);
+    g.permute(x, if front[0] == 1 { &[1, 0, 2, 3] } else { &[1, 2, 0, 3] })
+}
+
+/// `[to, from]`: row i holds the weights of torch's `interpolate(mode="bicubic", align_corners=False)` for target i
+/// (Keys 1981 with a = -0.75; pixels beyond a border repeat it).
+pub fn bicubic_matrix(from: usize, to: usize) -> Vec<f32> {
+    const A: f64 = -0.75;
+    let weight = |x: f64| match x.abs() {
+        x if x <= 1.0 => ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0,
+        x if x < 2.0 => ((A * x - 5.0 * A) * x + 8.0 * A) * x - 4.0 * A,
+        _ => 0.0,
+    };
+    let mut rows = vec![0.0f64; from * to];
+    for (i, row) in rows.chunks_exact_mut(from.max(1)).enumerate() {
+        let center = (i as f64 + 0.5) * from as f64 / to as f64 - 0.5;
+        let first = libm::floor(center) as i64 - 1;
+        for x in first..first + 4 {
+            row[x.clamp(0, from as i64 - 1) as usize] += weight(x as f64 - center);
+        }
+    }
+    rows.into_iter().map(|v| v as f32).collect()
+}
+
+/// Tensors that a graph needs besides its checkpoint: small tables known when it is built.
+/// Set them with `Executor::set_leaf` before the plan is prepared.
+#[derive(Clone, Debug, Default)]
+pub struct Constants(Vec<(String, Vec<f32>)>);
+
+impl Constants {
+    /// No tensors.
+    pub fn new() -> Self {
+        Self::default()
+    }
+    /// Leaf names and contents.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &[f32])> {
+        self.0.iter().map(|(name, data)| (name.as_str(), data.as_slice()))
+    }
+    /// A constant; equal names must mean equal contents.
+    fn tensor(&mut self, g: &mut Graph, name: String, shape: &[usize], data: impl FnOnce() -> Vec<f32>) -> Id {
+        let name = format!("constant/{name}");
+        if self.0.iter().all(|(known, _)| *known != name) {
+            self.0.push((name.clone(), data()));
+        }
+        g.weight(name, shape, Layout::Plain)
+    }
+    /// A short vector, named by its contents.
+    fn vector(&mut self, g: &mut Graph, data: &[f32]) -> Id {
+        self.tensor(g, format!("{data:?}"), &[data.len()], || data.to_vec())
+    }
+}
+
+/// `[B, C, H, W]` -> `[B, H, W, C']` with zeros in channels C..C'. `data` holds `B * C * plane` numbers.
+pub fn channels_last(data: &[f32], c: usize, plane: usize, padded: usize) -> Vec<f32> {
+    let images = data.chunks_exact((c * plane).max(1));
+    let pixels = images.flat_map(|image| (0..plane).map(move |p| (image, p)));
+    pixels.flat_map(|(image, p)| (0..padded).map(move |i| if i < c { image[i * plane + p] } else { 0.0 })).collect()
+}
+
+/// `[B, H, W, C]` -> `[B, C, H, W]`. `data` holds `B * plane * C` numbers.
+pub fn channels_first(data: &[f32], c: usize, plane: usize) -> Vec<f32> {
+    let images = data.chunks_exact((c * plane).max(1));
+    images.flat_map(|image| (0..c * plane).map(move |i| image[(i % plane) * c + i / plane])).collect()
+}
+
+/// Reads a `config.json`; every error names the file and the field.
+struct Fields<'a> {
+    json: &'a Value,
+    label: &'a str,
+}
+
+impl<'a> Fields<'a> {
+    fn new(json: &'a Value, label: &'a str) -> Result<Self> {
+        if json.is_object() { Ok(Fields { json, label }) } else { Err(Error::bad(label, "a JSON object", "another value")) }
+    }
+    fn get(&self, name: &str) -> Option<&'a Value> {
+        self.json.get(name).filter(|v| !v.is_null())
+    }
+    fn bad(&self, name: &str, expected: impl Into<String>, found: impl Display) -> Error {
+        Error::bad(format!("{}: `{name}`", self.label), expected, format!("{found}"))
+    }
+    fn missing(&self, name: &str) -> Error {
+        Error::missing(self.label, format!("field `{name}`")).with_hint("Is this the configuration of another model?")
+    }
+    /// A count of at least 1, small enough that products of a few do not overflow.
+    fn size(&self, name: &str) -> Result<usize> {
+        let value = self.get(name).ok_or_else(|| self.missing(name))?;
+        self.as_size(name, value)
+    }
+    fn as_size(&self, name: &str, value: &Value) -> Result<usize> {
+        let size = value.as_u64().filter(|&v| (1..=1 << 20).contains(&v));
+        size.map(|v| v as usize).ok_or_else(|| self.bad(name, "a whole number from 1 to 1048576", value))
+    }
+    fn sizes(&self, name: &str) -> Result<Vec<usize>> {
+        let value = self.get(name).ok_or_else(|| self.missing(name))?;
+        let list = value.as_array().filter(|l| !l.is_empty() && l.len() <= 64);
+        let list = list.ok_or_else(|| self.bad(name, "a list of 1 to 64 whole numbers", value))?;
+        list.iter().map(|v| self.as_size(name, v)).collect()
+    }
+    fn number(&self, name: &str, default: Option<f64>) -> Result<f64> {
+        match (self.get(name), default) {
+            (Some(v), _) => v.as_f64().filter(|n| n.is_finite()).ok_or_else(|| self.bad(name, "a number", v)),
+            (None, Some(default)) => Ok(default),
+            (None, None) => Err(self.missing(name)),
+        }
+    }
+    fn flag(&self, name: &str, default: bool) -> Result<bool> {
+        let Some(v) = self.get(name) else { return Ok(default) };
+        v.as_bool().ok_or_else(|| self.bad(name, "true or false", v))
+    }
+    /// One of a few words, or nothing.
+    fn word(&self, name: &str, known: &[&str]) -> Result<Option<&'a str>> {
+        let Some(v) = self.get(name) else { return Ok(None) };
+        let word = v.as_str().filter(|w| known.contains(w));
+        word.map(Some).ok_or_else(|| self.bad(name, format!("one of {known:?}"), v))
+    }
+    /// A field that must have one value where it is present at all.
+    fn only(&self, name: &str, expected: Value) -> Result<()> {
+        match self.get(name) {
+            Some(v) if *v != expected => Err(self.bad(name, format!("{expected}"), v)
+                .with_hint("Other values are not supported; is this another kind of model?")),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layouts_are_inverse() {
+        let data: Vec<f32> = (0..2 * 3 * 4).map(|v| v as f32).collect();
+        let last = channels_last(&data, 3, 4, 3);
+        assert_eq!(last[..4], [0.0, 4.0, 8.0, 1.0]);
+        assert_eq!(channels_first(&last, 3, 4), data);
+        assert_eq!(channels_last(&data, 3, 4, 4)[..8], [0.0, 4.0, 8.0, 0.0, 1.0, 5.0, 9.0, 0.0]);
+    }
+
+    #[test]
+    fn bicubic_weights_sum_to_one() {
+        for (from, to) in [(4, 6), (7, 3), (1, 5), (5, 1), (4, 4)] {
+            for row in bicubic_matrix(from, to).chunks_exact(from) {
+                assert!((row.iter().sum::<f32>() - 1.0).abs() <= 1e-6, "{from} -> {to}: {row:?}");
+            }
+        }
+        // torch.nn.functional.interpolate of [0, 1] to 4: the first pixel lies at -0.25.
+        let row = &bicubic_matrix(2, 4)[..2];
+        assert!((row[1] + 0.10546875).abs() <= 1e-6, "{row:?}");
+        assert_eq!(bicubic_matrix(3, 3), [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]);
+    }
+
+    #[test]
+    fn config_errors_name_file_and_field() {
+        let json: Value = serde_json::from_str(r#"{"a":0,"b":"x","c":null}"#).unwrap();
+        let f = Fields::new(&json, "m/config.json").unwrap();
+        let text = |r: Result<usize>| format!("{}", r.unwrap_err());
+        assert!(text(f.size("a")).starts_with("m/config.json: `a`: expected a whole number"));
+        assert!(text(f.size("c")).starts_with("m/config.json: missing field `c`"));
+        assert!(f.word("b", &["y"]).is_err() && f.word("c", &["y"]).unwrap().is_none());
+        assert!(f.only("b", Value::from("y")).is_err() && f.only("z", Value::from("y")).is_ok());
+        assert!(Fields::new(&Value::from(1), "x").is_err());
+    }
+}

@@ -1,0 +1,402 @@
+//! The flow transformer of Stable Diffusion 3 and 3.5: predicts velocity from noisy latents, text and time.
+//! Paper: Esser et al. 2024 (arXiv 2403.03206), figure 2. Follows diffusers 0.42 `SD3Transformer2DModel`.
+//!
+//! B batch, H x W latent pixels, S image tokens, T text tokens, C width, J width of text features, P width of pooled ones.
+use super::{Fields, Names, columns, image_shape, unpatch};
+use crate::Result;
+use crate::graph::{Graph, Id};
+use crate::op::attention::MAX_HEAD;
+use alloc::{format, string::String, vec, vec::Vec};
+use pentimento_wgsl::kernel::{Act, Binary};
+use serde_json::Value;
+
+/// Folder of the model in a pipeline, and prefix of its leaves.
+pub const COMPONENT: &str = "transformer";
+/// Length of the sinusoidal time embedding.
+pub const TIME_CHANNELS: usize = 256;
+const EPS: f32 = 1e-6;
+
+/// `transformer/config.json`, with its field names.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs)]
+pub struct Config {
+    pub in_channels: usize,
+    pub out_channels: usize,
+    /// Latent pixels per side of a token: 1 or 2.
+    pub patch_size: usize,
+    pub num_layers: usize,
+    pub num_attention_heads: usize,
+    pub attention_head_dim: usize,
+    pub joint_attention_dim: usize,
+    pub pooled_projection_dim: usize,
+    /// Side of the table of position embeddings, tokens.
+    pub pos_embed_max_size: usize,
+    /// RMS norm of queries and keys (SD3.5).
+    pub qk_norm: bool,
+    /// Blocks with a second attention over image tokens only (SD3.5-medium).
+    pub dual_attention_layers: Vec<usize>,
+}
+
+impl Config {
+    /// stabilityai/stable-diffusion-3-medium.
+    pub fn sd3_medium() -> Self {
+        Config {
+            in_channels: 16,
+            out_channels: 16,
+            patch_size: 2,
+            num_layers: 24,
+            num_attention_heads: 24,
+            attention_head_dim: 64,
+            joint_attention_dim: 4096,
+            pooled_projection_dim: 2048,
+            pos_embed_max_size: 192,
+            qk_norm: false,
+            dual_attention_layers: Vec::new(),
+        }
+    }
+    /// stabilityai/stable-diffusion-3.5-medium.
+    pub fn sd35_medium() -> Self {
+        let dual_attention_layers = (0..13).collect();
+        Config { qk_norm: true, pos_embed_max_size: 384, dual_attention_layers, ..Self::sd3_medium() }
+    }
+    /// stabilityai/stable-diffusion-3.5-large.
+    pub fn sd35_large() -> Self {
+        Config { qk_norm: true, num_layers: 38, num_attention_heads: 38, ..Self::sd3_medium() }
+    }
+
+    /// Reads `config.json`. `label` names the file in errors.
+    ///
+    /// # Errors
+    /// Missing fields, values out of range, and settings that this runtime does not compute.
+    pub fn from_value(json: &Value, label: &str) -> Result<Self> {
+        let f = Fields::new(json, label)?;
+        f.only("_class_name", "SD3Transformer2DModel".into())?;
+        let in_channels = f.size("in_channels")?;
+        let out_channels = if f.get("out_channels").is_some() { f.size("out_channels")? } else { in_channels };
+        let cfg = Config {
+            in_channels,
+            out_channels,
+            patch_size: f.size("patch_size")?,
+            num_layers: f.size("num_layers")?,
+            num_attention_heads: f.size("num_attention_heads")?,
+            attention_head_dim: f.size("attention_head_dim")?,
+            joint_attention_dim: f.size("joint_attention_dim")?,
+            pooled_projection_dim: f.size("pooled_projection_dim")?,
+            pos_embed_max_size: f.size("pos_embed_max_size")?,
+            qk_norm: f.word("qk_norm", &["rms_norm"])?.is_some(),
+            dual_attention_layers: dual_layers(&f)?,
+        };
+        if cfg.patch_size > 2 {
+            return Err(f.bad("patch_size", "1 or 2", cfg.patch_size));
+        }
+        if cfg.attention_head_dim % 4 != 0 || cfg.attention_head_dim > MAX_HEAD {
+            let expected = format!("a multiple of 4 up to {MAX_HEAD}");
+            return Err(f.bad("attention_head_dim", expected, cfg.attention_head_dim));
+        }
+        if cfg.num_layers > 1024 {
+            return Err(f.bad("num_layers", "at most 1024", cfg.num_layers));
+        }
+        if let Some(layer) = cfg.dual_attention_layers.iter().find(|&&l| l >= cfg.num_layers) {
+            return Err(f.bad("dual_attention_layers", format!("layers below {}", cfg.num_layers), layer));
+        }
+        // Text tokens go through the same blocks as image tokens, so both are as wide.
+        f.only("caption_projection_dim", Value::from(cfg.width()))?;
+        Ok(cfg)
+    }
+
+    /// C: width of a token.
+    pub fn width(&self) -> usize {
+        self.num_attention_heads * self.attention_head_dim
+    }
+    /// S: tokens of an image of `h x w` latent pixels.
+    pub fn image_tokens(&self, h: usize, w: usize) -> usize {
+        (h / self.patch_size) * (w / self.patch_size)
+    }
+    /// Whether block `layer` drops its text tokens after attention.
+    fn context_pre_only(&self, layer: usize) -> bool {
+        layer + 1 == self.num_layers
+    }
+}
+
+fn dual_layers(f: &Fields<'_>) -> Result<Vec<usize>> {
+    let Some(value) = f.get("dual_attention_layers") else { return Ok(Vec::new()) };
+    let wrong = || f.bad("dual_attention_layers", "a list of layer numbers", value);
+    let list = value.as_array().ok_or_else(wrong)?;
+    list.iter().map(|v| v.as_u64().and_then(|n| usize::try_from(n).ok()).ok_or_else(wrong)).collect()
+}
+
+/// A low-rank adapter: every adapted linear layer becomes `W x + b + scale * B (A x)` (Hu et al. 2021, eq. 3).
+/// A: parameter `lora/<target>.lora_A.weight` `[rank, in]`, B: `lora/<target>.lora_B.weight` `[out, rank]`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Lora {
+    /// r.
+    pub rank: usize,
+    /// alpha / r; 1 where it is folded into B.
+    pub scale: f32,
+}
+
+/// The adapted projections of a joint attention, in the order of [`lora_targets`].
+const TARGETS: [&str; 8] =
+    ["to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"];
+
+/// Every adapted layer as (`transformer_blocks.N.attn.X`, inputs, outputs), block by block.
+/// The last block has no `to_add_out`; second attentions (`attn2`) are not adapted.
+pub fn lora_targets(cfg: &Config) -> Vec<(String, usize, usize)> {
+    let c = cfg.width();
+    let all = (0..cfg.num_layers).flat_map(|n| TARGETS.map(|x| (n, x)));
+    all.filter(|&(n, x)| x != "to_add_out" || !cfg.context_pre_only(n))
+        .map(|(n, x)| (format!("transformer_blocks.{n}.attn.{x}"), c, c))
+        .collect()
+}
+
+/// Sinusoidal embedding of a time (1000 sigma): cosines, then sines. `TIME_CHANNELS` numbers.
+/// Sine and cosine are exact; the frequencies and their products with t are rounded to f32 as in diffusers.
+pub fn time_projection(t: f32) -> Vec<f32> {
+    let half = TIME_CHANNELS / 2;
+    let angle = |i: usize| {
+        let exponent = -(libm::log(10_000.0) as f32) * i as f32 / half as f32;
+        f64::from(t * libm::exp(f64::from(exponent)) as f32)
+    };
+    let cos = (0..half).map(|i| libm::cos(angle(i)) as f32);
+    cos.chain((0..half).map(|i| libm::sin(angle(i)) as f32)).collect()
+}
+
+/// Key bias of the joint attention when the last context token stands for `repeat` equal ones: zeros and `ln repeat`.
+/// `[image_tokens + context_tokens]`.
+pub fn key_bias(image_tokens: usize, context_tokens: usize, repeat: usize) -> Vec<f32> {
+    let mut bias = vec![0.0; image_tokens + context_tokens];
+    if let Some(last) = bias.last_mut().filter(|_| repeat > 0) {
+        *last = libm::log(repeat as f64) as f32;
+    }
+    bias
+}
+
+/// Velocity of noisy latents.
+///
+/// latents: `[B, H, W, in_channels]`; time: `[B, 256]`, see [`time_projection`]; pooled: `[B, P]`; context: `[B, T, J]`;
+/// bias: `[S + T]`, added to every joint attention's logits by key, see [`key_bias`]. Result: `[B, H, W, out_channels]`.
+pub fn velocity(
+    g: &mut Graph,
+    cfg: &Config,
+    lora: Option<&Lora>,
+    latents: Id,
+    time: Id,
+    pooled: Id,
+    context: Id,
+    bias: Option<Id>,
+) -> Id {
+    let w = Names::new(COMPONENT);
+    let [_, height, width, _] = image_shape(g, latents, "latents");
+    let (h, v) = (height / cfg.patch_size, width / cfg.patch_size);
+    let mut x = embed_image(g, &w.at("pos_embed"), cfg, latents, h, v);
+    let mut c = w.at("context_embedder").linear(g, context, cfg.width());
+    let t = embed_time(g, &w.at("time_text_embed"), cfg, time, pooled);
+    let t = g.act(Act::Silu, t);
+    for layer in 0..cfg.num_layers {
+        let block = Block { w: w.at("transformer_blocks").at(layer), cfg, lora, layer, bias };
+        (x, c) = block.forward(g, x, c, t);
+    }
+    let [scale, shift] = chunks(g, &w.at("norm_out.linear"), t, cfg.width());
+    let x = modulated_norm(g, x, shift, scale);
+    let x = w.at("proj_out").linear(g, x, cfg.patch_size * cfg.patch_size * cfg.out_channels);
+    unpatch(g, x, cfg.patch_size, h, v)
+}
+
+/// Patches plus the centre of the table of position embeddings. `[B, S, C]`.
+fn embed_image(g: &mut Graph, w: &Names, cfg: &Config, latents: Id, h: usize, v: usize) -> Id {
+    let (max, width) = (cfg.pos_embed_max_size, cfg.width());
+    if h > max || v > max || columns(g, latents) != cfg.in_channels {
+        return g.fail(format!(
+            "latents {:?}: at most {max} x {max} tokens and {} channels are allowed; use a smaller image",
+            g.shape(latents),
+            cfg.in_channels
+        ));
+    }
+    let x = w.at("proj").patch_embedding(g, latents, cfg.patch_size, width);
+    let table = w.tensor(g, "pos_embed", &[1, max * max, width]);
+    let table = g.reshape(table, &[max, max, width]);
+    let rows = g.slice(table, 0, (max - h) / 2, h);
+    let position = g.slice(rows, 1, (max - v) / 2, v);
+    let position = g.reshape(position, &[h * v, width]);
+    g.add(x, position)
+}
+
+/// Time and pooled text, each through a small MLP, summed. `[B, C]`.
+fn embed_time(g: &mut Graph, w: &Names, cfg: &Config, time: Id, pooled: Id) -> Id {
+    if columns(g, time) != TIME_CHANNELS || columns(g, pooled) != cfg.pooled_projection_dim {
+        return g.fail(format!(
+            "time {:?} and pooled text {:?}: expected [B, {TIME_CHANNELS}] and [B, {}]",
+            g.shape(time),
+            g.shape(pooled),
+            cfg.pooled_projection_dim
+        ));
+    }
+    let mlp = |g: &mut Graph, w: Names, x: Id| {
+        let x = w.at("linear_1").linear(g, x, cfg.width());
+        let x = g.act(Act::Silu, x);
+        w.at("linear_2").linear(g, x, cfg.width())
+    };
+    let time = mlp(g, w.at("timestep_embedder"), time);
+    let text = mlp(g, w.at("text_embedder"), pooled);
+    g.add(time, text)
+}
+
+/// A joint block and what all its parts need.
+struct Block<'a> {
+    w: Names,
+    cfg: &'a Config,
+    lora: Option<&'a Lora>,
+    layer: usize,
+    bias: Option<Id>,
+}
+
+/// What a stream's adaptive norm says about attention and feed-forward; each `[B, 1, C]`.
+struct Modulation {
+    shift_msa: Id,
+    scale_msa: Id,
+    gate_msa: Id,
+    shift_mlp: Id,
+    scale_mlp: Id,
+    gate_mlp: Id,
+}
+
+impl Block<'_> {
+    /// x: `[B, S, C]` image tokens; c: `[B, T, C]` text tokens; t: `[B, C]`, silu of the time embedding.
+    fn forward(&self, g: &mut Graph, x: Id, c: Id, t: Id) -> (Id, Id) {
+        // Modulations stay outside of the recomputed block: tiny, but their weights are a third of all.
+        let width = self.cfg.width();
+        let dual = self.cfg.dual_attention_layers.contains(&self.layer);
+        let (m, second) = if dual {
+            let [a, b, d, e, f, h, shift, scale, gate] = chunks(g, &self.w.at("norm1.linear"), t, width);
+            (Modulation::new([a, b, d, e, f, h]), Some([shift, scale, gate]))
+        } else {
+            (Modulation::new(chunks(g, &self.w.at("norm1.linear"), t, width)), None)
+        };
+        if self.cfg.context_pre_only(self.layer) {
+            let [scale, shift] = chunks(g, &self.w.at("norm1_context.linear"), t, width);
+            g.begin_block();
+            let nc = modulated_norm(g, c, shift, scale);
+            let nx = modulated_norm(g, x, m.shift_msa, m.scale_msa);
+            let (ax, _) = self.attention(g, nx, nc);
+            let x = self.image_stream(g, x, ax, &m, second);
+            g.end_block();
+            return (x, c);
+        }
+        let mc = Modulation::new(chunks(g, &self.w.at("norm1_context.linear"), t, width));
+        g.begin_block();
+        let nx = modulated_norm(g, x, m.shift_msa, m.scale_msa);
+        let nc = modulated_norm(g, c, mc.shift_msa, mc.scale_msa);
+        let (ax, ac) = self.attention(g, nx, nc);
+        let x = self.image_stream(g, x, ax, &m, second);
+        let ac = self.project(g, "attn.to_add_out", ac);
+        let c = gated_add(g, c, ac, mc.gate_msa);
+        let c = self.feed_forward(g, "ff_context.net", c, &mc);
+        g.end_block();
+        (x, c)
+    }
+
+    /// Everything after joint attention that only image tokens see. `second`: shift, scale and gate of `attn2`.
+    fn image_stream(&self, g: &mut Graph, x: Id, attended: Id, m: &Modulation, second: Option<[Id; 3]>) -> Id {
+        let attended = self.project(g, "attn.to_out.0", attended);
+        let mut y = gated_add(g, x, attended, m.gate_msa);
+        if let Some([shift, scale, gate]) = second {
+            let nx = modulated_norm(g, x, shift, scale);
+            let a = self.second_attention(g, nx);
+            y = gated_add(g, y, a, gate);
+        }
+        self.feed_forward(g, "ff.net", y, m)
+    }
+
+    /// Joint attention of image and text tokens, before the output projections.
+    fn attention(&self, g: &mut Graph, x: Id, c: Id) -> (Id, Id) {
+        let (s, t) = (g.shape(x)[1], g.shape(c)[1]);
+        let mut joint = |image: &str, text: &str, norms: Option<[&str; 2]>| {
+            let (mut a, mut b) = (self.project(g, image, x), self.project(g, text, c));
+            if let Some([image, text]) = norms.filter(|_| self.cfg.qk_norm) {
+                (a, b) = (self.head_norm(g, image, a), self.head_norm(g, text, b));
+            }
+            g.concat(a, b, 1)
+        };
+        let q = joint("attn.to_q", "attn.add_q_proj", Some(["attn.norm_q", "attn.norm_added_q"]));
+        let k = joint("attn.to_k", "attn.add_k_proj", Some(["attn.norm_k", "attn.norm_added_k"]));
+        let v = joint("attn.to_v", "attn.add_v_proj", None);
+        let y = g.attention(q, k, v, self.cfg.num_attention_heads, self.bias, false);
+        (g.slice(y, 1, 0, s), g.slice(y, 1, s, t))
+    }
+
+    /// Self-attention of image tokens (`attn2`), never adapted.
+    fn second_attention(&self, g: &mut Graph, x: Id) -> Id {
+        let width = self.cfg.width();
+        let mut q = self.w.at("attn2.to_q").linear(g, x, width);
+        let mut k = self.w.at("attn2.to_k").linear(g, x, width);
+        let v = self.w.at("attn2.to_v").linear(g, x, width);
+        if self.cfg.qk_norm {
+            (q, k) = (self.head_norm(g, "attn2.norm_q", q), self.head_norm(g, "attn2.norm_k", k));
+        }
+        let y = g.attention(q, k, v, self.cfg.num_attention_heads, None, false);
+        self.w.at("attn2.to_out.0").linear(g, y, width)
+    }
+
+    /// x + gate * MLP(norm(x)).
+    fn feed_forward(&self, g: &mut Graph, name: &str, x: Id, m: &Modulation) -> Id {
+        let w = self.w.at(name);
+        let h = modulated_norm(g, x, m.shift_mlp, m.scale_mlp);
+        let h = w.at("0.proj").linear(g, h, 4 * self.cfg.width());
+        let h = g.act(Act::GeluTanh, h);
+        let h = w.at("2").linear(g, h, self.cfg.width());
+        gated_add(g, x, h, m.gate_mlp)
+    }
+
+    /// A linear layer of the joint attention, adapted when there is an adapter.
+    fn project(&self, g: &mut Graph, name: &str, x: Id) -> Id {
+        let (inputs, outputs) = (columns(g, x), self.cfg.width());
+        let y = self.w.at(name).linear(g, x, outputs);
+        let Some(lora) = self.lora else { return y };
+        let target = format!("lora/transformer_blocks.{}.{name}", self.layer);
+        let a = g.param(format!("{target}.lora_A.weight"), &[lora.rank, inputs]);
+        let b = g.param(format!("{target}.lora_B.weight"), &[outputs, lora.rank]);
+        let low = g.linear(x, a, None);
+        let low = if lora.scale == 1.0 { low } else { g.affine(low, lora.scale, 0.0) };
+        let delta = g.linear(low, b, None);
+        g.add(y, delta)
+    }
+
+    /// RMS norm of each head.
+    fn head_norm(&self, g: &mut Graph, name: &str, x: Id) -> Id {
+        let shape = g.shape(x).to_vec();
+        let d = self.cfg.attention_head_dim;
+        let w = self.w.at(name).tensor(g, "weight", &[d]);
+        let x = g.reshape(x, &[shape[0], shape[1], self.cfg.num_attention_heads, d]);
+        let x = g.rms_norm(x, w, EPS);
+        g.reshape(x, &shape)
+    }
+}
+
+impl Modulation {
+    fn new([shift_msa, scale_msa, gate_msa, shift_mlp, scale_mlp, gate_mlp]: [Id; 6]) -> Self {
+        Modulation { shift_msa, scale_msa, gate_msa, shift_mlp, scale_mlp, gate_mlp }
+    }
+}
+
+/// A linear layer on t whose outputs are N modulations, each `[B, 1, C]`.
+fn chunks<const N: usize>(g: &mut Graph, w: &Names, t: Id, c: usize) -> [Id; N] {
+    let y = w.linear(g, t, N * c);
+    let b = g.shape(y)[0];
+    core::array::from_fn(|i| {
+        let part = g.slice(y, 1, i * c, c);
+        g.reshape(part, &[b, 1, c])
+    })
+}
+
+/// layer_norm(x) * (1 + scale) + shift.
+fn modulated_norm(g: &mut Graph, x: Id, shift: Id, scale: Id) -> Id {
+    let x = g.layer_norm(x, EPS);
+    let x = g.binary(Binary::Scale1, x, scale);
+    g.add(x, shift)
+}
+
+/// x + gate * y.
+fn gated_add(g: &mut Graph, x: Id, y: Id, gate: Id) -> Id {
+    let y = g.mul(y, gate);
+    g.add(x, y)
+}

@@ -1,0 +1,250 @@
+//! The image autoencoder of SD3: latents to images and back, eight pixels per latent.
+//! Paper: Rombach et al. 2022 (arXiv 2112.10752). Follows diffusers 0.42 `AutoencoderKL`. Forward only.
+//!
+//! B batch, H x W pixels, h x w latent pixels, C channels. Everything is channels last.
+use super::{Fields, Names, columns, image_shape};
+use crate::Result;
+use crate::graph::{Graph, Id, Layout};
+use crate::op::attention::MAX_HEAD;
+use alloc::{format, vec, vec::Vec};
+use pentimento_wgsl::kernel::Act;
+use serde_json::Value;
+
+/// Folder of the model in a pipeline, and prefix of its leaves.
+pub const COMPONENT: &str = "vae";
+/// Channels of an image given to [`encode`]: red, green, blue, zero.
+pub const IMAGE_CHANNELS: usize = 4;
+const EPS: f32 = 1e-6;
+/// Most numbers in one block of attention weights of a wide head.
+const SCORES: usize = 1 << 24;
+
+/// `vae/config.json`, with its field names.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs)]
+pub struct Config {
+    pub block_out_channels: Vec<usize>,
+    pub layers_per_block: usize,
+    pub latent_channels: usize,
+    pub norm_num_groups: usize,
+    pub mid_block_add_attention: bool,
+    pub use_quant_conv: bool,
+    pub use_post_quant_conv: bool,
+    /// Model-space latents are `(encoded - shift_factor) * scaling_factor`.
+    pub scaling_factor: f32,
+    pub shift_factor: f32,
+}
+
+impl Config {
+    /// The autoencoder of SD3 and SD3.5.
+    pub fn sd3() -> Self {
+        Config {
+            block_out_channels: vec![128, 256, 512, 512],
+            layers_per_block: 2,
+            latent_channels: 16,
+            norm_num_groups: 32,
+            mid_block_add_attention: true,
+            use_quant_conv: false,
+            use_post_quant_conv: false,
+            scaling_factor: 1.5305,
+            shift_factor: 0.0609,
+        }
+    }
+
+    /// Reads `config.json`. `label` names the file in errors.
+    ///
+    /// # Errors
+    /// Missing fields, values out of range, and settings that this runtime does not compute.
+    pub fn from_value(json: &Value, label: &str) -> Result<Self> {
+        let f = Fields::new(json, label)?;
+        f.only("_class_name", "AutoencoderKL".into())?;
+        f.only("act_fn", "silu".into())?;
+        f.only("in_channels", 3.into())?;
+        f.only("out_channels", 3.into())?;
+        for name in ["latents_mean", "latents_std"] {
+            if let Some(value) = f.get(name) {
+                return Err(f.bad(name, "null", value));
+            }
+        }
+        let block_out_channels = f.sizes("block_out_channels")?;
+        let block = |name: &str| vec![Value::from(name); block_out_channels.len()];
+        f.only("down_block_types", block("DownEncoderBlock2D").into())?;
+        f.only("up_block_types", block("UpDecoderBlock2D").into())?;
+        let cfg = Config {
+            layers_per_block: f.size("layers_per_block")?,
+            latent_channels: f.size("latent_channels")?,
+            norm_num_groups: f.size("norm_num_groups")?,
+            mid_block_add_attention: f.flag("mid_block_add_attention", true)?,
+            use_quant_conv: f.flag("use_quant_conv", true)?,
+            use_post_quant_conv: f.flag("use_post_quant_conv", true)?,
+            scaling_factor: f.number("scaling_factor", None)? as f32,
+            shift_factor: f.number("shift_factor", Some(0.0))? as f32,
+            block_out_channels,
+        };
+        let fits = |c: usize| c % 4 == 0 && c % cfg.norm_num_groups == 0;
+        if let Some(c) = cfg.block_out_channels.iter().find(|&&c| !fits(c)) {
+            let expected = format!("multiples of 4 and of {} groups", cfg.norm_num_groups);
+            return Err(f.bad("block_out_channels", expected, c));
+        }
+        if cfg.latent_channels % 4 != 0 {
+            return Err(f.bad("latent_channels", "a multiple of 4", cfg.latent_channels));
+        }
+        if cfg.scaling_factor == 0.0 {
+            return Err(f.bad("scaling_factor", "a number other than 0", cfg.scaling_factor));
+        }
+        if cfg.layers_per_block > 64 {
+            return Err(f.bad("layers_per_block", "at most 64", cfg.layers_per_block));
+        }
+        if cfg.block_out_channels.len() > 16 {
+            return Err(f.bad("block_out_channels", "at most 16 blocks", cfg.block_out_channels.len()));
+        }
+        Ok(cfg)
+    }
+
+    /// Pixels per latent pixel along a side.
+    pub fn downscale(&self) -> usize {
+        1 << self.block_out_channels.len().saturating_sub(1)
+    }
+}
+
+/// Latents to an image. z: `[B, h, w, latent_channels]`, already `latents / scaling_factor + shift_factor`;
+/// result: `[B, H, W, 3]`, about -1 to 1.
+pub fn decode(g: &mut Graph, cfg: &Config, z: Id) -> Id {
+    let names = Names::new(COMPONENT);
+    let z = if cfg.use_post_quant_conv {
+        conv(g, &names.at("post_quant_conv"), z, cfg.latent_channels, 1)
+    } else {
+        z
+    };
+    let w = names.at("decoder");
+    let widest = cfg.block_out_channels.last().copied().unwrap_or(0);
+    let x = conv(g, &w.at("conv_in"), z, widest, 3);
+    let mut x = mid_block(g, &w.at("mid_block"), cfg, x);
+    for (n, &c) in cfg.block_out_channels.iter().rev().enumerate() {
+        let w = w.at("up_blocks").at(n);
+        for i in 0..cfg.layers_per_block + 1 {
+            x = resnet(g, &w.at("resnets").at(i), cfg, x, c);
+        }
+        if n + 1 < cfg.block_out_channels.len() {
+            x = g.upsample(x);
+            x = conv(g, &w.at("upsamplers.0.conv"), x, c, 3);
+        }
+    }
+    let x = norm_silu(g, &w.at("conv_norm_out"), cfg, x);
+    conv(g, &w.at("conv_out"), x, 3, 3)
+}
+
+/// An image to the mean and log-variance of its latents. image: `[B, H, W, 4]`, -1 to 1, fourth channel zero, sides
+/// multiples of [`Config::downscale`]; result: `[B, h, w, 2 * latent_channels]`, means first.
+pub fn encode(g: &mut Graph, cfg: &Config, image: Id) -> Id {
+    let [_, height, width, channels] = image_shape(g, image, "image");
+    let d = cfg.downscale();
+    if height % d != 0 || width % d != 0 || channels != IMAGE_CHANNELS {
+        return g.fail(format!(
+            "image of {height} x {width} pixels and {channels} channels: sides must be multiples of {d}, channels 4"
+        ));
+    }
+    let names = Names::new(COMPONENT);
+    let w = names.at("encoder");
+    let mut x = conv(g, &w.at("conv_in"), image, cfg.block_out_channels[0], 3);
+    for (n, &c) in cfg.block_out_channels.iter().enumerate() {
+        let w = w.at("down_blocks").at(n);
+        for i in 0..cfg.layers_per_block {
+            x = resnet(g, &w.at("resnets").at(i), cfg, x, c);
+        }
+        if n + 1 < cfg.block_out_channels.len() {
+            x = downsample(g, &w.at("downsamplers.0.conv"), x, c);
+        }
+    }
+    let x = mid_block(g, &w.at("mid_block"), cfg, x);
+    let x = norm_silu(g, &w.at("conv_norm_out"), cfg, x);
+    let moments = conv(g, &w.at("conv_out"), x, 2 * cfg.latent_channels, 3);
+    if cfg.use_quant_conv {
+        conv(g, &names.at("quant_conv"), moments, 2 * cfg.latent_channels, 1)
+    } else {
+        moments
+    }
+}
+
+/// resnet, attention, resnet at the narrowest place.
+fn mid_block(g: &mut Graph, w: &Names, cfg: &Config, x: Id) -> Id {
+    let c = columns(g, x);
+    let mut x = resnet(g, &w.at("resnets.0"), cfg, x, c);
+    if cfg.mid_block_add_attention {
+        x = attention(g, &w.at("attentions.0"), cfg, x);
+    }
+    resnet(g, &w.at("resnets.1"), cfg, x, c)
+}
+
+/// x + conv(silu(norm(conv(silu(norm(x)))))), x through a 1 x 1 convolution where the width changes.
+fn resnet(g: &mut Graph, w: &Names, cfg: &Config, x: Id, out: usize) -> Id {
+    let h = norm_silu(g, &w.at("norm1"), cfg, x);
+    let h = conv(g, &w.at("conv1"), h, out, 3);
+    let h = norm_silu(g, &w.at("norm2"), cfg, h);
+    let x = if columns(g, x) == out { x } else { conv(g, &w.at("conv_shortcut"), x, out, 1) };
+    let h = conv(g, &w.at("conv2"), h, out, 3);
+    g.add(x, h)
+}
+
+/// Attention of all pixels of an image, one head as wide as the block.
+fn attention(g: &mut Graph, w: &Names, cfg: &Config, x: Id) -> Id {
+    let [b, height, width, c] = image_shape(g, x, "attention");
+    let h = group_norm(g, &w.at("group_norm"), cfg, x);
+    let h = g.reshape(h, &[b, height * width, c]);
+    let [q, k, v] = ["to_q", "to_k", "to_v"].map(|name| w.at(name).linear(g, h, c));
+    let y = if c <= MAX_HEAD { g.attention(q, k, v, 1, None, false) } else { wide_attention(g, q, k, v) };
+    let y = w.at("to_out.0").linear(g, y, c);
+    let y = g.reshape(y, &[b, height, width, c]);
+    g.add(x, y)
+}
+
+/// softmax(q k^T / sqrt(C)) v of one head too wide for the fused kernel, image by image and some queries at a time.
+/// q, k, v: `[B, S, C]`.
+fn wide_attention(g: &mut Graph, q: Id, k: Id, v: Id) -> Id {
+    let &[b, s, c] = g.shape(q) else { return g.fail("attention: expected [B, S, C]") };
+    let rows = (SCORES / s.max(1)).clamp(1, s.max(1));
+    let mut all: Option<Id> = None;
+    for image in 0..b {
+        let [q, k, v] = [q, k, v].map(|x| {
+            let x = g.slice(x, 0, image, 1);
+            g.reshape(x, &[s, c])
+        });
+        for start in (0..s).step_by(rows) {
+            let q = g.slice(q, 0, start, rows.min(s - start));
+            let scores = g.matmul(q, k, false, true);
+            let p = g.softmax(scores, 1.0 / libm::sqrtf(c as f32));
+            let y = g.matmul(p, v, false, false);
+            all = Some(all.map_or(y, |before| g.concat(before, y, 0)));
+        }
+    }
+    let all = all.unwrap_or(q);
+    g.reshape(all, &[b, s, c])
+}
+
+/// Half the size; pads below and to the right only.
+fn downsample(g: &mut Graph, w: &Names, x: Id, out: usize) -> Id {
+    let (kernel, bias) = conv_weights(g, w, x, out, 3);
+    g.conv2d(x, kernel, Some(bias), 2, 0, 1)
+}
+
+/// Convolution that keeps the size.
+fn conv(g: &mut Graph, w: &Names, x: Id, out: usize, k: usize) -> Id {
+    let (kernel, bias) = conv_weights(g, w, x, out, k);
+    g.conv2d(x, kernel, Some(bias), 1, k / 2, 0)
+}
+
+fn conv_weights(g: &mut Graph, w: &Names, x: Id, out: usize, k: usize) -> (Id, Id) {
+    let shape = [out, k, k, columns(g, x)];
+    let kernel = g.weight(format!("{}weight", w.0), &shape, Layout::Conv);
+    (kernel, w.tensor(g, "bias", &[out]))
+}
+
+fn norm_silu(g: &mut Graph, w: &Names, cfg: &Config, x: Id) -> Id {
+    let x = group_norm(g, w, cfg, x);
+    g.act(Act::Silu, x)
+}
+
+fn group_norm(g: &mut Graph, w: &Names, cfg: &Config, x: Id) -> Id {
+    let c = [columns(g, x)];
+    let (scale, shift) = (w.tensor(g, "weight", &c), w.tensor(g, "bias", &c));
+    g.group_norm(x, scale, shift, cfg.norm_num_groups, EPS)
+}

@@ -1,0 +1,79 @@
+//! Operations: builders with their shape rules (methods of [`Graph`]), backward rules and lowering, one file per family.
+//! Adding an [`Op`] breaks the build in exactly the places to fill: here.
+pub mod attention;
+pub mod copy;
+pub mod elementwise;
+pub mod image;
+pub mod matmul;
+pub mod norm;
+
+use crate::graph::{Graph, Id, Op};
+use crate::{Error, Result};
+use alloc::{format, vec, vec::Vec};
+use pentimento_wgsl::Kernel;
+
+/// A node as the planner needs it: a kernel, its parameter words and its cost.
+pub(crate) struct Lowered {
+    pub kernel: Kernel,
+    pub params: Vec<u32>,
+    /// Operands in the kernel's order; `None` for an optional one that is absent.
+    pub inputs: Vec<Option<Id>>,
+    /// Invocations of an elementwise kernel, or rows of a row kernel, or 0 where the variant decides.
+    pub work: usize,
+    pub flops: u64,
+}
+
+impl Lowered {
+    pub(crate) fn new(kernel: Kernel, params: Vec<u32>, inputs: &[Id], work: usize, flops: u64) -> Self {
+        Lowered { kernel, params, inputs: inputs.iter().map(|&i| Some(i)).collect(), work, flops }
+    }
+}
+
+/// Gradients of a node's inputs, given its own gradient; `None` where none is asked or none exists.
+pub(crate) fn backward(g: &mut Graph, id: Id, dy: Id, need: &[bool]) -> Result<Vec<Option<Id>>> {
+    let node = g.node(id).clone();
+    match &node.op {
+        Op::Reshape => {
+            let shape = g.shape(node.inputs[0]).to_vec();
+            Ok(vec![Some(g.reshape(dy, &shape))])
+        }
+        Op::Detach => Ok(vec![None]),
+        Op::Matmul { .. } => matmul::backward(g, &node, dy, need),
+        Op::Unary(f) => Ok(vec![Some(g.unary_backward(*f, node.inputs[0], dy))]),
+        Op::Binary { .. } => elementwise::binary_backward(g, &node, dy, need),
+        Op::Sum { .. } => Ok(vec![Some(elementwise::sum_backward(g, &node, dy))]),
+        Op::Slice { .. } | Op::Pad { .. } | Op::Concat { .. } | Op::Permute { .. } => {
+            copy::backward(g, &node, dy, need)
+        }
+        Op::LayerNorm { .. } | Op::RmsNorm { .. } => norm::backward(g, &node, dy, need),
+        Op::Attention { .. } => attention::backward(g, id, &node, dy, need),
+        other => Err(Error::Graph(format!(
+            "a gradient was asked through {other:?}, which has none; stop it with detach if that is meant"
+        ))),
+    }
+}
+
+/// Kernel and parameters of a node; `None` for leaves and views.
+pub(crate) fn lower(g: &Graph, id: Id) -> Option<Lowered> {
+    match &g.node(id).op {
+        Op::Leaf { .. } | Op::Reshape | Op::Detach | Op::Second => None,
+        Op::Matmul { .. } => Some(matmul::lower(g, id)),
+        Op::Unary(_) | Op::UnaryBackward(_) | Op::Binary { .. } | Op::Sum { .. } => {
+            Some(elementwise::lower(g, id))
+        }
+        Op::Slice { .. } | Op::Pad { .. } | Op::Concat { .. } | Op::Permute { .. } | Op::Upsample => {
+            Some(copy::lower(g, id))
+        }
+        Op::LayerNorm { .. }
+        | Op::LayerNormBackward { .. }
+        | Op::RmsNorm { .. }
+        | Op::RmsNormBackward { .. }
+        | Op::Softmax { .. }
+        | Op::GroupNorm { .. } => Some(norm::lower(g, id)),
+        Op::Attention { .. }
+        | Op::AttentionStats { .. }
+        | Op::AttentionDq { .. }
+        | Op::AttentionDkv { .. } => Some(attention::lower(g, id)),
+        Op::Conv2d { .. } => Some(image::lower(g, id)),
+    }
+}

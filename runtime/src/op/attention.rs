@@ -1,0 +1,87 @@
+//! Multi-head attention that never stores the S x S matrix, and its backward passes.
+use super::Lowered;
+use crate::Result;
+use crate::graph::{Graph, Id, Node, Op};
+use alloc::{format, vec, vec::Vec};
+use pentimento_wgsl::Kernel;
+
+/// Widest head the fused kernels hold in registers.
+pub const MAX_HEAD: usize = 128;
+
+impl Graph {
+    /// `softmax(q k^T / sqrt(D) + bias) v` per head. q: `[B, Q, H*D]`, k, v: `[B, K, H*D]`; `bias`: `[K]`, added to the
+    /// logits of every query (`log N` stands for N equal keys); `causal` hides keys after the query.
+    /// Heads are multiples of 4 wide and at most [`MAX_HEAD`].
+    pub fn attention(&mut self, q: Id, k: Id, v: Id, heads: usize, bias: Option<Id>, causal: bool) -> Id {
+        let (sq, sk, sv) = (self.shape(q).to_vec(), self.shape(k).to_vec(), self.shape(v).to_vec());
+        let fits = sq.len() == 3 && sk.len() == 3 && sk == sv && sq[0] == sk[0] && sq[2] == sk[2];
+        let head = sq.get(2).map_or(0, |c| c / heads.max(1));
+        let bias_fits = bias.is_none_or(|b| self.len(b) == sk[1]);
+        if !fits || !bias_fits || heads == 0 || head * heads != sq[2] || head % 4 != 0 || head > MAX_HEAD {
+            return self.fail(format!(
+                "attention of q {sq:?}, k {sk:?}, v {sv:?} with {heads} heads (head widths: multiples of 4 up to {MAX_HEAD})"
+            ));
+        }
+        let mut inputs = vec![q, k, v];
+        inputs.extend(bias);
+        self.push(Op::Attention { heads, causal, bias: bias.is_some() }, inputs, sq)
+    }
+}
+
+pub(super) fn backward(
+    g: &mut Graph,
+    id: Id,
+    node: &Node,
+    dy: Id,
+    need: &[bool],
+) -> Result<Vec<Option<Id>>> {
+    let Op::Attention { heads, causal, bias } = node.op else { return Ok(vec![None; need.len()]) };
+    let (q, k, v) = (node.inputs[0], node.inputs[1], node.inputs[2]);
+    let s = node.shape.clone();
+    let stats_shape = vec![s[0], heads, s[1]];
+    let lse = g.push(Op::Second, vec![id], stats_shape);
+    let stats = g.push(Op::AttentionStats { heads }, vec![id, dy, lse], vec![s[0], heads, s[1], 2]);
+    let mut inputs = vec![q, k, v, dy];
+    if bias {
+        inputs.push(node.inputs[3]);
+    }
+    inputs.push(stats);
+    let mut out = vec![None; need.len()];
+    if need[0] {
+        out[0] = Some(g.push(Op::AttentionDq { heads, causal, bias }, inputs.clone(), s));
+    }
+    if need[1] || need[2] {
+        let shape = g.shape(k).to_vec();
+        let dk = g.push(Op::AttentionDkv { heads, causal, bias }, inputs, shape.clone());
+        out[1] = Some(dk);
+        out[2] = Some(g.push(Op::Second, vec![dk], shape));
+    }
+    Ok(out)
+}
+
+pub(super) fn lower(g: &Graph, id: Id) -> Lowered {
+    let node = g.node(id);
+    if let Op::AttentionStats { heads } = node.op {
+        let s = g.shape(node.inputs[0]);
+        let params = [s[0], heads, s[1], s[2] / heads].map(|v| v as u32).to_vec();
+        let n = s[0] * heads * s[1];
+        return Lowered::new(Kernel::AttentionStats, params, &node.inputs, n, 2 * (n * s[2] / heads) as u64);
+    }
+    let (kernel, heads, causal, bias, products) = match node.op {
+        Op::Attention { heads, causal, bias } => (Kernel::Attention, heads, causal, bias, 2),
+        Op::AttentionDq { heads, causal, bias } => (Kernel::AttentionDq, heads, causal, bias, 3),
+        Op::AttentionDkv { heads, causal, bias } => (Kernel::AttentionDkv, heads, causal, bias, 4),
+        _ => unreachable!("an attention op"),
+    };
+    let (sq, sk) = (g.shape(node.inputs[0]), g.shape(node.inputs[1]));
+    let scale = 1.0 / libm::sqrtf((sq[2] / heads) as f32);
+    let flags = u32::from(bias) | u32::from(causal) << 1;
+    let params =
+        vec![sq[0] as u32, heads as u32, sq[1] as u32, sk[1] as u32, scale.to_bits(), flags];
+    let mut inputs: Vec<Option<Id>> = node.inputs.iter().map(|&i| Some(i)).collect();
+    if !bias {
+        inputs.insert(if kernel == Kernel::Attention { 3 } else { 4 }, None);
+    }
+    let flops = 2 * products * (sq[0] * sq[1] * sk[1] * sq[2]) as u64;
+    Lowered { kernel, params, inputs, work: 0, flops }
+}

@@ -1,0 +1,125 @@
+//! Operations that only move numbers.
+use super::Lowered;
+use crate::Result;
+use crate::graph::{Graph, Id, Node, Op};
+use alloc::{format, vec, vec::Vec};
+use pentimento_wgsl::Kernel;
+
+impl Graph {
+    /// The same numbers in another shape.
+    pub fn reshape(&mut self, x: Id, shape: &[usize]) -> Id {
+        if self.shape(x) == shape {
+            return x;
+        }
+        if self.len(x) != shape.iter().product::<usize>() {
+            return self.fail(format!("reshape of {:?} to {shape:?}", self.shape(x)));
+        }
+        self.push(Op::Reshape, vec![x], shape.to_vec())
+    }
+    /// Stops gradients on purpose.
+    pub fn detach(&mut self, x: Id) -> Id {
+        let shape = self.shape(x).to_vec();
+        self.push(Op::Detach, vec![x], shape)
+    }
+    /// `len` entries of `axis` from `start`.
+    pub fn slice(&mut self, x: Id, axis: usize, start: usize, len: usize) -> Id {
+        let mut shape = self.shape(x).to_vec();
+        if axis >= shape.len() || start + len > shape[axis] {
+            return self.fail(format!("slice {start}..{} of axis {axis} of {shape:?}", start + len));
+        }
+        let n = core::mem::replace(&mut shape[axis], len);
+        let inner = shape[axis + 1..].iter().product();
+        self.push(Op::Slice { n, inner, start, len }, vec![x], shape)
+    }
+    /// x at `start` of an `axis` of `n` entries, zeros around it; the transpose of [`Graph::slice`].
+    pub fn pad(&mut self, x: Id, axis: usize, start: usize, n: usize) -> Id {
+        let mut shape = self.shape(x).to_vec();
+        if axis >= shape.len() || start + shape[axis] > n {
+            return self.fail(format!("pad of axis {axis} of {shape:?} to {n} entries from {start}"));
+        }
+        let len = core::mem::replace(&mut shape[axis], n);
+        let inner = shape[axis + 1..].iter().product();
+        self.push(Op::Pad { n, inner, start, len }, vec![x], shape)
+    }
+    /// a then b along `axis`.
+    pub fn concat(&mut self, a: Id, b: Id, axis: usize) -> Id {
+        let (sa, sb) = (self.shape(a).to_vec(), self.shape(b).to_vec());
+        let same = sa.len() == sb.len() && (0..sa.len()).all(|i| i == axis || sa[i] == sb[i]);
+        if !same || axis >= sa.len() {
+            return self.fail(format!("concat of {sa:?} and {sb:?} along axis {axis}"));
+        }
+        let mut shape = sa.clone();
+        shape[axis] += sb[axis];
+        let op = Op::Concat { a: sa[axis..].iter().product(), b: sb[axis..].iter().product() };
+        self.push(op, vec![a, b], shape)
+    }
+    /// Axes in another order: output axis i is input axis `axes[i]`. At most five axes.
+    pub fn permute(&mut self, x: Id, axes: &[usize]) -> Id {
+        let s = self.shape(x).to_vec();
+        let mut seen = axes.to_vec();
+        seen.sort_unstable();
+        if axes.len() != s.len() || s.len() > 5 || seen.iter().enumerate().any(|(i, &a)| i != a) {
+            return self.fail(format!("permute of {s:?} by {axes:?}"));
+        }
+        let shape = axes.iter().map(|&a| s[a]).collect();
+        self.push(Op::Permute { axes: axes.to_vec() }, vec![x], shape)
+    }
+}
+
+pub(super) fn backward(g: &mut Graph, node: &Node, dy: Id, need: &[bool]) -> Result<Vec<Option<Id>>> {
+    let x = node.inputs[0];
+    let shape = g.shape(x).to_vec();
+    Ok(match &node.op {
+        &Op::Slice { n, inner, start, len } => {
+            vec![Some(g.push(Op::Pad { n, inner, start, len }, vec![dy], shape))]
+        }
+        &Op::Pad { n, inner, start, len } => {
+            vec![Some(g.push(Op::Slice { n, inner, start, len }, vec![dy], shape))]
+        }
+        &Op::Concat { a, b } => {
+            let mut part = |on: bool, start: usize, len: usize, like: Id| {
+                let shape = g.shape(like).to_vec();
+                on.then(|| g.push(Op::Slice { n: a + b, inner: 1, start, len }, vec![dy], shape))
+            };
+            vec![part(need[0], 0, a, x), part(need[1], a, b, node.inputs[1])]
+        }
+        Op::Permute { axes } => {
+            let mut inverse = vec![0; axes.len()];
+            for (i, &a) in axes.iter().enumerate() {
+                inverse[a] = i;
+            }
+            vec![Some(g.permute(dy, &inverse))]
+        }
+        _ => vec![None],
+    })
+}
+
+pub(super) fn lower(g: &Graph, id: Id) -> Lowered {
+    let node = g.node(id);
+    let n = g.len(id);
+    let words = |v: &[usize]| v.iter().map(|&x| x as u32).collect::<Vec<u32>>();
+    let (kernel, params) = match &node.op {
+        &Op::Slice { n: side, inner, start, len } => {
+            (Kernel::Slice, words(&[n, len * inner, side * inner, start * inner]))
+        }
+        &Op::Pad { n: side, inner, start, len } => {
+            (Kernel::Pad, words(&[n, len * inner, side * inner, start * inner]))
+        }
+        &Op::Concat { a, b } => (Kernel::Concat, words(&[n, a, b])),
+        Op::Upsample => {
+            let s = g.shape(node.inputs[0]);
+            (Kernel::Upsample, words(&[n, s[1], s[2], s[3]]))
+        }
+        Op::Permute { axes } => {
+            let s = g.shape(node.inputs[0]);
+            let stride = |a: usize| s[a + 1..].iter().product::<usize>();
+            let lead = 5 - axes.len();
+            let sizes = core::iter::repeat_n(1, lead).chain(node.shape.iter().copied());
+            let strides = core::iter::repeat_n(0, lead).chain(axes.iter().map(|&a| stride(a)));
+            let p: Vec<usize> = core::iter::once(n).chain(sizes).chain(strides).collect();
+            (Kernel::Permute, words(&p))
+        }
+        _ => unreachable!("a copy op"),
+    };
+    Lowered::new(kernel, params, &node.inputs, n, 0)
+}

@@ -1,0 +1,97 @@
+//! Normalisations and softmax, over the last axis (groups of channels for `group_norm`).
+use super::Lowered;
+use crate::graph::{Graph, Id, Node, Op};
+use crate::{Error, Result};
+use alloc::{format, vec, vec::Vec};
+use pentimento_wgsl::Kernel;
+use pentimento_wgsl::kernel::Act;
+
+impl Graph {
+    /// `(x - mean) / sqrt(var + eps)` over the last axis. Ba et al. 2016, eq. 3, without affine part.
+    pub fn layer_norm(&mut self, x: Id, eps: f32) -> Id {
+        let shape = self.shape(x).to_vec();
+        self.push(Op::LayerNorm { eps, mode: 0, rows_per_batch: 1 }, vec![x], shape)
+    }
+    /// Layer norm times `w` plus `b`, both `[C]`. Forward only.
+    pub fn layer_norm_affine(&mut self, x: Id, w: Id, b: Id, eps: f32) -> Id {
+        let shape = self.shape(x).to_vec();
+        let c = shape.last().copied().unwrap_or(0);
+        if self.len(w) != c || self.len(b) != c {
+            return self.fail(format!("layer_norm of {shape:?}: {} weights, {} biases", self.len(w), self.len(b)));
+        }
+        self.push(Op::LayerNorm { eps, mode: 2, rows_per_batch: 1 }, vec![x, w, b], shape)
+    }
+    /// `x / sqrt(mean(x^2) + eps) * w` over the last axis; w: `[C]`. Zhang & Sennrich 2019, eq. 4.
+    pub fn rms_norm(&mut self, x: Id, w: Id, eps: f32) -> Id {
+        let shape = self.shape(x).to_vec();
+        if Some(&self.len(w)) != shape.last() {
+            return self.fail(format!("rms_norm of {shape:?}: {} weights", self.len(w)));
+        }
+        self.push(Op::RmsNorm { eps }, vec![x, w], shape)
+    }
+    /// `softmax(scale * x)` over the last axis. Forward only.
+    pub fn softmax(&mut self, x: Id, scale: f32) -> Id {
+        let shape = self.shape(x).to_vec();
+        self.push(Op::Softmax { scale }, vec![x], shape)
+    }
+    /// Group norm of `[B, H, W, C]` with affine part; w, b: `[C]`. Wu & He 2018. Forward only.
+    pub fn group_norm(&mut self, x: Id, w: Id, b: Id, groups: usize, eps: f32) -> Id {
+        let shape = self.shape(x).to_vec();
+        let c = shape.last().copied().unwrap_or(0);
+        if groups == 0 || c % groups != 0 || self.len(w) != c || self.len(b) != c {
+            return self.fail(format!("group_norm of {shape:?} in {groups} groups, {} weights", self.len(w)));
+        }
+        self.push(Op::GroupNorm { eps, groups, act: Act::None }, vec![x, w, b], shape)
+    }
+}
+
+pub(super) fn backward(g: &mut Graph, node: &Node, dy: Id, need: &[bool]) -> Result<Vec<Option<Id>>> {
+    let shape = node.shape.clone();
+    match node.op {
+        Op::LayerNorm { eps, mode: 0, .. } => {
+            Ok(vec![Some(g.push(Op::LayerNormBackward { eps }, vec![node.inputs[0], dy], shape))])
+        }
+        Op::RmsNorm { eps } if !need[1] => {
+            let inputs = vec![node.inputs[0], node.inputs[1], dy];
+            Ok(vec![Some(g.push(Op::RmsNormBackward { eps }, inputs, shape)), None])
+        }
+        _ => Err(Error::Graph("a gradient was asked for the weights of a norm, which are frozen".into())),
+    }
+}
+
+pub(super) fn lower(g: &Graph, id: Id) -> Lowered {
+    let node = g.node(id);
+    let c = node.shape.last().copied().unwrap_or(1).max(1);
+    let rows = g.len(id) / c;
+    let p = |rows: usize, eps: f32, mode: u32, per: usize, groups: usize, hw: usize, scale: f32| {
+        vec![
+            rows as u32,
+            c as u32,
+            eps.to_bits(),
+            mode,
+            per as u32,
+            groups as u32,
+            hw as u32,
+            scale.to_bits(),
+        ]
+    };
+    let (kernel, params, rows) = match node.op {
+        Op::LayerNorm { eps, mode, rows_per_batch } => {
+            (Kernel::LayerNorm, p(rows, eps, mode, rows_per_batch, 1, 1, 1.0), rows)
+        }
+        Op::LayerNormBackward { eps } => (Kernel::LayerNormBackward, p(rows, eps, 0, 1, 1, 1, 1.0), rows),
+        Op::RmsNorm { eps } => (Kernel::RmsNorm, p(rows, eps, 0, 1, 1, 1, 1.0), rows),
+        Op::RmsNormBackward { eps } => (Kernel::RmsNormBackward, p(rows, eps, 0, 1, 1, 1, 1.0), rows),
+        Op::Softmax { scale } => (Kernel::Softmax, p(rows, 0.0, 0, 1, 1, 1, scale), rows),
+        Op::GroupNorm { eps, groups, act } => {
+            let (b, hw) = (node.shape[0], node.shape[1] * node.shape[2]);
+            (Kernel::GroupNorm, p(b * groups, eps, act as u32, 1, groups, hw, 1.0), b * groups)
+        }
+        _ => unreachable!("a norm"),
+    };
+    let mut lowered = Lowered::new(kernel, params, &node.inputs, rows, 8 * g.len(id) as u64);
+    if kernel == Kernel::LayerNorm {
+        lowered.inputs.resize(3, None);
+    }
+    lowered
+}

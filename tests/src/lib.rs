@@ -1,0 +1,3 @@
+//! What the tests share: the op table, the adapter under test, golden fixtures.
+pub mod adapter;
+pub mod cases;

@@ -1,0 +1,321 @@
+//! LoRA adapters: for each adapted linear layer `W`, a low-rank correction `W + B A`.
+//!
+//! Written in the one form that diffusers, ComfyUI and stable-diffusion.cpp all read: keys
+//! `transformer.transformer_blocks.N.attn.X.lora_A.weight` ([r, in]) and `.lora_B.weight` ([out, r]), no alpha, the scale
+//! folded into B. Read in that form, with alpha given as tensors or as diffusers metadata, and in PEFT's.
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use pentimento::weights::Weights;
+use pentimento::{Error, Result};
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
+
+use crate::files::write_atomically;
+
+mod scale;
+
+use scale::Scales;
+
+/// Largest adapter file that is read, in bytes.
+const MAX_FILE: u64 = 8 << 30;
+/// Names an adapter may have inside a folder.
+const FILES: [&str; 2] = ["pytorch_lora_weights.safetensors", "adapter_model.safetensors"];
+/// Projections that must be adapted together or not at all: stable-diffusion.cpp joins them into one matrix.
+const TOGETHER: [[&str; 3]; 2] = [["to_q", "to_k", "to_v"], ["add_q_proj", "add_k_proj", "add_v_proj"]];
+
+/// Width in and out of the linear layer a target names, or `None` when the model has no such layer.
+pub type Sizes<'a> = &'a dyn Fn(&str) -> Option<(usize, usize)>;
+
+/// The two factors of one layer's correction `B A`; any scale is already in `b`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pair {
+    /// Rank r.
+    pub rank: usize,
+    /// Down projection A, [r, in], row-major.
+    pub a: Vec<f32>,
+    /// Up projection B, [out, r], row-major, times alpha / r.
+    pub b: Vec<f32>,
+}
+
+impl Pair {
+    /// Factors of rank `rank`, with `scale` (alpha / r) folded into `b`.
+    ///
+    /// # Errors
+    /// A rank of 0, or lengths that are not multiples of it.
+    pub fn new(rank: usize, a: Vec<f32>, mut b: Vec<f32>, scale: f32) -> Result<Self> {
+        if !fits(rank, a.len()) || !fits(rank, b.len()) {
+            let found = format!("{} and {}", a.len(), b.len());
+            return Err(Error::bad(
+                "LoRA factors",
+                format!("lengths that are multiples of rank {rank}"),
+                found,
+            ));
+        }
+        if scale != 1.0 {
+            b.iter_mut().for_each(|v| *v *= scale);
+        }
+        Ok(Pair { rank, a, b })
+    }
+
+    /// Width of the layer's input.
+    pub fn inputs(&self) -> usize {
+        self.a.len() / self.rank.max(1)
+    }
+
+    /// Width of the layer's output.
+    pub fn outputs(&self) -> usize {
+        self.b.len() / self.rank.max(1)
+    }
+}
+
+/// A LoRA adapter: pairs by target, a module name such as `transformer_blocks.0.attn.to_q`.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Adapter {
+    /// The corrections, in order of module name.
+    pub pairs: BTreeMap<String, Pair>,
+}
+
+impl Adapter {
+    /// The adapter as the bytes of a safetensors file, the same for the same adapter.
+    ///
+    /// # Errors
+    /// No pairs; lengths that do not fit a rank; values that are not finite; a block in which only some of q, k and v
+    /// are adapted.
+    pub fn write_bytes(&self) -> Result<Vec<u8>> {
+        self.check()?;
+        let bytes = |v: &[f32]| -> Vec<u8> { v.iter().flat_map(|x| x.to_le_bytes()).collect() };
+        let mut tensors = Vec::with_capacity(2 * self.pairs.len());
+        for (target, pair) in &self.pairs {
+            let name = |half: &str| format!("transformer.{target}.lora_{half}.weight");
+            tensors.push((name("A"), vec![pair.rank, pair.inputs()], bytes(&pair.a)));
+            tensors.push((name("B"), vec![pair.outputs(), pair.rank], bytes(&pair.b)));
+        }
+        let failed = |e| Error::bad("adapter", "tensors that fit the safetensors format", format!("{e}"));
+        let view = |(name, shape, bytes)| TensorView::new(Dtype::F32, shape, bytes).map(|view| (name, view));
+        let views =
+            tensors.iter().map(|(name, shape, bytes)| view((name.as_str(), shape.clone(), bytes.as_slice())));
+        let views = views.collect::<core::result::Result<Vec<_>, _>>().map_err(failed)?;
+        let metadata = [("format".to_string(), "pt".to_string())].into_iter().collect();
+        safetensors::serialize(views, Some(metadata)).map_err(failed)
+    }
+
+    /// Writes the adapter to `path`, atomically.
+    ///
+    /// # Errors
+    /// As [`Adapter::write_bytes`] and [`write_atomically`].
+    pub fn save(&self, path: &Path) -> Result<()> {
+        write_atomically(path, &self.write_bytes()?)
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.pairs.is_empty() {
+            return Err(Error::missing("adapter", "any adapted layer"));
+        }
+        for (target, pair) in &self.pairs {
+            let Pair { rank, a, b } = pair;
+            if !fits(*rank, a.len()) || !fits(*rank, b.len()) {
+                let expected = format!("factor lengths that are multiples of rank {rank}");
+                return Err(Error::bad(target, expected, format!("{} and {}", a.len(), b.len())));
+            }
+            finite(target, a.iter().chain(b))?;
+            for group in TOGETHER {
+                let Some(attention) = group.iter().find_map(|x| target.strip_suffix(x)) else { continue };
+                let absent = group.iter().find(|x| !self.pairs.contains_key(&format!("{attention}{x}")));
+                if let Some(absent) = absent {
+                    return Err(Error::missing(
+                        "adapter",
+                        format!("`{attention}{absent}` beside `{target}`"),
+                    )
+                    .with_hint("Adapt q, k and v of a block together or not at all."));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads an adapter file, or the adapter in a folder; PEFT's `adapter_config.json` is taken from beside it.
+    ///
+    /// # Errors
+    /// A path that is missing or unreadable, and as [`Adapter::parse`].
+    pub fn load(path: &Path, sizes: Sizes<'_>) -> Result<Self> {
+        let file = match FILES.iter().map(|name| path.join(name)).find(|file| file.is_file()) {
+            Some(file) => file,
+            None if path.is_dir() => {
+                let what = format!("`{}` or `{}`", FILES[0], FILES[1]);
+                return Err(Error::missing(path.display().to_string(), what));
+            }
+            None => path.to_path_buf(),
+        };
+        let label = file.display().to_string();
+        let io =
+            |place: &Path, e: std::io::Error| Error::io(place.display().to_string(), "read", e.to_string());
+        let size = fs::metadata(&file).map_err(|e| io(&file, e))?.len();
+        if size > MAX_FILE {
+            return Err(Error::bad(label, "an adapter of at most 8 GiB", format!("{size} bytes")));
+        }
+        let bytes = fs::read(&file).map_err(|e| io(&file, e))?;
+        let config = file.with_file_name("adapter_config.json");
+        let is_peft = file.file_name().is_some_and(|name| name == FILES[1]);
+        let config = match fs::read_to_string(&config) {
+            Ok(text) => Some(text),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound && !is_peft => None,
+            Err(e) => return Err(io(&config, e)),
+        };
+        Self::parse(&label, bytes, config.as_deref(), sizes)
+    }
+
+    /// Reads an adapter from the bytes of a safetensors file. `label` names it in errors; `config` is the text of PEFT's
+    /// `adapter_config.json`, where there is one; `sizes` says which layers the model has.
+    ///
+    /// The scale of a pair is, in this order: its `.alpha` tensor / r; alpha / r of the `lora_adapter_metadata` that
+    /// diffusers writes; alpha / r of `config`; 1.
+    ///
+    /// # Errors
+    /// A key that is not understood or names a layer the model does not have, a wrong shape, half a pair, values that
+    /// are not finite: each error names the key.
+    pub fn parse(label: &str, bytes: Vec<u8>, config: Option<&str>, sizes: Sizes<'_>) -> Result<Self> {
+        Self::from_weights(&Weights::from_bytes(label, bytes)?, config, sizes)
+    }
+
+    /// As [`Adapter::parse`], from opened weights.
+    ///
+    /// # Errors
+    /// As [`Adapter::parse`].
+    pub fn from_weights(weights: &Weights, config: Option<&str>, sizes: Sizes<'_>) -> Result<Self> {
+        let label = weights.label();
+        let scales = Scales::read(&label, weights.metadata("lora_adapter_metadata"), config)?;
+        let mut found: BTreeMap<String, Halves<'_>> = BTreeMap::new();
+        for key in weights.names() {
+            let (target, half) = split_key(&label, key)?;
+            let halves = found.entry(target.to_string()).or_default();
+            let slot = match half {
+                Half::A => &mut halves.a,
+                Half::B => &mut halves.b,
+                Half::Alpha => &mut halves.alpha,
+            };
+            if let Some(first) = slot.replace(key) {
+                return Err(Error::bad(
+                    format!("{label}: `{key}`"),
+                    "one tensor of this kind",
+                    format!("`{first}` too"),
+                ));
+            }
+        }
+        if found.is_empty() {
+            return Err(Error::missing(label, "any adapted layer"));
+        }
+        let mut adapter = Adapter::default();
+        for (target, halves) in found {
+            let pair = halves.read(weights, &target, &scales, sizes)?;
+            adapter.pairs.insert(target, pair);
+        }
+        Ok(adapter)
+    }
+}
+
+/// What a key holds.
+enum Half {
+    A,
+    B,
+    Alpha,
+}
+
+/// Keys of one target.
+#[derive(Default)]
+struct Halves<'a> {
+    a: Option<&'a str>,
+    b: Option<&'a str>,
+    alpha: Option<&'a str>,
+}
+
+impl Halves<'_> {
+    fn read(&self, weights: &Weights, target: &str, scales: &Scales, sizes: Sizes<'_>) -> Result<Pair> {
+        let label = weights.label();
+        let any = self.a.or(self.b).or(self.alpha).unwrap_or(target);
+        let Some((inputs, outputs)) = sizes(target) else {
+            return Err(Error::bad(
+                format!("{label}: `{any}`"),
+                "a layer of this model",
+                format!("`{target}`"),
+            )
+            .with_hint("Was the adapter made for another model?"));
+        };
+        let (Some(a), Some(b)) = (self.a, self.b) else {
+            let what = if self.a.is_none() { "lora_A" } else { "lora_B" };
+            return Err(Error::missing(format!("{label}: `{any}`"), format!("its other half, {what}")));
+        };
+        let rank = weights.shape(a).and_then(|s| s.first()).copied().unwrap_or(0);
+        if rank == 0 {
+            let found = format!("{:?}", weights.shape(a).unwrap_or_default());
+            return Err(Error::bad(format!("{label}: `{a}`"), format!("shape [rank, {inputs}]"), found));
+        }
+        let values = |key: &str, shape: &[usize]| -> Result<Vec<f32>> {
+            let values = weights.expect(key, shape)?.to_f32();
+            finite(&format!("{label}: `{key}`"), &values)?;
+            Ok(values)
+        };
+        let (a, b) = (values(a, &[rank, inputs])?, values(b, &[outputs, rank])?);
+        let scale = match self.alpha {
+            Some(key) => match weights.get(key)?.to_f32()[..] {
+                [alpha] if alpha.is_finite() => alpha / rank as f32,
+                ref other => {
+                    return Err(Error::bad(
+                        format!("{label}: `{key}`"),
+                        "one finite number",
+                        format!("{other:?}"),
+                    ));
+                }
+            },
+            None => scales.scale(target, rank)?,
+        };
+        Pair::new(rank, a, b, scale)
+    }
+}
+
+/// Whether `length` values can be a factor of rank `rank`.
+fn fits(rank: usize, length: usize) -> bool {
+    rank > 0 && length > 0 && length.is_multiple_of(rank)
+}
+
+/// Errors on the first value that is not finite.
+fn finite<'a>(place: &str, values: impl IntoIterator<Item = &'a f32>) -> Result<()> {
+    match values.into_iter().find(|v| !v.is_finite()) {
+        None => Ok(()),
+        Some(v) => {
+            Err(Error::bad(place, "finite values", v.to_string()).with_hint("The training has diverged."))
+        }
+    }
+}
+
+/// Splits a key into the module it adapts and what it holds.
+fn split_key<'k>(label: &str, key: &'k str) -> Result<(&'k str, Half)> {
+    let unknown = |hint: &str| {
+        let expected = "a LoRA key such as `transformer.transformer_blocks.0.attn.to_q.lora_A.weight`";
+        Err(Error::bad(label, expected, format!("`{key}`")).with_hint(hint))
+    };
+    if key.starts_with("lora_unet_") || key.starts_with("lora_te") {
+        return unknown("Kohya's layout is not read yet; convert the adapter with diffusers.");
+    }
+    if key.contains("joint_blocks.") {
+        return unknown(
+            "The original (fused qkv) layout is not read yet; convert the adapter with diffusers.",
+        );
+    }
+    if key.starts_with("text_encoder") {
+        return unknown("Adapters of text encoders are not supported; remove these tensors.");
+    }
+    let module = key.strip_prefix("base_model.model.").unwrap_or(key);
+    let module = module.strip_prefix("transformer.").unwrap_or(module);
+    for (suffix, half) in [(".lora_A.weight", Half::A), (".lora_B.weight", Half::B), (".alpha", Half::Alpha)]
+    {
+        if let Some(target) = module.strip_suffix(suffix).filter(|t| !t.is_empty()) {
+            return Ok((target, half));
+        }
+    }
+    unknown("This key is not part of a plain LoRA; DoRA, LoHa, LoKr and full weights are not supported.")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,194 @@
+//! Tests of adapter files: round trips, every source of the scale, every way to be wrong.
+use super::*;
+use crate::files::tests::Scratch;
+
+const Q: &str = "transformer_blocks.0.attn.to_q";
+
+fn sizes(target: &str) -> Option<(usize, usize)> {
+    let known = ["to_q", "to_k", "to_v", "to_out.0"]
+        .iter()
+        .any(|x| target == format!("transformer_blocks.0.attn.{x}"));
+    known.then_some((3, 4))
+}
+
+fn sample() -> Adapter {
+    let mut adapter = Adapter::default();
+    for (i, x) in ["to_q", "to_k", "to_v", "to_out.0"].iter().enumerate() {
+        let values = |n: usize| (0..n).map(|j| (i * 10 + j) as f32 * 0.25 - 1.0).collect::<Vec<_>>();
+        let pair = Pair::new(2, values(6), values(8), 1.0).unwrap();
+        adapter.pairs.insert(format!("transformer_blocks.0.attn.{x}"), pair);
+    }
+    adapter
+}
+
+/// A safetensors file of f32 tensors with constant values.
+fn file(tensors: &[(&str, &[usize], f32)], metadata: Option<&str>) -> Vec<u8> {
+    let data: Vec<_> = tensors
+        .iter()
+        .map(|(name, shape, value)| {
+            let bytes: Vec<u8> = (0..shape.iter().product()).flat_map(|_| value.to_le_bytes()).collect();
+            (name.to_string(), shape.to_vec(), bytes)
+        })
+        .collect();
+    let views = data.iter().map(|(n, s, b)| (n.clone(), TensorView::new(Dtype::F32, s.clone(), b).unwrap()));
+    let metadata =
+        metadata.map(|m| [("lora_adapter_metadata".to_string(), m.to_string())].into_iter().collect());
+    safetensors::serialize(views, metadata).unwrap()
+}
+
+fn message<T>(result: Result<T>) -> String {
+    result.err().map(|e| e.to_string()).unwrap_or_default()
+}
+
+#[test]
+fn round_trip_is_exact() {
+    let adapter = sample();
+    let bytes = adapter.write_bytes().unwrap();
+    assert_eq!(bytes, adapter.write_bytes().unwrap(), "the same bytes every time");
+    assert_eq!(Adapter::parse("a", bytes.clone(), None, &sizes).unwrap(), adapter);
+    let weights = Weights::from_bytes("a", bytes).unwrap();
+    assert_eq!(weights.expect(&format!("transformer.{Q}.lora_A.weight"), &[2, 3]).unwrap().elements(), 6);
+    assert_eq!(weights.expect(&format!("transformer.{Q}.lora_B.weight"), &[4, 2]).unwrap().elements(), 8);
+    assert_eq!((weights.len(), weights.metadata("format")), (8, Some("pt")));
+
+    let s = Scratch::new("adapter");
+    adapter.save(&s.0.join(FILES[0])).unwrap();
+    assert_eq!(Adapter::load(&s.0, &sizes).unwrap(), adapter);
+    assert_eq!(Adapter::load(&s.0.join(FILES[0]), &sizes).unwrap(), adapter);
+    assert!(message(adapter.save(&s.0.join("no/a.safetensors"))).contains("missing the folder"));
+}
+
+#[test]
+fn bad_adapters_are_not_written() {
+    assert!(message(Adapter::default().write_bytes()).contains("missing any adapted layer"));
+    let mut lonely = sample();
+    lonely.pairs.remove("transformer_blocks.0.attn.to_k");
+    assert!(message(lonely.write_bytes()).contains("`transformer_blocks.0.attn.to_k` beside"));
+    let mut nan = sample();
+    nan.pairs.get_mut(Q).unwrap().b[3] = f32::NAN;
+    assert!(message(nan.write_bytes()).contains("finite values, found NaN"));
+    let mut odd = sample();
+    odd.pairs.get_mut(Q).unwrap().a.pop();
+    assert!(message(odd.write_bytes()).contains("multiples of rank 2, found 5 and 8"));
+    for (rank, a, b) in [(0, 2, 2), (2, 3, 2), (2, 2, 0)] {
+        assert!(Pair::new(rank, vec![0.0; a], vec![0.0; b], 1.0).is_err());
+    }
+}
+
+#[test]
+fn every_source_of_the_scale() {
+    let read = |keys: [&str; 2], alpha: Option<&str>, metadata: Option<&str>, config: Option<&str>| {
+        let mut tensors: Vec<(&str, &[usize], f32)> = vec![(keys[0], &[2, 3], 1.0), (keys[1], &[4, 2], 1.0)];
+        tensors.extend(alpha.map(|key| (key, &[][..], 6.0)));
+        Adapter::parse("a", file(&tensors, metadata), config, &sizes).map(|a| a.pairs[Q].b[0])
+    };
+    let (a, b) = (format!("transformer.{Q}.lora_A.weight"), format!("transformer.{Q}.lora_B.weight"));
+    let plain = [a.as_str(), b.as_str()];
+    let (a, b) =
+        (format!("base_model.model.{Q}.lora_A.weight"), format!("base_model.model.{Q}.lora_B.weight"));
+    let peft = [a.as_str(), b.as_str()];
+    let alpha = format!("transformer.{Q}.alpha");
+    let metadata = r#"{"transformer.lora_alpha":8,"transformer.r":2}"#;
+    assert_eq!(read(plain, None, None, None).unwrap(), 1.0);
+    assert_eq!(read(plain, Some(&alpha), None, None).unwrap(), 3.0);
+    assert_eq!(read(plain, Some(&alpha), Some(metadata), None).unwrap(), 3.0, "the tensor is nearest");
+    assert_eq!(read(plain, None, Some(metadata), None).unwrap(), 4.0);
+    assert_eq!(read(peft, None, None, Some(r#"{"lora_alpha":8,"r":2}"#)).unwrap(), 4.0);
+    assert_eq!(
+        read(peft, None, None, Some(r#"{"lora_alpha":8,"alpha_pattern":{"attn.to_q":2}}"#)).unwrap(),
+        1.0
+    );
+    assert_eq!(read(peft, None, None, Some(r#"{"lora_alpha":8,"alpha_pattern":{"o_q":2}}"#)).unwrap(), 4.0);
+    assert_eq!(read(peft, None, None, Some(r#"{"r":9,"rank_pattern":{"to_q":2}}"#)).unwrap(), 1.0);
+    let rs = read(peft, None, None, Some(r#"{"lora_alpha":8,"use_rslora":true}"#)).unwrap();
+    assert!((rs - 8.0 / 2f32.sqrt()).abs() <= 1e-6);
+    for (config, part) in [
+        (r#"{"r":4}"#, "expected rank 4, found 2"),
+        (r#"{"use_dora":true}"#, "`use_dora`"),
+        (r#"{"lora_alpha":"8"}"#, "`lora_alpha`"),
+        (r#"{"alpha_pattern":{"to_q":null}}"#, "`alpha_pattern`"),
+        (r#"{"alpha_pattern":{"^to_q":1}}"#, "Regular expressions"),
+        ("[]", "a JSON object"),
+        ("{", "a JSON object"),
+    ] {
+        let text = message(read(peft, None, None, Some(config)));
+        assert!(text.contains("adapter_config.json") && text.contains(part), "{config}: {text}");
+    }
+}
+
+#[test]
+fn bad_files_name_the_key() {
+    let key = |rest: &str| format!("transformer.{Q}{rest}");
+    let (a, b) = (key(".lora_A.weight"), key(".lora_B.weight"));
+    let parse =
+        |tensors: &[(&str, &[usize], f32)]| message(Adapter::parse("f", file(tensors, None), None, &sizes));
+    let bare_a = format!("{Q}.lora_A.weight");
+    for (tensors, part) in [
+        (vec![], "missing any adapted layer"),
+        (vec![(a.as_str(), &[2, 3][..], 1.0)], "missing its other half, lora_B"),
+        (vec![(b.as_str(), &[4, 2], 1.0)], "missing its other half, lora_A"),
+        (vec![(a.as_str(), &[2, 5], 1.0), (b.as_str(), &[4, 2], 1.0)], "expected shape [2, 3], found [2, 5]"),
+        (vec![(a.as_str(), &[2, 3], 1.0), (b.as_str(), &[4, 3], 1.0)], "expected shape [4, 2], found [4, 3]"),
+        (vec![(a.as_str(), &[], 1.0), (b.as_str(), &[4, 2], 1.0)], "shape [rank, 3], found []"),
+        (vec![(a.as_str(), &[0, 3], 1.0), (b.as_str(), &[4, 0], 1.0)], "shape [rank, 3], found [0, 3]"),
+        (vec![(a.as_str(), &[2, 3], f32::NAN), (b.as_str(), &[4, 2], 1.0)], "finite values"),
+        (vec![(a.as_str(), &[2, 3], 1.0), (bare_a.as_str(), &[2, 3], 1.0)], "one tensor of this kind"),
+        (
+            vec![("transformer.transformer_blocks.9.attn.to_q.lora_A.weight", &[2, 3], 1.0)],
+            "a layer of this model",
+        ),
+        (vec![("transformer.proj_out.weight", &[2, 3], 1.0)], "`transformer.proj_out.weight`"),
+        (vec![("text_encoder.x.lora_A.weight", &[2, 3], 1.0)], "text encoders"),
+        (vec![("lora_unet_joint_blocks_0_x_block_attn_qkv.lora_down.weight", &[2, 3], 1.0)], "Kohya"),
+        (vec![("diffusion_model.joint_blocks.0.x_block.attn.qkv.lora_A.weight", &[2, 3], 1.0)], "original"),
+        (vec![(".lora_A.weight", &[2, 3], 1.0)], "`.lora_A.weight`"),
+    ] {
+        let text = parse(&tensors);
+        assert!(text.starts_with('f') && text.contains(part), "{tensors:?}: {text}");
+    }
+    let alpha = key(".alpha");
+    let text = parse(&[(&a, &[2, 3], 1.0), (&b, &[4, 2], 1.0), (&alpha, &[2], 1.0)]);
+    assert!(text.contains("one finite number, found [1.0, 1.0]"), "{text}");
+    assert!(message(Adapter::parse("f", vec![1, 2, 3], None, &sizes)).contains("only 3 bytes"));
+}
+
+#[test]
+fn files_that_are_not_there() {
+    let s = Scratch::new("noadapter");
+    assert!(message(Adapter::load(&s.0, &sizes)).contains("pytorch_lora_weights.safetensors"));
+    assert!(message(Adapter::load(&s.0.join("x.safetensors"), &sizes)).contains("cannot read"));
+    s.write(FILES[1], sample().write_bytes().unwrap());
+    let text = message(Adapter::load(&s.0, &sizes));
+    assert!(text.contains("adapter_config.json: cannot read"), "PEFT's scale is unknown without it: {text}");
+}
+
+#[test]
+fn goldens_of_peft_and_diffusers() {
+    let Some(root) = std::env::var_os("PENTIMENTO_GOLDENS") else {
+        println!("skipped: PENTIMENTO_GOLDENS is not set");
+        return;
+    };
+    let root = Path::new(&root);
+    let base =
+        pentimento::folder::open_component(&root.join("transformer/sd35_medium")).unwrap().weights().unwrap();
+    let sizes = |target: &str| match *base.shape(&format!("{target}.weight"))? {
+        [outputs, inputs] => Some((inputs, outputs)),
+        _ => None,
+    };
+    let json: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(root.join("lora/golden.json")).unwrap()).unwrap();
+    let scaling = json["scaling"].as_f64().unwrap() as f32;
+    let load = |name: &str| Adapter::load(&root.join("lora").join(name), &sizes).unwrap();
+    let (diffusers, bare, peft) = (load("diffusers"), load("diffusers_nometa"), load("peft"));
+    assert_eq!(diffusers, peft, "metadata and adapter_config.json say the same");
+    assert_eq!(diffusers.pairs.keys().collect::<Vec<_>>(), bare.pairs.keys().collect::<Vec<_>>());
+    for (target, pair) in &diffusers.pairs {
+        assert_eq!(pair.rank as u64, json["r"].as_u64().unwrap());
+        let scaled: Vec<f32> = bare.pairs[target].b.iter().map(|v| v * scaling).collect();
+        assert_eq!((&pair.a, &pair.b), (&bare.pairs[target].a, &scaled), "{target}");
+    }
+    let again = Adapter::parse("again", diffusers.write_bytes().unwrap(), None, &sizes).unwrap();
+    assert_eq!(again, diffusers);
+    let fewer = |target: &str| if target.starts_with("transformer_blocks.0.") { sizes(target) } else { None };
+    assert!(message(Adapter::load(&root.join("lora/peft"), &fewer)).contains("a layer of this model"));
+}

@@ -1,0 +1,320 @@
+//! 8-bit RGB pictures: decoding with limits, resizing, contact sheets, PNG.
+use std::path::Path;
+
+use image::codecs::png::PngEncoder;
+use image::{DynamicImage, ExtendedColorType, ImageDecoder, ImageEncoder, ImageFormat, ImageReader, Limits};
+use pentimento::{Error, Result};
+
+use crate::files::write_atomically;
+pub use crate::resize::Filter;
+use crate::resize::resize;
+
+/// Largest accepted width and height, in pixels.
+pub const MAX_SIDE: u32 = 16_384;
+/// Largest amount of memory one image may take while it is decoded, in bytes.
+pub const MAX_DECODED: u64 = 1 << 30;
+
+/// An RGB image, 8 bits per channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Picture {
+    width: u32,
+    height: u32,
+    rgb: Vec<u8>,
+}
+
+impl Picture {
+    /// From `height * width * 3` bytes in rows of RGB pixels.
+    ///
+    /// # Errors
+    /// A side that is 0 or above [`MAX_SIDE`]; another number of bytes.
+    pub fn new(width: u32, height: u32, rgb: Vec<u8>) -> Result<Self> {
+        let bytes = byte_count(width, height)?;
+        if rgb.len() != bytes {
+            return Err(Error::bad(
+                format!("{width}x{height} image"),
+                format!("{bytes} bytes"),
+                rgb.len().to_string(),
+            ));
+        }
+        Ok(Picture { width, height, rgb })
+    }
+
+    /// From `height * width * 3` values in [0, 1] (H x W x C), rounded; values outside are clamped, NaN becomes 0.
+    ///
+    /// # Errors
+    /// As [`Picture::new`].
+    pub fn from_unit(width: u32, height: u32, pixels: &[f32]) -> Result<Self> {
+        let rgb = pixels.iter().map(|v| (v.clamp(0.0, 1.0) * 255.0).round() as u8);
+        Self::new(width, height, rgb.collect())
+    }
+
+    /// Width in pixels.
+    pub fn width(&self) -> u32 {
+        self.width
+    }
+
+    /// Height in pixels.
+    pub fn height(&self) -> u32 {
+        self.height
+    }
+
+    /// The bytes, in rows of RGB pixels.
+    pub fn rgb(&self) -> &[u8] {
+        &self.rgb
+    }
+
+    /// All values divided by 255: H x W x 3 in [0, 1].
+    pub fn to_unit(&self) -> Vec<f32> {
+        self.rgb.iter().map(|&v| f32::from(v) / 255.0).collect()
+    }
+
+    /// Reads a PNG, JPEG or WebP file: turned upright by its EXIF orientation, transparency composited on white.
+    ///
+    /// # Errors
+    /// A file that is missing, of another kind (judged by content, not by name), damaged, or beyond [`MAX_SIDE`] or
+    /// [`MAX_DECODED`].
+    pub fn open(path: &Path) -> Result<Self> {
+        let place = path.display().to_string();
+        let io = |e: std::io::Error| Error::io(place.as_str(), "read", e.to_string());
+        let reader = ImageReader::open(path).map_err(io)?.with_guessed_format().map_err(io)?;
+        decode(reader, &place)
+    }
+
+    /// As [`Picture::open`], from a file's bytes; `label` names them in errors.
+    ///
+    /// # Errors
+    /// As [`Picture::open`].
+    pub fn decode(label: &str, bytes: &[u8]) -> Result<Self> {
+        let reader = ImageReader::new(std::io::Cursor::new(bytes)).with_guessed_format();
+        decode(reader.map_err(|e| Error::io(label, "read", e.to_string()))?, label)
+    }
+
+    /// Squashed or stretched to exactly `width` x `height`, without cropping; the same bytes as PIL gives.
+    ///
+    /// # Errors
+    /// A side that is 0 or above [`MAX_SIDE`].
+    pub fn resized(&self, width: u32, height: u32, filter: Filter) -> Result<Self> {
+        byte_count(width, height)?;
+        let size = |w: u32, h: u32| (w as usize, h as usize);
+        let rgb = resize(&self.rgb, size(self.width, self.height), size(width, height), filter);
+        Self::new(width, height, rgb)
+    }
+
+    /// The picture as the bytes of a PNG file.
+    ///
+    /// # Errors
+    /// A failure of the encoder.
+    pub fn to_png(&self) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        PngEncoder::new(&mut bytes)
+            .write_image(&self.rgb, self.width, self.height, ExtendedColorType::Rgb8)
+            .map_err(|e| Error::bad("PNG", "an image that can be encoded", e.to_string()))?;
+        Ok(bytes)
+    }
+}
+
+/// Bytes of a `width` x `height` RGB image, if it is within the limits.
+fn byte_count(width: u32, height: u32) -> Result<usize> {
+    let side = 1..=MAX_SIDE;
+    if side.contains(&width) && side.contains(&height) {
+        return Ok(width as usize * height as usize * 3); // at most 805 million: fits 32 bits
+    }
+    Err(Error::bad("image", format!("sides of 1 to {MAX_SIDE} pixels"), format!("{width}x{height}")))
+}
+
+fn decode<R: std::io::BufRead + std::io::Seek>(mut reader: ImageReader<R>, place: &str) -> Result<Picture> {
+    let bad = |found: String| {
+        Error::bad(place, "a PNG, JPEG or WebP image", found).with_hint("Repair, convert or remove the file.")
+    };
+    if !matches!(reader.format(), Some(ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::WebP)) {
+        return Err(bad("another kind of file".to_string()));
+    }
+    let mut limits = Limits::default();
+    limits.max_image_width = Some(MAX_SIDE);
+    limits.max_image_height = Some(MAX_SIDE);
+    limits.max_alloc = Some(MAX_DECODED);
+    reader.limits(limits.clone());
+    let unreadable = |e: image::ImageError| bad(format!("one that cannot be read: {e}"));
+    let mut decoder = reader.into_decoder().map_err(unreadable)?;
+    limits.reserve(decoder.total_bytes()).map_err(unreadable)?;
+    decoder.set_limits(limits).map_err(unreadable)?;
+    let orientation = decoder.orientation().map_err(unreadable)?;
+    let mut image = DynamicImage::from_decoder(decoder).map_err(unreadable)?;
+    image.apply_orientation(orientation);
+    let (width, height) = (image.width(), image.height());
+    let rgb = if image.color().has_alpha() {
+        let rgba = image.into_rgba8().into_raw();
+        rgba.chunks_exact(4)
+            .flat_map(|p| [over_white(p[0], p[3]), over_white(p[1], p[3]), over_white(p[2], p[3])])
+            .collect()
+    } else {
+        image.into_rgb8().into_raw()
+    };
+    Picture::new(width, height, rgb)
+}
+
+/// `value * alpha + 255 * (1 - alpha)`, rounded, all in 0..=255.
+fn over_white(value: u8, alpha: u8) -> u8 {
+    let (value, alpha) = (u32::from(value), u32::from(alpha));
+    ((value * alpha + 255 * (255 - alpha) + 127) / 255) as u8
+}
+
+/// Writes a PNG file, atomically. `rgb` holds `h * w * 3` bytes in rows of RGB pixels.
+///
+/// # Errors
+/// As [`Picture::new`] and [`write_atomically`].
+pub fn encode_png(path: &Path, w: u32, h: u32, rgb: &[u8]) -> Result<()> {
+    write_atomically(path, &Picture::new(w, h, rgb.to_vec())?.to_png()?)
+}
+
+/// Lays `images` of one size out in rows of `columns`, `gap` white pixels between and around them.
+///
+/// # Errors
+/// No images, no columns, images of different sizes, or a sheet beyond [`MAX_SIDE`].
+pub fn contact_sheet(images: &[Picture], columns: u32, gap: u32) -> Result<Picture> {
+    let place = "contact sheet";
+    let Some(first) = images.first().filter(|_| columns > 0) else {
+        return Err(Error::bad(place, "at least one image and one column", "none"));
+    };
+    let (w, h) = (first.width, first.height);
+    if let Some(other) = images.iter().find(|i| (i.width, i.height) != (w, h)) {
+        return Err(Error::bad(
+            place,
+            format!("images of {w}x{h}"),
+            format!("{}x{}", other.width, other.height),
+        ));
+    }
+    let count = u32::try_from(images.len()).unwrap_or(u32::MAX);
+    let columns = columns.min(count);
+    let side = |cells: u32, size: u32| cells.saturating_mul(size.saturating_add(gap)).saturating_add(gap);
+    let (width, height) = (side(columns, w), side(count.div_ceil(columns), h));
+    let mut rgb = vec![255; byte_count(width, height)?];
+    for (i, image) in (0..count).zip(images) {
+        let (left, top) = (gap + i % columns * (w + gap), gap + i / columns * (h + gap));
+        let rows = image.rgb.chunks_exact(w as usize * 3);
+        let targets = rgb.chunks_exact_mut(width as usize * 3).skip(top as usize);
+        for (row, target) in rows.zip(targets) {
+            target[left as usize * 3..][..row.len()].copy_from_slice(row);
+        }
+    }
+    Picture::new(width, height, rgb)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::files::tests::Scratch;
+    use pentimento::weights::Weights;
+
+    fn message<T>(result: Result<T>) -> String {
+        result.err().map(|e| e.to_string()).unwrap_or_default()
+    }
+
+    fn plain(w: u32, h: u32, value: u8) -> Picture {
+        Picture::new(w, h, vec![value; (w * h * 3) as usize]).unwrap()
+    }
+
+    /// PNG bytes of raw samples in any colour type.
+    fn png(w: u32, h: u32, data: &[u8], color: ExtendedColorType) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        PngEncoder::new(&mut bytes).write_image(data, w, h, color).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn png_round_trip_is_exact() {
+        let s = Scratch::new("png");
+        let rgb: Vec<u8> = (0..5 * 3 * 3).map(|i| (i * 7) as u8).collect();
+        let path = s.0.join("a.png");
+        encode_png(&path, 5, 3, &rgb).unwrap();
+        let read = Picture::open(&path).unwrap();
+        assert_eq!((read.width(), read.height(), read.rgb()), (5, 3, &rgb[..]));
+        assert_eq!(Picture::from_unit(5, 3, &read.to_unit()).unwrap(), read);
+        assert!(message(encode_png(&s.0.join("no/a.png"), 5, 3, &rgb)).contains("missing the folder"));
+        assert!(message(encode_png(&path, 5, 4, &rgb)).contains("60 bytes, found 45"));
+    }
+
+    #[test]
+    fn alpha_is_composited_on_white() {
+        let rgba = [10, 20, 30, 255, 10, 20, 30, 0, 0, 0, 0, 128];
+        let picture = Picture::decode("a", &png(3, 1, &rgba, ExtendedColorType::Rgba8)).unwrap();
+        assert_eq!(picture.rgb(), [10, 20, 30, 255, 255, 255, 127, 127, 127]);
+        let grey = Picture::decode("a", &png(2, 1, &[7, 200], ExtendedColorType::L8)).unwrap();
+        assert_eq!(grey.rgb(), [7, 7, 7, 200, 200, 200]);
+    }
+
+    #[test]
+    fn other_formats_decode() {
+        use image::codecs::{jpeg::JpegEncoder, webp::WebPEncoder};
+        let rgb = plain(8, 8, 90);
+        let (mut jpeg, mut webp) = (Vec::new(), Vec::new());
+        JpegEncoder::new(&mut jpeg).write_image(rgb.rgb(), 8, 8, ExtendedColorType::Rgb8).unwrap();
+        WebPEncoder::new_lossless(&mut webp).write_image(rgb.rgb(), 8, 8, ExtendedColorType::Rgb8).unwrap();
+        assert_eq!(Picture::decode("w", &webp).unwrap(), rgb);
+        assert!(Picture::decode("j", &jpeg).unwrap().rgb().iter().all(|v| v.abs_diff(90) <= 2));
+    }
+
+    #[test]
+    fn unreadable_images_are_sentences() {
+        let whole = png(9, 9, plain(9, 9, 5).rgb(), ExtendedColorType::Rgb8);
+        for bytes in [&b""[..], b"hello", b"GIF89a\x01\0\x01\0", &whole[..20], &whole[..whole.len() / 2]] {
+            let text = message(Picture::decode("x.png", bytes));
+            assert!(text.starts_with("x.png: expected a PNG, JPEG or WebP image, found"), "{text}");
+        }
+        let mut huge = whole.clone();
+        huge[16..20].copy_from_slice(&20_000u32.to_be_bytes()); // IHDR width; the checksum is wrong too
+        assert!(message(Picture::decode("x.png", &huge)).starts_with("x.png: expected"));
+        assert!(message(Picture::open(Path::new("/no/such.png"))).contains("cannot read"));
+    }
+
+    #[test]
+    fn sizes_are_limited() {
+        for (w, h) in [(0, 1), (1, 0), (MAX_SIDE + 1, 1), (u32::MAX, u32::MAX)] {
+            assert!(message(Picture::new(w, h, vec![])).contains("sides of 1 to 16384"));
+            assert!(plain(2, 2, 0).resized(w, h, Filter::Bilinear).is_err());
+        }
+        let rgb = Picture::from_unit(1, 1, &[f32::NAN, -1.0, 2.0]).unwrap();
+        assert_eq!(rgb.rgb(), [0, 0, 255]);
+    }
+
+    #[test]
+    fn a_contact_sheet_has_gaps() {
+        let images = [plain(2, 1, 1), plain(2, 1, 2), plain(2, 1, 3)];
+        let sheet = contact_sheet(&images, 2, 1).unwrap();
+        assert_eq!((sheet.width(), sheet.height()), (7, 5));
+        let red: Vec<u8> = sheet.rgb().iter().step_by(3).copied().collect();
+        assert_eq!(red[7..14], [255, 1, 1, 255, 2, 2, 255]);
+        assert_eq!(red[21..28], [255, 3, 3, 255, 255, 255, 255]);
+        assert_eq!(contact_sheet(&images, 9, 0).unwrap().width(), 6, "no empty columns");
+        assert!(contact_sheet(&[], 2, 1).is_err() && contact_sheet(&images, 0, 1).is_err());
+        assert!(message(contact_sheet(&[plain(2, 1, 1), plain(1, 2, 1)], 2, 1)).contains("images of 2x1"));
+        assert!(contact_sheet(&images, 2, u32::MAX).is_err());
+    }
+
+    #[test]
+    fn resizing_matches_pil() {
+        let Some(root) = std::env::var_os("PENTIMENTO_GOLDENS") else {
+            println!("skipped: PENTIMENTO_GOLDENS is not set");
+            return;
+        };
+        let bytes = std::fs::read(Path::new(&root).join("dino/preprocess/golden.safetensors")).unwrap();
+        let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let names = Weights::from_bytes("golden", bytes.clone()).unwrap();
+        let open = |name: &str| {
+            let tensor = file.tensor(name).unwrap();
+            let shape = tensor.shape();
+            Picture::new(shape[1] as u32, shape[0] as u32, tensor.data().to_vec()).unwrap()
+        };
+        let mut checked = 0;
+        for name in names.names().filter(|n| n.contains("_pil_bi")) {
+            let source = open(&format!("{}_u8", name.split('_').next().unwrap()));
+            let filter = if name.contains("bilinear") { Filter::Bilinear } else { Filter::Bicubic };
+            let want = open(name);
+            let got = source.resized(want.width(), want.height(), filter).unwrap();
+            let differ = got.rgb().iter().zip(want.rgb()).filter(|(a, b)| a != b).count();
+            assert_eq!(differ, 0, "{name}: bytes that differ");
+            checked += 1;
+        }
+        assert!(checked >= 4);
+    }
+}

@@ -1,0 +1,14 @@
+//! pentimento-trainer: personalises an SD3-family flow transformer to a few reference images.
+//!
+//! References go in ([`references`]), a LoRA adapter comes out ([`adapter`]); between them lies Adv-GRPO (arXiv
+//! 2511.20256): images are sampled for each prompt, a small head over frozen features learns to tell them from the
+//! references, and its score is the reward. Files are only ever replaced whole ([`files`]).
+#![warn(missing_docs)]
+
+pub mod adapter;
+pub mod files;
+pub mod images;
+pub mod references;
+mod resize;
+
+pub use pentimento::{Error, Result};

@@ -1,0 +1,64 @@
+// attention: y = softmax(scale q kT + bias) v per head, never storing the S x S matrix; lse = log sum exp, kept for backward.
+// q, y: [B, Q, H*D]; k, v: [B, K, H*D]; bias: [K], added to every query's logits; lse: [B, H, Q].
+// One invocation per QUERIES queries of one head; keys stream past; D = 4 * D4 is a constant.
+// flags: 1 bias, 2 causal (key j is seen by queries i >= j).
+// Reference: wgsl/src/cpu/attention.rs
+// Papers: Milakov & Gimelshein 2018 (online softmax); Dao et al. 2022, algorithm 1
+struct Params { batch: u32, heads: u32, q: u32, k: u32, scale: f32, flags: u32 }
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(4) var<storage, read_write> bias: array<f32>;
+@group(0) @binding(5) var<storage, read_write> y: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read_write> lse: array<f32>;
+@compute @workgroup_size(WORKGROUP)
+fn attention(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let i = linear(wg, grid, lane);
+    let blocks = (p.q + QUERIES - 1u) / QUERIES;
+    let bh = i / blocks;
+    if bh >= p.batch * p.heads { return; }
+    let q0 = (i % blocks) * QUERIES;
+    let b = bh / p.heads;
+    let h = bh % p.heads;
+    let row = p.heads * D4;
+    var query: array<vec4<f32>, QUERIES * D4>;
+    var acc: array<vec4<f32>, QUERIES * D4>;
+    var top: array<f32, QUERIES>;
+    var total: array<f32, QUERIES>;
+    for (var n = 0u; n < QUERIES; n++) {
+        top[n] = -3.0e38;
+        total[n] = 0.0;
+        for (var d = 0u; d < D4; d++) {
+            query[n * D4 + d] = p.scale * load_q((b * p.q + min(q0 + n, p.q - 1u)) * row + h * D4 + d);
+            acc[n * D4 + d] = vec4<f32>();
+        }
+    }
+    for (var j = 0u; j < p.k; j++) {
+        let at = (b * p.k + j) * row + h * D4;
+        var s: array<f32, QUERIES>;
+        var extra = 0.0;
+        if (p.flags & 1u) != 0u { extra = bias[j]; }
+        for (var n = 0u; n < QUERIES; n++) { s[n] = extra; }
+        for (var d = 0u; d < D4; d++) {
+            let key = load_k(at + d);
+            for (var n = 0u; n < QUERIES; n++) { s[n] = s[n] + dot(query[n * D4 + d], key); }
+        }
+        var shrink: array<f32, QUERIES>;
+        for (var n = 0u; n < QUERIES; n++) {
+            if (p.flags & 2u) != 0u && j > q0 + n { s[n] = -3.0e38; }
+            let peak = max(top[n], s[n]);
+            shrink[n] = exp(top[n] - peak);
+            s[n] = select(exp(s[n] - peak), 0.0, s[n] <= -3.0e38);
+            total[n] = total[n] * shrink[n] + s[n];
+            top[n] = peak;
+        }
+        for (var d = 0u; d < D4; d++) {
+            let value = load_v(at + d);
+            for (var n = 0u; n < QUERIES; n++) { acc[n * D4 + d] = acc[n * D4 + d] * shrink[n] + s[n] * value; }
+        }
+    }
+    for (var n = 0u; n < QUERIES; n++) {
+        if q0 + n < p.q {
+            for (var d = 0u; d < D4; d++) { y[(b * p.q + q0 + n) * row + h * D4 + d] = acc[n * D4 + d] / total[n]; }
+            lse[bh * p.q + q0 + n] = top[n] + log(total[n]);
+        }
+    }
+}

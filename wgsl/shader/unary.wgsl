@@ -1,0 +1,45 @@
+// unary: y = f(x), elementwise; unary_backward: dx = dy * f'(x).
+// x, y, dy, dx: [N].
+// One invocation per element.
+// Reference: wgsl/src/cpu/unary.rs
+struct Params { n: u32, op: u32, alpha: f32, beta: f32 }
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read_write> x: array<f32>;
+@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+@group(0) @binding(3) var<storage, read_write> dx: array<f32>;
+
+// Numbers from 16 on are not activations: see `Unary` in wgsl/src/kernel.rs.
+fn value(x: f32) -> f32 {
+    switch p.op {
+        case 16u: { return p.alpha * x + p.beta; }
+        case 17u: { return exp(x); }
+        case 18u: { return x * x; }
+        case 19u: { return clamp(x, p.alpha, p.beta); }
+        case 20u: { return sqrt(x); }
+        case 21u: { return 1.0 / x; }
+        case 22u: { return abs(x); }
+        default: { return activate(x, p.op); }
+    }
+}
+fn slope(x: f32) -> f32 {
+    switch p.op {
+        case 16u: { return p.alpha; }
+        case 17u: { return exp(x); }
+        case 18u: { return 2.0 * x; }
+        case 19u: { return select(0.0, 1.0, x >= p.alpha && x <= p.beta); }
+        case 20u: { return 0.5 / sqrt(x); }
+        case 21u: { return -1.0 / (x * x); }
+        case 22u: { return sign(x); }
+        default: { return activate_slope(x, p.op); }
+    }
+}
+@compute @workgroup_size(WORKGROUP)
+fn unary(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let i = linear(wg, grid, lane);
+    if i < p.n { y[i] = value(x[i]); }
+}
+@compute @workgroup_size(WORKGROUP)
+fn unary_backward(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let i = linear(wg, grid, lane);
+    if i < p.n { dx[i] = y[i] * slope(x[i]); } // y holds dy here
+}
