@@ -1,0 +1,252 @@
+//! Golden fixtures: inputs, expectations and tolerances of a folder in the layout of `PENTIMENTO_GOLDENS`.
+//! Without that variable the small committed choice under `tests/fixtures` is read. Shapes and settings come from the
+//! files, so any set of the same form will do.
+use pentimento::weights::{DType, Weights};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Root of the golden folders.
+pub fn root() -> PathBuf {
+    let committed = || Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
+    std::env::var_os("PENTIMENTO_GOLDENS").map_or_else(committed, PathBuf::from)
+}
+
+/// Folders under `root()/group` (or that folder itself) whose `golden.json` exists and whose `config.json` has
+/// `field` equal to `value`, in order of name. Says so when there are none.
+pub fn folders(group: &str, field: &str, value: &str) -> Vec<PathBuf> {
+    let top = root().join(group);
+    let inside = fs::read_dir(&top).into_iter().flatten().flatten().map(|e| e.path());
+    let mut found: Vec<PathBuf> = inside.chain([top.clone()]).filter(|p| p.join("golden.json").is_file()).collect();
+    found.retain(|p| {
+        let config = fs::read_to_string(p.join("config.json")).ok();
+        let config = config.and_then(|text| serde_json::from_str::<Value>(&text).ok());
+        config.is_some_and(|c| c[field] == value)
+    });
+    found.sort();
+    if found.is_empty() {
+        println!("SKIPPED: no golden folder with {field} {value} in {}", top.display());
+    }
+    found
+}
+
+/// Elements of a stored tensor.
+enum Data {
+    Floats(Vec<f32>),
+    Ints(Vec<i64>),
+}
+
+/// How far a result may be from its expectation; both limits hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Tolerance {
+    /// Of every element.
+    pub max_abs: f64,
+    /// Of the norm of the difference over the norm of the expectation.
+    pub rel_l2: f64,
+}
+
+/// Accepts `got` if it is within `tol` of `want`; never rejects by `err > tol`, so NaN fails. Returns the share of the
+/// limit that was used.
+///
+/// # Errors
+/// A sentence with both errors and limits.
+pub fn within(got: &[f32], want: &[f32], tol: Tolerance) -> Result<f64, String> {
+    if got.len() != want.len() {
+        return Err(format!("{} numbers, {} expected", got.len(), want.len()));
+    }
+    let diff = || got.iter().zip(want).map(|(&g, &w)| (f64::from(g) - f64::from(w)).abs());
+    let norm = want.iter().map(|&w| f64::from(w).powi(2)).sum::<f64>().sqrt();
+    let (worst, l2) = (diff().fold(0.0, f64::max), diff().map(|d| d * d).sum::<f64>().sqrt());
+    if diff().all(|d| d <= tol.max_abs) && l2 <= tol.rel_l2 * norm {
+        return Ok((worst / tol.max_abs).max(if norm > 0.0 { l2 / norm / tol.rel_l2 } else { 0.0 }));
+    }
+    let rel = l2 / norm;
+    let (a, b) = (tol.max_abs, tol.rel_l2);
+    Err(format!("max abs error {worst:.2e} (limit {a:.2e}), relative l2 error {rel:.2e} (limit {b:.2e})"))
+}
+
+/// One golden folder.
+pub struct Golden {
+    /// The folder.
+    pub path: PathBuf,
+    /// `golden.json`.
+    pub json: Value,
+    tensors: BTreeMap<String, (Vec<usize>, Data)>,
+}
+
+impl Golden {
+    /// Opens a folder that holds `golden.json` and `golden.safetensors`.
+    pub fn open(path: &Path) -> Golden {
+        let text = fs::read_to_string(path.join("golden.json")).expect("golden.json is readable");
+        let bytes = fs::read(path.join("golden.safetensors")).expect("golden.safetensors is readable");
+        let json = serde_json::from_str(&text).expect("golden.json is JSON");
+        Golden { path: path.to_path_buf(), json, tensors: parse(&bytes) }
+    }
+    /// Opens `root()/name`; says so when it is not there.
+    pub fn find(name: &str) -> Option<Golden> {
+        let path = root().join(name);
+        if path.join("golden.json").is_file() {
+            return Some(Golden::open(&path));
+        }
+        println!("SKIPPED: no golden folder {}", path.display());
+        None
+    }
+    /// Names of all tensors.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+    /// Whether a tensor is there.
+    pub fn has(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+    fn tensor(&self, name: &str) -> &(Vec<usize>, Data) {
+        self.tensors.get(name).unwrap_or_else(|| panic!("{} holds `{name}`", self.path.display()))
+    }
+    /// Shape of a tensor.
+    pub fn shape(&self, name: &str) -> &[usize] {
+        &self.tensor(name).0
+    }
+    /// Elements of a float tensor.
+    pub fn floats(&self, name: &str) -> &[f32] {
+        match &self.tensor(name).1 {
+            Data::Floats(data) => data,
+            Data::Ints(_) => panic!("`{name}` holds floats"),
+        }
+    }
+    /// Elements of an integer tensor.
+    pub fn ints(&self, name: &str) -> &[i64] {
+        match &self.tensor(name).1 {
+            Data::Ints(data) => data,
+            Data::Floats(_) => panic!("`{name}` holds integers"),
+        }
+    }
+    /// The f32 tolerance of an expectation.
+    pub fn tolerance(&self, name: &str) -> Tolerance {
+        let tol = &self.json["tensors"][name]["tol"]["f32"];
+        let limit = |key: &str| tol[key].as_f64().unwrap_or_else(|| panic!("`{name}` has tol.f32.{key}"));
+        Tolerance { max_abs: limit("max_abs"), rel_l2: limit("rel_l2") }
+    }
+}
+
+/// Compares results with one folder's expectations and keeps a list of what differs.
+pub struct Check<'a> {
+    golden: &'a Golden,
+    exec: &'a str,
+    done: usize,
+    worst: (f64, String),
+    wrong: Vec<String>,
+}
+
+impl<'a> Check<'a> {
+    /// `exec` names the executor in messages.
+    pub fn new(golden: &'a Golden, exec: &'a str) -> Self {
+        Check { golden, exec, done: 0, worst: (0.0, String::new()), wrong: Vec::new() }
+    }
+    /// One result against the expectation of that name.
+    pub fn tensor(&mut self, name: &str, got: &[f32]) {
+        self.done += 1;
+        match within(got, self.golden.floats(name), self.golden.tolerance(name)) {
+            Ok(share) if share >= self.worst.0 => self.worst = (share, name.to_string()),
+            Ok(_) => {}
+            Err(e) => self.wrong.push(format!("{name}: {e}")),
+        }
+    }
+    /// As [`Check::tensor`], where the folder may lack the expectation.
+    pub fn optional(&mut self, name: &str, got: &[f32]) {
+        if self.golden.has(name) {
+            self.tensor(name, got);
+        }
+    }
+    /// Fails the test, naming every tensor that differs.
+    pub fn finish(self) {
+        let place = format!("{} on {}", self.golden.path.display(), self.exec);
+        assert!(self.done > 0, "{place}: nothing was compared");
+        assert!(self.wrong.is_empty(), "{place}:\n  {}", self.wrong.join("\n  "));
+        println!("{place}: {} tensors agree; {:.0} % of a limit at {}", self.done, self.worst.0 * 100.0, self.worst.1);
+    }
+}
+
+/// The same checkpoint rounded to half precision.
+pub fn to_f16(weights: &Weights) -> Weights {
+    let mut header = serde_json::Map::new();
+    let mut data: Vec<u8> = Vec::new();
+    for name in weights.names() {
+        let view = weights.get(name).expect("a float tensor");
+        let start = data.len();
+        data.extend(view.to_f32().into_iter().flat_map(|v| half::f16::from_f32(v).to_le_bytes()));
+        let entry = serde_json::json!({"dtype": "F16", "shape": view.shape, "data_offsets": [start, data.len()]});
+        header.insert(name.to_string(), entry);
+    }
+    let header = Value::Object(header).to_string();
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(header.as_bytes());
+    bytes.extend(data);
+    let rounded = Weights::from_bytes("rounded to f16", bytes).expect("a safetensors file");
+    assert!(rounded.names().all(|n| rounded.get(n).is_ok_and(|t| t.dtype == DType::F16)));
+    rounded
+}
+
+/// A safetensors file with floats and integers.
+fn parse(bytes: &[u8]) -> BTreeMap<String, (Vec<usize>, Data)> {
+    let (length, rest) = bytes.split_first_chunk::<8>().expect("a header length");
+    let (header, data) = rest.split_at(u64::from_le_bytes(*length) as usize);
+    let header: BTreeMap<String, Value> = serde_json::from_slice(header).expect("a JSON header");
+    let whole = |v: &Value| v.as_u64().expect("a whole number") as usize;
+    let tensor = |info: &Value| {
+        let shape = info["shape"].as_array().expect("a shape").iter().map(whole).collect();
+        let at = &info["data_offsets"];
+        let bytes = &data[whole(&at[0])..whole(&at[1])];
+        let ints = |size: usize, read: fn(&[u8]) -> i64| Data::Ints(bytes.chunks_exact(size).map(read).collect());
+        let data = match info["dtype"].as_str() {
+            Some("F32") => {
+                Data::Floats(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+            }
+            Some("I64") => ints(8, |b| i64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]])),
+            Some("I32") => ints(4, |b| i32::from_le_bytes([b[0], b[1], b[2], b[3]]).into()),
+            Some("U8" | "BOOL") => ints(1, |b| b[0].into()),
+            other => panic!("element type {other:?} of a golden tensor"),
+        };
+        (shape, data)
+    };
+    header.iter().filter(|(name, _)| *name != "__metadata__").map(|(n, i)| (n.clone(), tensor(i))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOL: Tolerance = Tolerance { max_abs: 1e-3, rel_l2: 1e-3 };
+
+    #[test]
+    fn the_comparer_accepts_what_is_close() {
+        assert!(within(&[1.0, 2.0005], &[1.0, 2.0], TOL).is_ok());
+        assert!(within(&[0.0; 3], &[0.0; 3], TOL).is_ok());
+        assert!(within(&[], &[], TOL).is_ok());
+    }
+
+    #[test]
+    fn the_comparer_fails_where_it_must() {
+        let want = [1.0, 2.0, -3.0];
+        assert!(within(&[1.0, 2.0, -3.01], &want, TOL).is_err(), "one element off");
+        assert!(within(&[1.0, 2.0, f32::NAN], &want, TOL).is_err(), "NaN");
+        assert!(within(&[1.0, 2.0, f32::INFINITY], &want, TOL).is_err(), "infinity");
+        assert!(within(&[1.0, 2.0], &want, TOL).is_err(), "too short");
+        // Small gradients are measured against themselves: zeros are wrong though every element is near.
+        assert!(within(&[0.0; 3], &[1e-5, -1e-5, 2e-5], TOL).is_err(), "all zero");
+        assert!(within(&[1e-9], &[0.0], TOL).is_err(), "an exact zero");
+        let nan = Tolerance { max_abs: f64::NAN, rel_l2: 1.0 };
+        assert!(within(&want, &want, nan).is_err(), "a limit that is no number");
+    }
+
+    #[test]
+    #[should_panic(expected = "x: max abs error")]
+    fn a_wrong_tensor_fails_the_check() {
+        let json = serde_json::json!({"tensors": {"x": {"tol": {"f32": {"max_abs": 0.1, "rel_l2": 0.1}}}}});
+        let tensors = BTreeMap::from([("x".to_string(), (vec![1], Data::Floats(vec![1.0])))]);
+        let golden = Golden { path: "golden".into(), json, tensors };
+        let mut check = Check::new(&golden, "nothing");
+        check.tensor("x", &[2.0]);
+        check.finish();
+    }
+}
