@@ -15,6 +15,8 @@ pub mod grad;
 pub mod graph;
 pub mod model;
 mod op;
+#[cfg(feature = "std")]
+pub mod pipeline;
 pub mod plan;
 pub mod rng;
 pub mod sampler;

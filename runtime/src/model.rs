@@ -76,8 +76,10 @@ fn image_shape(g: &mut Graph, x: Id, what: &str) -> [usize; 4] {
 /// `[B, H, W, C]` -> `[B, H/p * W/p, p * p * C]`.
 fn patches(g: &mut Graph, x: Id, p: usize) -> Id {
     let [b, h, w, c] = image_shape(g, x, "patches");
-    if h % p != 0 || w % p != 0 {
-        return g.fail(format!("patches of {p} x {p} from {h} x {w} pixels: both sides must be multiples of {p}"));
+    if !h.is_multiple_of(p) || !w.is_multiple_of(p) {
+        return g.fail(format!(
+            "patches of {p} x {p} from {h} x {w} pixels: both sides must be multiples of {p}"
+        ));
     }
     let x = g.reshape(x, &[b, h / p, p, w / p, p * c]);
     let x = if p == 1 { x } else { g.permute(x, &[0, 1, 3, 2, 4]) };
@@ -149,7 +151,13 @@ impl Constants {
         self.0.iter().map(|(name, data)| (name.as_str(), data.as_slice()))
     }
     /// A constant; equal names must mean equal contents.
-    fn tensor(&mut self, g: &mut Graph, name: String, shape: &[usize], data: impl FnOnce() -> Vec<f32>) -> Id {
+    fn tensor(
+        &mut self,
+        g: &mut Graph,
+        name: String,
+        shape: &[usize],
+        data: impl FnOnce() -> Vec<f32>,
+    ) -> Id {
         let name = format!("constant/{name}");
         if self.0.iter().all(|(known, _)| *known != name) {
             self.0.push((name.clone(), data()));
@@ -166,7 +174,9 @@ impl Constants {
 pub fn channels_last(data: &[f32], c: usize, plane: usize, padded: usize) -> Vec<f32> {
     let images = data.chunks_exact((c * plane).max(1));
     let pixels = images.flat_map(|image| (0..plane).map(move |p| (image, p)));
-    pixels.flat_map(|(image, p)| (0..padded).map(move |i| if i < c { image[i * plane + p] } else { 0.0 })).collect()
+    pixels
+        .flat_map(|(image, p)| (0..padded).map(move |i| if i < c { image[i * plane + p] } else { 0.0 }))
+        .collect()
 }
 
 /// `[B, H, W, C]` -> `[B, C, H, W]`. `data` holds `B * plane * C` numbers.
@@ -183,7 +193,11 @@ struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     fn new(json: &'a Value, label: &'a str) -> Result<Self> {
-        if json.is_object() { Ok(Fields { json, label }) } else { Err(Error::bad(label, "a JSON object", "another value")) }
+        if json.is_object() {
+            Ok(Fields { json, label })
+        } else {
+            Err(Error::bad(label, "a JSON object", "another value"))
+        }
     }
     fn get(&self, name: &str) -> Option<&'a Value> {
         self.json.get(name).filter(|v| !v.is_null())
@@ -192,7 +206,8 @@ impl<'a> Fields<'a> {
         Error::bad(format!("{}: `{name}`", self.label), expected, format!("{found}"))
     }
     fn missing(&self, name: &str) -> Error {
-        Error::missing(self.label, format!("field `{name}`")).with_hint("Is this the configuration of another model?")
+        Error::missing(self.label, format!("field `{name}`"))
+            .with_hint("Is this the configuration of another model?")
     }
     /// A count of at least 1, small enough that products of a few do not overflow.
     fn size(&self, name: &str) -> Result<usize> {
@@ -229,7 +244,8 @@ impl<'a> Fields<'a> {
     /// A field that must have one value where it is present at all.
     fn only(&self, name: &str, expected: Value) -> Result<()> {
         match self.get(name) {
-            Some(v) if *v != expected => Err(self.bad(name, format!("{expected}"), v)
+            Some(v) if *v != expected => Err(self
+                .bad(name, format!("{expected}"), v)
                 .with_hint("Other values are not supported; is this another kind of model?")),
             _ => Ok(()),
         }

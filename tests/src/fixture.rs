@@ -7,10 +7,18 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Root of the golden folders.
+/// Root of the golden folders. A variable that names no folder fails the test instead of skipping it.
 pub fn root() -> PathBuf {
-    let committed = || Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
-    std::env::var_os("PENTIMENTO_GOLDENS").map_or_else(committed, PathBuf::from)
+    let Some(path) = std::env::var_os("PENTIMENTO_GOLDENS").map(PathBuf::from) else {
+        return Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
+    };
+    assert!(
+        path.is_dir(),
+        "PENTIMENTO_GOLDENS: no folder {} (relative to {})",
+        path.display(),
+        env!("CARGO_MANIFEST_DIR")
+    );
+    path
 }
 
 /// Folders under `root()/group` (or that folder itself) whose `golden.json` exists and whose `config.json` has
@@ -18,7 +26,8 @@ pub fn root() -> PathBuf {
 pub fn folders(group: &str, field: &str, value: &str) -> Vec<PathBuf> {
     let top = root().join(group);
     let inside = fs::read_dir(&top).into_iter().flatten().flatten().map(|e| e.path());
-    let mut found: Vec<PathBuf> = inside.chain([top.clone()]).filter(|p| p.join("golden.json").is_file()).collect();
+    let mut found: Vec<PathBuf> =
+        inside.chain([top.clone()]).filter(|p| p.join("golden.json").is_file()).collect();
     found.retain(|p| {
         let config = fs::read_to_string(p.join("config.json")).ok();
         let config = config.and_then(|text| serde_json::from_str::<Value>(&text).ok());
@@ -163,7 +172,12 @@ impl<'a> Check<'a> {
         let place = format!("{} on {}", self.golden.path.display(), self.exec);
         assert!(self.done > 0, "{place}: nothing was compared");
         assert!(self.wrong.is_empty(), "{place}:\n  {}", self.wrong.join("\n  "));
-        println!("{place}: {} tensors agree; {:.0} % of a limit at {}", self.done, self.worst.0 * 100.0, self.worst.1);
+        println!(
+            "{place}: {} tensors agree; {:.0} % of a limit at {}",
+            self.done,
+            self.worst.0 * 100.0,
+            self.worst.1
+        );
     }
 }
 
@@ -175,7 +189,8 @@ pub fn to_f16(weights: &Weights) -> Weights {
         let view = weights.get(name).expect("a float tensor");
         let start = data.len();
         data.extend(view.to_f32().into_iter().flat_map(|v| half::f16::from_f32(v).to_le_bytes()));
-        let entry = serde_json::json!({"dtype": "F16", "shape": view.shape, "data_offsets": [start, data.len()]});
+        let entry =
+            serde_json::json!({"dtype": "F16", "shape": view.shape, "data_offsets": [start, data.len()]});
         header.insert(name.to_string(), entry);
     }
     let header = Value::Object(header).to_string();
@@ -197,11 +212,12 @@ fn parse(bytes: &[u8]) -> BTreeMap<String, (Vec<usize>, Data)> {
         let shape = info["shape"].as_array().expect("a shape").iter().map(whole).collect();
         let at = &info["data_offsets"];
         let bytes = &data[whole(&at[0])..whole(&at[1])];
-        let ints = |size: usize, read: fn(&[u8]) -> i64| Data::Ints(bytes.chunks_exact(size).map(read).collect());
+        let ints =
+            |size: usize, read: fn(&[u8]) -> i64| Data::Ints(bytes.chunks_exact(size).map(read).collect());
         let data = match info["dtype"].as_str() {
-            Some("F32") => {
-                Data::Floats(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
-            }
+            Some("F32") => Data::Floats(
+                bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
+            ),
             Some("I64") => ints(8, |b| i64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]])),
             Some("I32") => ints(4, |b| i32::from_le_bytes([b[0], b[1], b[2], b[3]]).into()),
             Some("U8" | "BOOL") => ints(1, |b| b[0].into()),

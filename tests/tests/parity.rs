@@ -57,7 +57,8 @@ struct Inputs {
 impl Inputs {
     fn new(golden: &Golden) -> Self {
         let &[b, c, h, w] = golden.shape("hidden_states") else { panic!("hidden_states are [B, C, H, W]") };
-        let time: Vec<f32> = golden.floats("timestep").iter().flat_map(|&t| mmdit::time_projection(t)).collect();
+        let time: Vec<f32> =
+            golden.floats("timestep").iter().flat_map(|&t| mmdit::time_projection(t)).collect();
         let values = vec![
             ("latents", channels_last(golden.floats("hidden_states"), c, h * w, c)),
             ("time", time),
@@ -86,7 +87,13 @@ impl Inputs {
 }
 
 /// Velocity of a golden folder's inputs, in the file's layout.
-fn sample(exec: &mut dyn Executor, cfg: &mmdit::Config, lora: Option<&Lora>, w: &Weights, inputs: &Inputs) -> Vec<f32> {
+fn sample(
+    exec: &mut dyn Executor,
+    cfg: &mmdit::Config,
+    lora: Option<&Lora>,
+    w: &Weights,
+    inputs: &Inputs,
+) -> Vec<f32> {
     let mut g = Graph::new();
     let ids = inputs.ids(&mut g);
     let y = mmdit::velocity(&mut g, cfg, lora, ids[0], ids[1], ids[2], ids[3], None);
@@ -176,7 +183,8 @@ impl Adapted {
         let (_, config, weights) = model(&path);
         let cfg = mmdit::Config::from_value(&config, "config.json").expect("a config");
         let file = golden.path.join("diffusers/pytorch_lora_weights.safetensors");
-        let adapter = Weights::from_bytes("adapter", std::fs::read(file).expect("an adapter")).expect("an adapter");
+        let adapter =
+            Weights::from_bytes("adapter", std::fs::read(file).expect("an adapter")).expect("an adapter");
         let rank = golden.json["r"].as_u64().expect("r") as usize;
         let scale = golden.json["scaling"].as_f64().expect("scaling") as f32;
         Some(Adapted { golden, cfg, weights, adapter, lora: Lora { rank, scale } })
@@ -192,7 +200,8 @@ impl Adapted {
     }
     fn set_params(&self, exec: &mut dyn Executor, factor_b: f32) {
         for (leaf, name, shape) in self.params() {
-            let view = self.adapter.expect(&format!("transformer.{name}"), &shape).expect("an adapter tensor");
+            let view =
+                self.adapter.expect(&format!("transformer.{name}"), &shape).expect("an adapter tensor");
             let factor = if name.contains("lora_B") { factor_b } else { 1.0 };
             let data: Vec<f32> = view.to_f32().iter().map(|v| v * factor).collect();
             exec.set_leaf(&leaf, LeafData::F32(&data)).expect("a parameter");
@@ -217,9 +226,11 @@ fn lora_gradients_agree() {
             let mut wrt = vec![ids[0], ids[2], ids[3]];
             wrt.extend(params.iter().map(|(leaf, _, shape)| g.param(leaf.as_str(), shape)));
             let grads = gradients(&mut g, y, dy, &wrt, recompute).expect("gradients");
-            let labels = ["y", "hidden_states", "pooled_projections", "encoder_hidden_states"].map(String::from);
+            let labels =
+                ["y", "hidden_states", "pooled_projections", "encoder_hidden_states"].map(String::from);
             let labels: Vec<String> = labels.into_iter().chain(params.iter().map(|p| p.1.clone())).collect();
-            let outputs: Vec<(&str, Id)> = labels.iter().map(String::as_str).zip([y].into_iter().chain(grads)).collect();
+            let outputs: Vec<(&str, Id)> =
+                labels.iter().map(String::as_str).zip([y].into_iter().chain(grads)).collect();
 
             let exec = exec.as_mut();
             upload(exec, &g, "transformer/", &a.weights).expect("the checkpoint fits the graph");
@@ -291,7 +302,14 @@ fn autoencoders_decode_and_encode() {
     }
 }
 
-fn decode(exec: &mut dyn Executor, cfg: &vae::Config, w: &Weights, golden: &Golden, check: &mut Check, suffix: &str) {
+fn decode(
+    exec: &mut dyn Executor,
+    cfg: &vae::Config,
+    w: &Weights,
+    golden: &Golden,
+    check: &mut Check,
+    suffix: &str,
+) {
     let &[b, c, h, v] = golden.shape("latents") else { panic!("latents are [B, C, h, w]") };
     let z = golden.floats("latents").iter().map(|z| z / cfg.scaling_factor + cfg.shift_factor);
     let z = channels_last(&z.collect::<Vec<f32>>(), c, h * v, c);
@@ -308,7 +326,14 @@ fn decode(exec: &mut dyn Executor, cfg: &vae::Config, w: &Weights, golden: &Gold
     }
 }
 
-fn encode(exec: &mut dyn Executor, cfg: &vae::Config, w: &Weights, golden: &Golden, check: &mut Check, suffix: &str) {
+fn encode(
+    exec: &mut dyn Executor,
+    cfg: &vae::Config,
+    w: &Weights,
+    golden: &Golden,
+    check: &mut Check,
+    suffix: &str,
+) {
     let &[b, c, h, v] = golden.shape("image") else { panic!("images are [B, C, H, W]") };
     let image = channels_last(golden.floats("image"), c, h * v, vae::IMAGE_CHANNELS);
     let mut g = Graph::new();
@@ -342,7 +367,8 @@ fn text_encoders_agree() {
         for (suffix, weights) in [("", weights.clone()), ("_f16w", to_f16(&weights))] {
             for (name, mut exec) in executors("text encoder") {
                 let mut check = Check::new(&golden, &name);
-                let of_all = |f: &dyn Fn(&[u32]) -> Vec<f32>| ids.chunks_exact(t).flat_map(f).collect::<Vec<f32>>();
+                let of_all =
+                    |f: &dyn Fn(&[u32]) -> Vec<f32>| ids.chunks_exact(t).flat_map(f).collect::<Vec<f32>>();
                 let embeds = of_all(&|ids| cfg.embed(&weights, ids).expect("embeddings"));
                 for (cfg, pooled) in [(&cfg, "text_embeds"), (&modern, "text_embeds_modern_eos")] {
                     let picks = of_all(&|ids| cfg.pick(ids));
@@ -391,6 +417,31 @@ fn image_encoders_agree_at_every_size() {
     }
 }
 
+/// The released reward's path from pixels to encoder input.
+#[test]
+fn reward_images_are_prepared_as_released() {
+    let Some(golden) = Golden::find("dino/preprocess") else { return };
+    for (name, mut exec) in executors("reward images") {
+        let mut check = Check::new(&golden, &name);
+        for image in golden.names().filter_map(|n| n.strip_suffix("_reward_path")) {
+            let &[h, w, 3] = golden.shape(&format!("{image}_u8")) else { panic!("images are [H, W, 3]") };
+            let bytes = golden.ints(&format!("{image}_u8"));
+            let image01: Vec<f32> = bytes.iter().map(|&b| b as f32 / 255.0).collect();
+            let expected = format!("{image}_reward_path");
+            let &[_, _, th, tw] = golden.shape(&expected) else { panic!("pixels are [1, 3, H, W]") };
+            let (mut g, mut constants) = (Graph::new(), Constants::new());
+            let x = g.input("x", &[1, h, w, 3]);
+            let y = dino::preprocess(&mut g, &mut constants, x, [th, tw], &dino::Pixels::imagenet());
+            for (leaf, data) in constants.iter() {
+                exec.set_leaf(leaf, LeafData::F32(data)).expect("a constant");
+            }
+            let out = run(exec.as_mut(), g, &[], &[("x", &image01)], &[("y", y)]);
+            check.tensor(&expected, &channels_first(&out[0], 3, th * tw));
+        }
+        check.finish();
+    }
+}
+
 /// Resizing and normalising on the graph, against the definition.
 #[test]
 fn pixels_are_resized_and_normalised() {
@@ -400,7 +451,9 @@ fn pixels_are_resized_and_normalised() {
     let mut want = Vec::new();
     for (b, y, x, c) in (0..2 * 4 * 2 * 3).map(|i| (i / 24, i / 6 % 4, i / 3 % 2, i % 3)) {
         let all = (0..3).flat_map(|sy| (0..5).map(move |sx| (sy, sx)));
-        let v: f32 = all.map(|(sy, sx)| ry[y * 3 + sy] * rx[x * 5 + sx] * image[((b * 3 + sy) * 5 + sx) * 3 + c]).sum();
+        let v: f32 = all
+            .map(|(sy, sx)| ry[y * 3 + sy] * rx[x * 5 + sx] * image[((b * 3 + sy) * 5 + sx) * 3 + c])
+            .sum();
         want.push((v - pixels.mean[c]) / pixels.std[c]);
     }
     for (name, mut exec) in executors("resizing") {

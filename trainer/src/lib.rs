@@ -6,9 +6,15 @@
 #![warn(missing_docs)]
 
 pub mod adapter;
+pub mod advantage;
+pub mod config;
+pub mod discriminator;
 pub mod files;
 pub mod images;
+pub mod objective;
+pub mod optim;
 pub mod references;
 mod resize;
+pub mod train;
 
 pub use pentimento::{Error, Result};

@@ -132,6 +132,51 @@ impl Wgpu {
     }
 }
 
+/// Time spent in one kernel variant.
+#[derive(Clone, Copy, Debug)]
+pub struct Spent {
+    /// The variant.
+    pub variant: pentimento_wgsl::Variant,
+    /// Seconds, staging copies included.
+    pub seconds: f64,
+    /// Floating-point operations.
+    pub flops: u64,
+    /// Dispatches.
+    pub count: usize,
+}
+
+impl Wgpu {
+    /// Runs a plan one command at a time and sums the time by kernel variant, longest first. For measuring only:
+    /// every command waits for the one before.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn profile(&mut self, plan: PlanId) -> Result<Vec<Spent>> {
+        let mut spent: Vec<Spent> = Vec::new();
+        let budget = core::mem::replace(&mut self.budget, 1);
+        self.rewind(plan);
+        loop {
+            let p = &self.plans[plan.0];
+            let c = &p.plan.commands[p.cursor];
+            let (variant, flops) = (c.variant, c.flops);
+            let start = Instant::now();
+            let done = self.advance(plan)?;
+            self.wait()?;
+            let seconds = start.elapsed().as_secs_f64();
+            match spent.iter_mut().find(|s| s.variant == variant) {
+                Some(s) => (s.seconds, s.flops, s.count) = (s.seconds + seconds, s.flops + flops, s.count + 1),
+                None => spent.push(Spent { variant, seconds, flops, count: 1 }),
+            }
+            if done {
+                break;
+            }
+        }
+        self.budget = budget;
+        spent.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
+        Ok(spent)
+    }
+}
+
 /// The buffers of a plan while it is being prepared.
 struct Memory<'a> {
     plan: &'a Plan,

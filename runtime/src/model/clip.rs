@@ -85,7 +85,7 @@ impl Config {
             eos_token_id: eos as u32,
         };
         let head = cfg.hidden_size / cfg.num_attention_heads;
-        if head * cfg.num_attention_heads != cfg.hidden_size || head % 4 != 0 || head > MAX_HEAD {
+        if head * cfg.num_attention_heads != cfg.hidden_size || !head.is_multiple_of(4) || head > MAX_HEAD {
             let expected = format!("heads whose width is a multiple of 4 up to {MAX_HEAD}");
             let found = format!("{} heads over {} channels", cfg.num_attention_heads, cfg.hidden_size);
             return Err(f.bad("num_attention_heads", expected, found));

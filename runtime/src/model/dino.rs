@@ -70,12 +70,12 @@ impl Config {
             use_swiglu_ffn: f.flag("use_swiglu_ffn", false)?,
         };
         let head = cfg.hidden_size / cfg.num_attention_heads;
-        if head * cfg.num_attention_heads != cfg.hidden_size || head % 4 != 0 || head > MAX_HEAD {
+        if head * cfg.num_attention_heads != cfg.hidden_size || !head.is_multiple_of(4) || head > MAX_HEAD {
             let expected = format!("heads whose width is a multiple of 4 up to {MAX_HEAD}");
             let found = format!("{} heads over {} channels", cfg.num_attention_heads, cfg.hidden_size);
             return Err(f.bad("num_attention_heads", expected, found));
         }
-        if cfg.image_size % cfg.patch_size != 0 {
+        if !cfg.image_size.is_multiple_of(cfg.patch_size) {
             return Err(f.bad("image_size", format!("a multiple of {}", cfg.patch_size), cfg.image_size));
         }
         if cfg.num_hidden_layers > 1024 {
@@ -136,8 +136,11 @@ pub fn preprocess(
     pixels: &Pixels,
 ) -> Id {
     let [_, _, _, c] = image_shape(g, image01, "image");
-    if c != 3 {
-        return g.fail(format!("image {:?}: three channels wanted", g.shape(image01)));
+    if c != 3 || size.contains(&0) {
+        return g.fail(format!(
+            "image {:?} to {size:?}: three channels and sides of at least 1 wanted",
+            g.shape(image01)
+        ));
     }
     let x = bicubic(g, constants, image01, size[0], size[1]);
     let scale = constants.vector(g, &pixels.std.map(|s| 1.0 / s));
@@ -150,6 +153,14 @@ pub fn preprocess(
 /// `patch_size`; result: `[B, 1 + N, C]`, the class token first, then patches row by row.
 /// Position embeddings are resampled where the image is not `image_size` square.
 pub fn encode(g: &mut Graph, constants: &mut Constants, cfg: &Config, component: &str, pixels: Id) -> Id {
+    let [_, height, width, c] = image_shape(g, pixels, "pixels");
+    let p = cfg.patch_size;
+    if c != 3 || height < p || width < p || !height.is_multiple_of(p) || !width.is_multiple_of(p) {
+        return g.fail(format!(
+            "pixels {:?}: three channels and sides that are multiples of {p} wanted",
+            g.shape(pixels)
+        ));
+    }
     let w = Names::new(component);
     let mut x = embed(g, constants, &w.at("embeddings"), cfg, pixels);
     for n in 0..cfg.num_hidden_layers {

@@ -72,7 +72,8 @@ impl Config {
         let f = Fields::new(json, label)?;
         f.only("_class_name", "SD3Transformer2DModel".into())?;
         let in_channels = f.size("in_channels")?;
-        let out_channels = if f.get("out_channels").is_some() { f.size("out_channels")? } else { in_channels };
+        let out_channels =
+            if f.get("out_channels").is_some() { f.size("out_channels")? } else { in_channels };
         let cfg = Config {
             in_channels,
             out_channels,
@@ -89,7 +90,7 @@ impl Config {
         if cfg.patch_size > 2 {
             return Err(f.bad("patch_size", "1 or 2", cfg.patch_size));
         }
-        if cfg.attention_head_dim % 4 != 0 || cfg.attention_head_dim > MAX_HEAD {
+        if !cfg.attention_head_dim.is_multiple_of(4) || cfg.attention_head_dim > MAX_HEAD {
             let expected = format!("a multiple of 4 up to {MAX_HEAD}");
             return Err(f.bad("attention_head_dim", expected, cfg.attention_head_dim));
         }
@@ -152,13 +153,18 @@ pub fn lora_targets(cfg: &Config) -> Vec<(String, usize, usize)> {
 /// Sinusoidal embedding of a time (1000 sigma): cosines, then sines. `TIME_CHANNELS` numbers.
 /// Sine and cosine are exact; the frequencies and their products with t are rounded to f32 as in diffusers.
 pub fn time_projection(t: f32) -> Vec<f32> {
+    let angle = |i: usize| f64::from(t * frequency(i));
     let half = TIME_CHANNELS / 2;
-    let angle = |i: usize| {
-        let exponent = -(libm::log(10_000.0) as f32) * i as f32 / half as f32;
-        f64::from(t * libm::exp(f64::from(exponent)) as f32)
-    };
     let cos = (0..half).map(|i| libm::cos(angle(i)) as f32);
     cos.chain((0..half).map(|i| libm::sin(angle(i)) as f32)).collect()
+}
+
+/// `exp(-ln(10000) i / 128)` as torch computes it in f32. At t = 1000 one ulp turns the angle by 3e-5, so it matters.
+fn frequency(i: usize) -> f32 {
+    let exponent = -(libm::log(10_000.0) as f32) * i as f32 / (TIME_CHANNELS / 2) as f32;
+    let nearest = libm::exp(f64::from(exponent)) as f32;
+    // The true value lies 0.479 ulp above the nearest f32; torch's exp gives the neighbour above, here and only here.
+    if i == 12 { f32::from_bits(nearest.to_bits() + 1) } else { nearest }
 }
 
 /// Key bias of the joint attention when the last context token stands for `repeat` equal ones: zeros and `ln repeat`.
@@ -185,6 +191,9 @@ pub fn velocity(
     context: Id,
     bias: Option<Id>,
 ) -> Id {
+    if let Err(message) = check_shapes(g, cfg, latents, time, pooled, context) {
+        return g.fail(message);
+    }
     let w = Names::new(COMPONENT);
     let [_, height, width, _] = image_shape(g, latents, "latents");
     let (h, v) = (height / cfg.patch_size, width / cfg.patch_size);
@@ -202,16 +211,46 @@ pub fn velocity(
     unpatch(g, x, cfg.patch_size, h, v)
 }
 
-/// Patches plus the centre of the table of position embeddings. `[B, S, C]`.
-fn embed_image(g: &mut Graph, w: &Names, cfg: &Config, latents: Id, h: usize, v: usize) -> Id {
-    let (max, width) = (cfg.pos_embed_max_size, cfg.width());
-    if h > max || v > max || columns(g, latents) != cfg.in_channels {
-        return g.fail(format!(
-            "latents {:?}: at most {max} x {max} tokens and {} channels are allowed; use a smaller image",
+/// Sides that are whole tokens and fit the table of positions; equal batches; the widths of the configuration.
+fn check_shapes(
+    g: &Graph,
+    cfg: &Config,
+    latents: Id,
+    time: Id,
+    pooled: Id,
+    context: Id,
+) -> core::result::Result<(), String> {
+    let (p, max) = (cfg.patch_size, cfg.patch_size * cfg.pos_embed_max_size);
+    let &[b, h, w, c] = g.shape(latents) else {
+        return Err(format!(
+            "latents: expected [B, H, W, {}], found {:?}",
+            cfg.in_channels,
+            g.shape(latents)
+        ));
+    };
+    let side = |n: usize| n.is_multiple_of(p) && (1..=max).contains(&n);
+    if !side(h) || !side(w) || c != cfg.in_channels {
+        return Err(format!(
+            "latents {:?}: expected {} channels and sides up to {max} that are multiples of {p}",
             g.shape(latents),
             cfg.in_channels
         ));
     }
+    let tokens = g.shape(context).get(1).copied().unwrap_or(0);
+    let wanted: [(&str, Id, &[usize]); 3] = [
+        ("time", time, &[b, TIME_CHANNELS]),
+        ("pooled text", pooled, &[b, cfg.pooled_projection_dim]),
+        ("context", context, &[b, tokens, cfg.joint_attention_dim]),
+    ];
+    match wanted.iter().find(|(_, id, shape)| g.shape(*id) != *shape) {
+        Some((what, id, shape)) => Err(format!("{what}: expected {shape:?}, found {:?}", g.shape(*id))),
+        None => Ok(()),
+    }
+}
+
+/// Patches plus the centre of the table of position embeddings. `[B, S, C]`.
+fn embed_image(g: &mut Graph, w: &Names, cfg: &Config, latents: Id, h: usize, v: usize) -> Id {
+    let (max, width) = (cfg.pos_embed_max_size, cfg.width());
     let x = w.at("proj").patch_embedding(g, latents, cfg.patch_size, width);
     let table = w.tensor(g, "pos_embed", &[1, max * max, width]);
     let table = g.reshape(table, &[max, max, width]);
@@ -223,14 +262,6 @@ fn embed_image(g: &mut Graph, w: &Names, cfg: &Config, latents: Id, h: usize, v:
 
 /// Time and pooled text, each through a small MLP, summed. `[B, C]`.
 fn embed_time(g: &mut Graph, w: &Names, cfg: &Config, time: Id, pooled: Id) -> Id {
-    if columns(g, time) != TIME_CHANNELS || columns(g, pooled) != cfg.pooled_projection_dim {
-        return g.fail(format!(
-            "time {:?} and pooled text {:?}: expected [B, {TIME_CHANNELS}] and [B, {}]",
-            g.shape(time),
-            g.shape(pooled),
-            cfg.pooled_projection_dim
-        ));
-    }
     let mlp = |g: &mut Graph, w: Names, x: Id| {
         let x = w.at("linear_1").linear(g, x, cfg.width());
         let x = g.act(Act::Silu, x);
@@ -296,7 +327,14 @@ impl Block<'_> {
     }
 
     /// Everything after joint attention that only image tokens see. `second`: shift, scale and gate of `attn2`.
-    fn image_stream(&self, g: &mut Graph, x: Id, attended: Id, m: &Modulation, second: Option<[Id; 3]>) -> Id {
+    fn image_stream(
+        &self,
+        g: &mut Graph,
+        x: Id,
+        attended: Id,
+        m: &Modulation,
+        second: Option<[Id; 3]>,
+    ) -> Id {
         let attended = self.project(g, "attn.to_out.0", attended);
         let mut y = gated_add(g, x, attended, m.gate_msa);
         if let Some([shift, scale, gate]) = second {
@@ -399,4 +437,58 @@ fn modulated_norm(g: &mut Graph, x: Id, shift: Id, scale: Id) -> Id {
 fn gated_add(g: &mut Graph, x: Id, y: Id, gate: Id) -> Id {
     let y = g.mul(y, gate);
     g.add(x, y)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_leave_out_what_does_not_exist() {
+        let cfg = Config { num_layers: 2, ..Config::sd35_medium() };
+        let targets = lora_targets(&cfg);
+        assert_eq!(targets.len(), 15);
+        assert_eq!(targets[3], ("transformer_blocks.0.attn.to_out.0".into(), 1536, 1536));
+        assert!(targets.iter().all(|t| t.0 != "transformer_blocks.1.attn.to_add_out"));
+    }
+
+    #[test]
+    fn unsupported_settings_are_named() {
+        let base = r#""in_channels":16,"num_layers":2,"num_attention_heads":2,"attention_head_dim":16,
+            "joint_attention_dim":8,"pooled_projection_dim":8,"pos_embed_max_size":4"#;
+        let text = |more: &str| {
+            let json: Value = serde_json::from_str(&format!("{{{base},{more}}}")).unwrap();
+            Config::from_value(&json, "config.json").map_or_else(|e| format!("{e}"), |_| "fine".into())
+        };
+        assert_eq!(text(r#""patch_size":2,"qk_norm":null,"caption_projection_dim":32"#), "fine");
+        assert!(text(r#""patch_size":3"#).contains("`patch_size`: expected 1 or 2, found 3"));
+        assert!(text(r#""patch_size":2,"qk_norm":"layer_norm""#).contains("`qk_norm`"));
+        assert!(text(r#""patch_size":2,"dual_attention_layers":[2]"#).contains("layers below 2"));
+        assert!(text(r#""patch_size":2,"caption_projection_dim":64"#).contains("expected 32, found 64"));
+        assert!(
+            text(r#""patch_size":2,"_class_name":"FluxTransformer2DModel""#)
+                .contains("another kind of model")
+        );
+    }
+
+    #[test]
+    fn broken_shapes_are_sentences() {
+        let cfg = Config { num_layers: 1, pos_embed_max_size: 4, ..Config::sd3_medium() };
+        let mut g = Graph::new();
+        let latents = g.input("latents", &[1, 16, 16, 16]);
+        let (time, pooled) = (g.input("time", &[1, 256]), g.input("pooled", &[1, 2048]));
+        let context = g.input("context", &[1, 5, 4096]);
+        velocity(&mut g, &cfg, None, latents, time, pooled, context, None);
+        assert!(format!("{}", g.check().unwrap_err()).contains("sides up to 8 that"));
+        let good: [&[usize]; 4] = [&[1, 4, 4, 16], &[1, 256], &[1, 2048], &[1, 5, 4096]];
+        for wrong in [&[][..], &[3], &[1, 2, 3], &[1, 3, 3, 16], &[1, 2, 2, 3], &[1, 0, 4, 16], &[2, 256]] {
+            for at in 0..4 {
+                let shapes: [&[usize]; 4] = core::array::from_fn(|i| if i == at { wrong } else { good[i] });
+                let mut g = Graph::new();
+                let ids: [Id; 4] = core::array::from_fn(|i| g.input(format!("{i}"), shapes[i]));
+                velocity(&mut g, &cfg, None, ids[0], ids[1], ids[2], ids[3], None);
+                assert!(g.check().is_err(), "input {at}: {wrong:?}");
+            }
+        }
+    }
 }

@@ -80,12 +80,12 @@ impl Config {
             shift_factor: f.number("shift_factor", Some(0.0))? as f32,
             block_out_channels,
         };
-        let fits = |c: usize| c % 4 == 0 && c % cfg.norm_num_groups == 0;
+        let fits = |c: usize| c.is_multiple_of(4) && c.is_multiple_of(cfg.norm_num_groups);
         if let Some(c) = cfg.block_out_channels.iter().find(|&&c| !fits(c)) {
             let expected = format!("multiples of 4 and of {} groups", cfg.norm_num_groups);
             return Err(f.bad("block_out_channels", expected, c));
         }
-        if cfg.latent_channels % 4 != 0 {
+        if !cfg.latent_channels.is_multiple_of(4) {
             return Err(f.bad("latent_channels", "a multiple of 4", cfg.latent_channels));
         }
         if cfg.scaling_factor == 0.0 {
@@ -109,6 +109,10 @@ impl Config {
 /// Latents to an image. z: `[B, h, w, latent_channels]`, already `latents / scaling_factor + shift_factor`;
 /// result: `[B, H, W, 3]`, about -1 to 1.
 pub fn decode(g: &mut Graph, cfg: &Config, z: Id) -> Id {
+    let [_, _, _, channels] = image_shape(g, z, "latents");
+    if channels != cfg.latent_channels {
+        return g.fail(format!("latents {:?}: {} channels wanted", g.shape(z), cfg.latent_channels));
+    }
     let names = Names::new(COMPONENT);
     let z = if cfg.use_post_quant_conv {
         conv(g, &names.at("post_quant_conv"), z, cfg.latent_channels, 1)
@@ -138,14 +142,14 @@ pub fn decode(g: &mut Graph, cfg: &Config, z: Id) -> Id {
 pub fn encode(g: &mut Graph, cfg: &Config, image: Id) -> Id {
     let [_, height, width, channels] = image_shape(g, image, "image");
     let d = cfg.downscale();
-    if height % d != 0 || width % d != 0 || channels != IMAGE_CHANNELS {
+    if !height.is_multiple_of(d) || !width.is_multiple_of(d) || channels != IMAGE_CHANNELS {
         return g.fail(format!(
             "image of {height} x {width} pixels and {channels} channels: sides must be multiples of {d}, channels 4"
         ));
     }
     let names = Names::new(COMPONENT);
     let w = names.at("encoder");
-    let mut x = conv(g, &w.at("conv_in"), image, cfg.block_out_channels[0], 3);
+    let mut x = conv(g, &w.at("conv_in"), image, cfg.block_out_channels.first().copied().unwrap_or(0), 3);
     for (n, &c) in cfg.block_out_channels.iter().enumerate() {
         let w = w.at("down_blocks").at(n);
         for i in 0..cfg.layers_per_block {
@@ -191,17 +195,18 @@ fn attention(g: &mut Graph, w: &Names, cfg: &Config, x: Id) -> Id {
     let h = group_norm(g, &w.at("group_norm"), cfg, x);
     let h = g.reshape(h, &[b, height * width, c]);
     let [q, k, v] = ["to_q", "to_k", "to_v"].map(|name| w.at(name).linear(g, h, c));
-    let y = if c <= MAX_HEAD { g.attention(q, k, v, 1, None, false) } else { wide_attention(g, q, k, v) };
+    let y =
+        if c <= MAX_HEAD { g.attention(q, k, v, 1, None, false) } else { wide_attention(g, q, k, v, SCORES) };
     let y = w.at("to_out.0").linear(g, y, c);
     let y = g.reshape(y, &[b, height, width, c]);
     g.add(x, y)
 }
 
 /// softmax(q k^T / sqrt(C)) v of one head too wide for the fused kernel, image by image and some queries at a time.
-/// q, k, v: `[B, S, C]`.
-fn wide_attention(g: &mut Graph, q: Id, k: Id, v: Id) -> Id {
+/// q, k, v: `[B, S, C]`; most: numbers in a block of scores.
+fn wide_attention(g: &mut Graph, q: Id, k: Id, v: Id, most: usize) -> Id {
     let &[b, s, c] = g.shape(q) else { return g.fail("attention: expected [B, S, C]") };
-    let rows = (SCORES / s.max(1)).clamp(1, s.max(1));
+    let rows = (most / s.max(1)).clamp(1, s.max(1));
     let mut all: Option<Id> = None;
     for image in 0..b {
         let [q, k, v] = [q, k, v].map(|x| {
@@ -247,4 +252,54 @@ fn group_norm(g: &mut Graph, w: &Names, cfg: &Config, x: Id) -> Id {
     let c = [columns(g, x)];
     let (scale, shift) = (w.tensor(g, "weight", &c), w.tensor(g, "bias", &c));
     g.group_norm(x, scale, shift, cfg.norm_num_groups, EPS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exec::cpu::Cpu;
+    use crate::exec::{Executor, compile};
+    use crate::rng::Philox;
+
+    /// The path for heads too wide for the fused kernel computes the same.
+    #[test]
+    fn wide_attention_is_attention() {
+        let shape = [2, 7, 8];
+        for most in [1, 7, 20, SCORES] {
+            let mut g = Graph::new();
+            let [q, k, v] = ["q", "k", "v"].map(|name| g.input(name, &shape));
+            let fused = g.attention(q, k, v, 1, None, false);
+            let wide = wide_attention(&mut g, q, k, v, most);
+            let mut exec = Cpu::new();
+            let plan = compile(&mut exec, g, &[("fused", fused), ("wide", wide)]).unwrap();
+            for (i, name) in ["q", "k", "v"].into_iter().enumerate() {
+                let mut data = vec![0.0; shape.iter().product()];
+                Philox::new(1, i as u64).normals(&mut data);
+                exec.write(plan, name, &data).unwrap();
+            }
+            exec.run(plan).unwrap();
+            let (fused, wide) = (exec.read(plan, "fused").unwrap(), exec.read(plan, "wide").unwrap());
+            assert!(fused.iter().zip(&wide).all(|(a, b)| (a - b).abs() <= 1e-6), "blocks of {most}");
+            assert!(fused.iter().any(|v| v.abs() >= 0.1));
+        }
+    }
+
+    #[test]
+    fn unsupported_settings_are_named() {
+        let text = |json: &str| {
+            let json: Value = serde_json::from_str(json).unwrap();
+            Config::from_value(&json, "vae/config.json").map_or_else(|e| format!("{e}"), |_| "fine".into())
+        };
+        let with = |more: &str| {
+            text(&format!(
+                r#"{{"block_out_channels":[8,8],"layers_per_block":1,"latent_channels":4,"norm_num_groups":4,
+                    "scaling_factor":1.5{more}}}"#
+            ))
+        };
+        assert_eq!(with(""), "fine");
+        assert!(with(r#","act_fn":"relu""#).starts_with("vae/config.json: `act_fn`: expected \"silu\""));
+        assert!(with(r#","latents_mean":[0.1]"#).contains("`latents_mean`: expected null"));
+        assert!(with(r#","up_block_types":["A","UpDecoderBlock2D"]"#).contains("`up_block_types`"));
+        assert!(text("{}").contains("missing field `block_out_channels`"));
+    }
 }

@@ -341,12 +341,18 @@ impl Wgpu {
         }
     }
 
+    /// Waits for the queue.
+    pub(super) fn wait(&self) -> Result<()> {
+        let waited = self.device.poll(wgpu::PollType::wait_indefinitely());
+        waited.map_err(|e| device_error(&self.caps.name, format!("waiting failed: {e}")))?;
+        self.failure()
+    }
+
     /// Waits for the queue and copies a mapped buffer out.
     pub(super) fn map(&self, buffer: &wgpu::Buffer, bytes: u64) -> Result<Vec<f32>> {
         let failed = |what: String| device_error(&self.caps.name, what);
         buffer.map_async(wgpu::MapMode::Read, 0..bytes, |_| {});
-        self.device.poll(wgpu::PollType::wait_indefinitely()).map_err(|e| failed(format!("waiting failed: {e}")))?;
-        self.failure()?;
+        self.wait()?;
         let view = buffer.get_mapped_range(0..bytes).map_err(|e| failed(format!("reading failed: {e}")))?;
         let data = bytemuck::pod_collect_to_vec(&view);
         drop(view);

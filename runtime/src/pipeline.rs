@@ -1,0 +1,391 @@
+//! From prompt to image: text encoders, transformer and autoencoder of one diffusers folder on one executor.
+use crate::exec::{Executor, LeafData, PlanId, compile, upload};
+use crate::folder::ModelFolder;
+use crate::graph::{Graph, Id};
+use crate::model::{Constants, clip, mmdit, vae};
+use crate::rng::Philox;
+use crate::schedule::Schedule;
+use crate::tokenizer::Tokenizer;
+use crate::weights::Weights;
+use crate::{Error, Result, sampler};
+use alloc::{boxed::Box, collections::BTreeMap, format, vec, vec::Vec};
+
+/// Zero tokens the SD3 pipeline appends where T5 is absent (`max_sequence_length` of diffusers 0.42).
+pub const ABSENT_T5_TOKENS: usize = 256;
+
+/// A prompt as the transformer reads it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Text {
+    /// `[T, J]`: CLIP tokens, then one zero token that stands for [`ABSENT_T5_TOKENS`].
+    pub context: Vec<f32>,
+    /// `[P]`.
+    pub pooled: Vec<f32>,
+}
+
+struct Encoder {
+    config: clip::Config,
+    tokenizer: Tokenizer,
+    weights: Weights,
+    plan: Option<PlanId>,
+    length: usize,
+}
+
+/// How an image is sampled.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sampling {
+    /// Euler steps.
+    pub steps: usize,
+    /// Classifier-free guidance; 1 turns it off.
+    pub guidance: f32,
+    /// Pixels, a multiple of the model's patch side.
+    pub width: usize,
+    /// Pixels.
+    pub height: usize,
+}
+
+/// A velocity computation of a fixed batch.
+#[derive(Clone, Copy, Debug)]
+pub struct Velocity {
+    /// The plan; inputs `latents`, `time`, `pooled`, `context`, output `velocity`.
+    pub plan: PlanId,
+    /// Samples in a run, conditioned and unconditioned ones together.
+    pub batch: usize,
+}
+
+/// One model folder on one executor.
+pub struct Pipeline {
+    /// Where it computes.
+    pub exec: Box<dyn Executor>,
+    /// `transformer/config.json`.
+    pub mmdit: mmdit::Config,
+    /// `vae/config.json`.
+    pub vae: vae::Config,
+    /// The scheduler.
+    pub schedule: Schedule,
+    /// The adapter whose parameters the transformer reads, if any.
+    pub lora: Option<mmdit::Lora>,
+    encoders: Vec<Encoder>,
+    transformer: Weights,
+    autoencoder: Weights,
+    sample_size: usize,
+    velocities: BTreeMap<(usize, usize, usize), Velocity>,
+    decoders: BTreeMap<(usize, usize, usize), PlanId>,
+}
+
+impl Pipeline {
+    /// Reads a folder's configurations and maps its weights; nothing is uploaded before it is needed.
+    ///
+    /// # Errors
+    /// A missing component, a configuration this runtime does not compute, a damaged file.
+    pub fn open(folder: &ModelFolder, exec: Box<dyn Executor>, lora: Option<mmdit::Lora>) -> Result<Self> {
+        let label = |name: &str, file: &str| format!("{}", folder.path().join(name).join(file).display());
+        let config = folder.component_config("transformer")?;
+        let mmdit = mmdit::Config::from_value(&config, &label("transformer", "config.json"))?;
+        let sample_size = config.get("sample_size").and_then(|v| v.as_u64()).unwrap_or(128) as usize;
+        let vae_config = folder.component_config("vae")?;
+        let vae = vae::Config::from_value(&vae_config, &label("vae", "config.json"))?;
+        let mut encoders = Vec::new();
+        for (encoder, tokenizer) in [("text_encoder", "tokenizer"), ("text_encoder_2", "tokenizer_2")] {
+            let config = clip::Config::from_value(
+                &folder.component_config(encoder)?,
+                &label(encoder, "config.json"),
+            )?;
+            let tokenizer = folder.tokenizer(tokenizer)?;
+            let weights = folder.component_weights(encoder)?;
+            let length = config.max_position_embeddings;
+            encoders.push(Encoder { config, tokenizer, weights, plan: None, length });
+        }
+        let pooled: usize = encoders.iter().map(|e| e.config.projection_dim).sum();
+        let features: usize = encoders.iter().map(|e| e.config.hidden_size).sum();
+        if pooled != mmdit.pooled_projection_dim || features > mmdit.joint_attention_dim {
+            return Err(Error::bad(
+                label("transformer", "config.json"),
+                format!("text features of {features} (pooled {pooled}), what the two text encoders give"),
+                format!("{} (pooled {})", mmdit.joint_attention_dim, mmdit.pooled_projection_dim),
+            ));
+        }
+        Ok(Pipeline {
+            exec,
+            mmdit,
+            vae,
+            schedule: folder.schedule()?,
+            lora,
+            encoders,
+            transformer: folder.component_weights("transformer")?,
+            autoencoder: folder.component_weights("vae")?,
+            sample_size,
+            velocities: BTreeMap::new(),
+            decoders: BTreeMap::new(),
+        })
+    }
+
+    /// The resolution the model was trained at, pixels a side.
+    pub fn native_size(&self) -> usize {
+        self.sample_size * self.vae.downscale()
+    }
+    /// Context tokens, the one for the absent T5 included.
+    pub fn context_tokens(&self) -> usize {
+        self.encoders.iter().map(|e| e.length).max().unwrap_or(0) + 1
+    }
+    /// Latent height and width of an image.
+    ///
+    /// # Errors
+    /// Sides that are zero, too large or not multiples of the model's patch side.
+    pub fn latent_size(&self, width: usize, height: usize) -> Result<[usize; 2]> {
+        let unit = self.vae.downscale() * self.mmdit.patch_size;
+        let most = self.mmdit.pos_embed_max_size * unit;
+        let fits = |n: usize| n > 0 && n % unit == 0 && n <= most;
+        if !fits(width) || !fits(height) {
+            let expected = format!("multiples of {unit} up to {most} pixels");
+            return Err(Error::bad("image size", expected, format!("{width} x {height}")));
+        }
+        Ok([height / self.vae.downscale(), width / self.vae.downscale()])
+    }
+
+    /// Encodes a prompt: CLIP features side by side, padded with zeros to the transformer's text width.
+    ///
+    /// # Errors
+    /// Damaged text encoders, or the device failed.
+    pub fn encode(&mut self, prompt: &str) -> Result<Text> {
+        let width = self.mmdit.joint_attention_dim;
+        let mut context = vec![0.0; self.context_tokens() * width];
+        let mut pooled = Vec::with_capacity(self.mmdit.pooled_projection_dim);
+        let mut column = 0;
+        for (i, e) in self.encoders.iter_mut().enumerate() {
+            let exec = &mut *self.exec;
+            let plan = match e.plan {
+                Some(plan) => plan,
+                None => e.prepare(exec, i)?,
+            };
+            e.plan = Some(plan);
+            let ids = e.tokenizer.encode(prompt, e.length);
+            exec.write(plan, "embeds", &e.config.embed(&e.weights, &ids)?)?;
+            exec.write(plan, "pick", &e.config.pick(&ids))?;
+            exec.run(plan)?;
+            let c = e.config.hidden_size;
+            for (t, row) in exec.read(plan, "penultimate")?.chunks_exact(c).enumerate() {
+                context[t * width + column..t * width + column + c].copy_from_slice(row);
+            }
+            pooled.extend(exec.read(plan, "pooled")?);
+            column += c;
+        }
+        Ok(Text { context, pooled })
+    }
+
+    /// Adds the transformer to a graph; inputs are named `<prefix>latents`, `<prefix>time`, `<prefix>pooled`,
+    /// `<prefix>context` and, shared, `key_bias`. Returns (latents, velocity).
+    pub fn velocity_graph(&self, g: &mut Graph, prefix: &str, batch: usize, size: [usize; 2], latents: Option<Id>) -> (Id, Id) {
+        let m = &self.mmdit;
+        let tokens = self.context_tokens();
+        let x = latents.unwrap_or_else(|| {
+            g.input(format!("{prefix}latents"), &[batch, size[0], size[1], m.in_channels])
+        });
+        let time = g.input(format!("{prefix}time"), &[batch, mmdit::TIME_CHANNELS]);
+        let pooled = g.input(format!("{prefix}pooled"), &[batch, m.pooled_projection_dim]);
+        let context = g.input(format!("{prefix}context"), &[batch, tokens, m.joint_attention_dim]);
+        let bias = g.input("key_bias", &[m.image_tokens(size[0], size[1]) + tokens]);
+        let v = mmdit::velocity(g, m, self.lora.as_ref(), x, time, pooled, context, Some(bias));
+        (x, v)
+    }
+
+    /// Uploads what a graph lacks, plans it and sets its key bias.
+    ///
+    /// # Errors
+    /// Missing or mis-shaped tensors; the device refuses the plan.
+    pub fn compile(&mut self, g: Graph, outputs: &[(&str, Id)], size: [usize; 2]) -> Result<PlanId> {
+        let tokens = self.context_tokens();
+        let bias = mmdit::key_bias(self.mmdit.image_tokens(size[0], size[1]), tokens, ABSENT_T5_TOKENS);
+        g.check()?;
+        upload(&mut *self.exec, &g, "transformer/", &self.transformer)?;
+        upload(&mut *self.exec, &g, "vae/", &self.autoencoder)?;
+        let uses_bias = g.nodes().iter().any(
+            |n| matches!(&n.op, crate::graph::Op::Leaf { name, .. } if name == "key_bias"),
+        );
+        let plan = compile(&mut *self.exec, g, outputs)?;
+        if uses_bias {
+            self.exec.write(plan, "key_bias", &bias)?;
+        }
+        Ok(plan)
+    }
+
+    /// The velocity plan of a batch, made on first use.
+    ///
+    /// # Errors
+    /// As [`Pipeline::compile`].
+    pub fn velocity(&mut self, batch: usize, size: [usize; 2]) -> Result<Velocity> {
+        let key = (batch, size[0], size[1]);
+        if let Some(&v) = self.velocities.get(&key) {
+            return Ok(v);
+        }
+        let mut g = Graph::new();
+        let (_, v) = self.velocity_graph(&mut g, "", batch, size, None);
+        let velocity = Velocity { plan: self.compile(g, &[("velocity", v)], size)?, batch };
+        self.velocities.insert(key, velocity);
+        Ok(velocity)
+    }
+
+    /// The decoder plan of a batch: input `latents` as sampled, output `image` `[B, H, W, 3]` in 0 to 1.
+    ///
+    /// # Errors
+    /// As [`Pipeline::compile`].
+    pub fn decoder(&mut self, batch: usize, size: [usize; 2]) -> Result<PlanId> {
+        let key = (batch, size[0], size[1]);
+        if let Some(&plan) = self.decoders.get(&key) {
+            return Ok(plan);
+        }
+        let mut g = Graph::new();
+        let x = g.input("latents", &[batch, size[0], size[1], self.vae.latent_channels]);
+        let image = self.decode_graph(&mut g, x);
+        let plan = self.compile(g, &[("image", image)], size)?;
+        self.decoders.insert(key, plan);
+        Ok(plan)
+    }
+
+    /// Latents to an image in 0 to 1, on a graph.
+    pub fn decode_graph(&self, g: &mut Graph, latents: Id) -> Id {
+        let z = g.affine(latents, 1.0 / self.vae.scaling_factor, self.vae.shift_factor);
+        let image = vae::decode(g, &self.vae, z);
+        let image = g.affine(image, 0.5, 0.5);
+        g.unary(pentimento_wgsl::kernel::Unary::Clamp(0.0, 1.0), image)
+    }
+
+    /// Latents of images in 0 to 1 (`[H, W, 3]` each): the mean of the encoder's distribution, scaled as the
+    /// transformer expects it.
+    ///
+    /// # Errors
+    /// As [`Pipeline::compile`], or an image of the wrong size.
+    pub fn encode_images(&mut self, images: &[&[f32]], width: usize, height: usize) -> Result<Vec<Vec<f32>>> {
+        let size = self.latent_size(width, height)?;
+        let mut g = Graph::new();
+        let x = g.input("image", &[1, height, width, vae::IMAGE_CHANNELS]);
+        let moments = vae::encode(&mut g, &self.vae, x);
+        let mean = g.slice(moments, 3, 0, self.vae.latent_channels);
+        let z = g.affine(mean, self.vae.scaling_factor, -self.vae.shift_factor * self.vae.scaling_factor);
+        let plan = self.compile(g, &[("z", z)], size)?;
+        let mut out = Vec::with_capacity(images.len());
+        for image in images {
+            let padded: Vec<f32> = image
+                .chunks_exact(3)
+                .flat_map(|p| [2.0 * p[0] - 1.0, 2.0 * p[1] - 1.0, 2.0 * p[2] - 1.0, 0.0])
+                .collect();
+            self.exec.write(plan, "image", &padded)?;
+            self.exec.run(plan)?;
+            out.push(self.exec.read(plan, "z")?);
+        }
+        Ok(out)
+    }
+
+    /// Sets an adapter parameter.
+    ///
+    /// # Errors
+    /// The device failed, or another length than before.
+    pub fn set_param(&mut self, name: &str, data: &[f32]) -> Result<()> {
+        self.exec.set_leaf(name, LeafData::F32(data))
+    }
+    /// Sets a model's constants (resampling matrices and the like).
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn set_constants(&mut self, constants: &Constants) -> Result<()> {
+        for (name, data) in constants.iter() {
+            if !self.exec.has_leaf(name) {
+                self.exec.set_leaf(name, LeafData::F32(data))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a velocity run's inputs: `latents` `[n, ..]` at `sigma`, for the given texts; with `null`, each sample
+    /// runs twice, first unconditioned. The batch must fit exactly.
+    ///
+    /// # Errors
+    /// Lengths that do not fit the plan.
+    pub fn write_velocity(&mut self, v: Velocity, latents: &[f32], sigma: f32, texts: &[&Text], null: Option<&Text>) -> Result<()> {
+        let time = mmdit::time_projection(self.schedule.timestep(sigma));
+        let doubled: Vec<&Text> = match null {
+            Some(null) => core::iter::repeat_n(null, texts.len()).chain(texts.iter().copied()).collect(),
+            None => texts.to_vec(),
+        };
+        let x = if null.is_some() { [latents, latents].concat() } else { latents.to_vec() };
+        let all = |f: &dyn Fn(&Text) -> &[f32]| doubled.iter().flat_map(|t| f(t).iter().copied()).collect::<Vec<f32>>();
+        self.exec.write(v.plan, "latents", &x)?;
+        self.exec.write(v.plan, "time", &time.repeat(v.batch))?;
+        self.exec.write(v.plan, "pooled", &all(&|t| &t.pooled))?;
+        self.exec.write(v.plan, "context", &all(&|t| &t.context))
+    }
+    /// Reads a velocity run, combined by guidance when it ran doubled.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn read_velocity(&mut self, v: Velocity, guidance: Option<f32>) -> Result<Vec<f32>> {
+        let out = self.exec.read(v.plan, "velocity")?;
+        match guidance {
+            Some(guidance) => {
+                let (uncond, cond) = out.split_at(out.len() / 2);
+                sampler::cfg_combine(uncond, cond, guidance)
+            }
+            None => Ok(out),
+        }
+    }
+
+    /// Samples one image per (text, seed), `[H, W, 3]` in 0 to 1. `progress` is called after every step with
+    /// (done, all) and may stop the work by returning false.
+    ///
+    /// # Errors
+    /// A size the model cannot draw, the device failed, or [`Error::Cancelled`].
+    pub fn generate(
+        &mut self,
+        texts: &[(&Text, u64)],
+        null: &Text,
+        how: &Sampling,
+        progress: &mut dyn FnMut(usize, usize) -> bool,
+    ) -> Result<Vec<Vec<f32>>> {
+        let size = self.latent_size(how.width, how.height)?;
+        let per = size[0] * size[1] * self.mmdit.in_channels;
+        let mu = self.schedule.mu(self.mmdit.image_tokens(size[0], size[1]) as u32);
+        let sigmas = self.schedule.sigmas(how.steps, mu)?;
+        let guided = how.guidance != 1.0;
+        let n = texts.len();
+        let velocity = self.velocity(if guided { 2 * n } else { n }, size)?;
+        let mut x = vec![0.0; n * per];
+        for ((_, seed), x) in texts.iter().zip(x.chunks_exact_mut(per)) {
+            noise(*seed, x);
+        }
+        let who: Vec<&Text> = texts.iter().map(|t| t.0).collect();
+        for step in 0..how.steps {
+            self.write_velocity(velocity, &x, sigmas[step], &who, guided.then_some(null))?;
+            self.exec.run(velocity.plan)?;
+            let v = self.read_velocity(velocity, guided.then_some(how.guidance))?;
+            x = sampler::euler(&x, &v, sigmas[step], sigmas[step + 1])?;
+            if !progress(step + 1, how.steps) {
+                return Err(Error::Cancelled);
+            }
+        }
+        let decoder = self.decoder(1, size)?;
+        let mut images = Vec::with_capacity(n);
+        for x in x.chunks_exact(per) {
+            self.exec.write(decoder, "latents", x)?;
+            self.exec.run(decoder)?;
+            images.push(self.exec.read(decoder, "image")?);
+        }
+        Ok(images)
+    }
+}
+
+impl Encoder {
+    fn prepare(&mut self, exec: &mut dyn Executor, index: usize) -> Result<PlanId> {
+        let component = if index == 0 { "text_encoder" } else { "text_encoder_2" };
+        let mut g = Graph::new();
+        let embeds = g.input("embeds", &[1, self.length, self.config.hidden_size]);
+        let pick = g.input("pick", &[1, self.length]);
+        let out = clip::encode(&mut g, &self.config, component, embeds, pick);
+        g.check()?;
+        upload(exec, &g, &format!("{component}/"), &self.weights)?;
+        compile(exec, g, &[("penultimate", out.penultimate), ("pooled", out.pooled)])
+    }
+}
+
+/// The initial noise of an image: a function of its seed alone.
+pub fn noise(seed: u64, out: &mut [f32]) {
+    Philox::new(seed, 0).normals(out);
+}

@@ -1,0 +1,151 @@
+//! Losses on the graph: the supervised flow-matching warm start and the clipped group-relative objective.
+use crate::config::{Config, Credit};
+use crate::Result;
+use pentimento::exec::PlanId;
+use pentimento::grad::gradients;
+use pentimento::graph::{Graph, Id};
+use pentimento::model::mmdit;
+use pentimento::pipeline::Pipeline;
+use pentimento_wgsl::kernel::{Binary, Unary};
+
+/// The adapter's parameters, A then B of each target. The last block drops its text queries' outputs, so the gradient
+/// of their adapter is exactly zero; it stays in the file because q, k and v must be adapted together.
+pub struct Params {
+    /// Target, leaf names of A and B, sizes in and out.
+    pub targets: Vec<(String, usize, usize)>,
+    rank: usize,
+}
+
+impl Params {
+    /// Of a model.
+    pub fn new(config: &mmdit::Config, rank: usize) -> Self {
+        Params { targets: mmdit::lora_targets(config), rank }
+    }
+    /// Leaf name and shape of each tensor.
+    pub fn leaves(&self) -> Vec<(String, [usize; 2])> {
+        let pair = |(t, i, o): &(String, usize, usize)| {
+            [
+                (format!("lora/{t}.lora_A.weight"), [self.rank, *i]),
+                (format!("lora/{t}.lora_B.weight"), [*o, self.rank]),
+            ]
+        };
+        self.targets.iter().flat_map(pair).collect()
+    }
+    fn ids(&self, g: &mut Graph) -> Vec<Id> {
+        self.leaves().iter().map(|(name, shape)| g.param(name.clone(), shape)).collect()
+    }
+}
+
+/// Gradients as outputs named by their leaves.
+fn with_gradients(
+    g: &mut Graph,
+    y: Id,
+    dy: Id,
+    params: &Params,
+    recompute: bool,
+    mut outputs: Vec<(String, Id)>,
+) -> Result<Vec<(String, Id)>> {
+    g.check()?;
+    let ids = params.ids(g);
+    let grads = gradients(g, y, dy, &ids, recompute)?;
+    outputs.extend(params.leaves().into_iter().map(|l| l.0).zip(grads));
+    Ok(outputs)
+}
+fn compile(pipeline: &mut Pipeline, g: Graph, outputs: &[(String, Id)], size: [usize; 2]) -> Result<PlanId> {
+    let outputs: Vec<(&str, Id)> = outputs.iter().map(|(n, i)| (n.as_str(), *i)).collect();
+    pipeline.compile(g, &outputs, size)
+}
+
+/// Flow matching on clean latents: `mean((v(x_sigma) - (eps - x0))^2)` (Lipman et al. 2023, eq. 14 for straight paths).
+/// Inputs: the velocity's, and `target` = eps - x0. Outputs: `loss` `[B]` and the gradients.
+///
+/// # Errors
+/// The device refuses the plan.
+pub fn supervised(pipeline: &mut Pipeline, params: &Params, batch: usize, size: [usize; 2], recompute: bool) -> Result<PlanId> {
+    let mut g = Graph::new();
+    let (x, v) = pipeline.velocity_graph(&mut g, "", batch, size, None);
+    let shape = g.shape(x).to_vec();
+    let target = g.input("target", &shape);
+    let d = g.sub(v, target);
+    let square = g.unary(Unary::Square, d);
+    let loss = g.mean(square, 1);
+    let dy = g.input("seed", &[batch]);
+    let outputs = with_gradients(&mut g, loss, dy, params, recompute, vec![("loss".into(), loss)])?;
+    let plan = compile(pipeline, g, &outputs, size)?;
+    pipeline.exec.write(plan, "seed", &vec![1.0 / batch as f32; batch])?;
+    Ok(plan)
+}
+
+/// The clipped objective of one trained Flow-CPS step: `max(-A rho, -A clamp(rho, 1 - c, 1 + c))` with
+/// `rho = exp(logp - logp_old)`, `logp = -mean((x' - mean)^2)`, `mean = mean_x x + mean_v v` and guided
+/// `v = u + guidance (c - u)`; the unconditioned u gets no gradient. With [`Credit::Image`] the mean runs over an
+/// image, with [`Credit::Patch`] over the channels of each latent position.
+///
+/// Inputs: the velocity's twice (`u.` and plain), `next` x', `mean_x`, `mean_v` `[B, 1, 1, 1]`, `old`, `advantage`,
+/// `seed`: `[B, P]`. Outputs: `loss`, `ratio` `[B, P]` and the gradients. P is 1 or the number of latent positions.
+///
+/// # Errors
+/// The device refuses the plan.
+pub fn grpo(pipeline: &mut Pipeline, params: &Params, config: &Config, size: [usize; 2], recompute: bool) -> Result<PlanId> {
+    let n = config.micro_batch;
+    let mut g = Graph::new();
+    let (x, cond) = pipeline.velocity_graph(&mut g, "", n, size, None);
+    let v = if config.guidance == 1.0 {
+        cond
+    } else {
+        let (_, uncond) = pipeline.velocity_graph(&mut g, "u.", n, size, Some(x));
+        let uncond = g.detach(uncond);
+        let d = g.sub(cond, uncond);
+        let d = g.affine(d, config.guidance, 0.0);
+        g.add(uncond, d)
+    };
+    let shape = g.shape(x).to_vec();
+    let next = g.input("next", &shape);
+    let mean_x = g.input("mean_x", &[n, 1, 1, 1]);
+    let mean_v = g.input("mean_v", &[n, 1, 1, 1]);
+    let (a, b) = (g.mul(x, mean_x), g.mul(v, mean_v));
+    let mean = g.add(a, b);
+    let d = g.sub(next, mean);
+    let square = g.unary(Unary::Square, d);
+    let places = places(config, size);
+    let negative = match config.credit {
+        Credit::Image => g.mean(square, 1),
+        Credit::Patch(_) => g.mean(square, 3),
+    };
+    let negative = g.reshape(negative, &[n, places]);
+    let old = g.input("old", &[n, places]);
+    let advantage = g.input("advantage", &[n, places]);
+    let seed = g.input("seed", &[n, places]);
+    // log rho = -square - old
+    let sum = g.add(negative, old);
+    let log = g.affine(sum, -1.0, 0.0);
+    let ratio = g.unary(Unary::Exp, log);
+    let clamped = g.unary(Unary::Clamp(1.0 - config.clip, 1.0 + config.clip), ratio);
+    let (free, bound) = (g.mul(ratio, advantage), g.mul(clamped, advantage));
+    let (free, bound) = (g.affine(free, -1.0, 0.0), g.affine(bound, -1.0, 0.0));
+    let loss = g.binary(Binary::Max, free, bound);
+    let outputs = vec![("loss".into(), loss), ("ratio".into(), ratio)];
+    let outputs = with_gradients(&mut g, loss, seed, params, recompute, outputs)?;
+    compile(pipeline, g, &outputs, size)
+}
+
+/// Ratios per image.
+pub fn places(config: &Config, size: [usize; 2]) -> usize {
+    match config.credit {
+        Credit::Image => 1,
+        Credit::Patch(_) => size[0] * size[1],
+    }
+}
+
+/// `-logp` of each place: the mean squared distance of `next` from `mean`, both `[positions, channels]`.
+pub fn distances(config: &Config, next: &[f32], mean: &[f32], channels: usize) -> Vec<f32> {
+    let width = match config.credit {
+        Credit::Image => next.len(),
+        Credit::Patch(_) => channels,
+    };
+    let square = |(a, b): (&f32, &f32)| (a - b) * (a - b);
+    next.chunks_exact(width)
+        .zip(mean.chunks_exact(width))
+        .map(|(a, b)| a.iter().zip(b).map(square).sum::<f32>() / width as f32)
+        .collect()
+}

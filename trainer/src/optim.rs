@@ -1,0 +1,101 @@
+//! Optimisers on the host: an adapter is small beside the work that makes its gradient, and host f32 arithmetic is
+//! the same on every adapter.
+
+/// AdamW (Loshchilov & Hutter 2019) over a list of tensors; with `weight_decay` 0 it is Adam (Kingma & Ba 2015).
+#[derive(Clone, Debug)]
+pub struct AdamW {
+    beta1: f32,
+    beta2: f32,
+    eps: f32,
+    weight_decay: f32,
+    step: i32,
+    m: Vec<Vec<f32>>,
+    v: Vec<Vec<f32>>,
+}
+
+impl AdamW {
+    /// Zero moments for tensors of these lengths; eps is 1e-8.
+    pub fn new(betas: (f32, f32), weight_decay: f32, lengths: impl Iterator<Item = usize>) -> Self {
+        let m: Vec<Vec<f32>> = lengths.map(|n| vec![0.0; n]).collect();
+        AdamW { beta1: betas.0, beta2: betas.1, eps: 1e-8, weight_decay, step: 0, v: m.clone(), m }
+    }
+    /// One step with learning rate `rate`, in torch's order: decay first, then the bias-corrected update.
+    pub fn update(&mut self, params: &mut [Vec<f32>], grads: &[Vec<f32>], rate: f32) {
+        self.step += 1;
+        let correct1 = 1.0 - f64::from(self.beta1).powi(self.step);
+        let correct2 = (1.0 - f64::from(self.beta2).powi(self.step)).sqrt();
+        let size = (f64::from(rate) / correct1) as f32;
+        for ((p, g), (m, v)) in params.iter_mut().zip(grads).zip(self.m.iter_mut().zip(&mut self.v)) {
+            for (((p, &g), m), v) in p.iter_mut().zip(g).zip(m).zip(v) {
+                *p *= 1.0 - rate * self.weight_decay;
+                *m += (g - *m) * (1.0 - self.beta1);
+                *v = *v * self.beta2 + (1.0 - self.beta2) * g * g;
+                *p -= size * *m / (v.sqrt() / correct2 as f32 + self.eps);
+            }
+        }
+    }
+}
+
+/// Scales gradients so that their joint 2-norm is at most `limit`; returns the norm before.
+/// As torch's `clip_grad_norm_`: factor `limit / (norm + 1e-6)`, at most 1.
+pub fn clip_norm(grads: &mut [Vec<f32>], limit: f32) -> f32 {
+    let norm = grads.iter().flatten().map(|&g| f64::from(g) * f64::from(g)).sum::<f64>().sqrt();
+    let factor = (f64::from(limit) / (norm + 1e-6)).min(1.0) as f32;
+    grads.iter_mut().flatten().for_each(|g| *g *= factor);
+    norm as f32
+}
+
+/// Moving average of parameters: `average += (1 - decay) * (params - average)`, decay `min(limit, (1 + n) / (10 + n))`.
+#[derive(Clone, Debug)]
+pub struct Ema {
+    limit: f32,
+    n: u32,
+    /// The averaged parameters.
+    pub average: Vec<Vec<f32>>,
+}
+
+impl Ema {
+    /// Starts at `params`.
+    pub fn new(limit: f32, params: &[Vec<f32>]) -> Self {
+        Ema { limit, n: 0, average: params.to_vec() }
+    }
+    /// Takes in the current parameters.
+    pub fn update(&mut self, params: &[Vec<f32>]) {
+        self.n += 1;
+        let decay = self.limit.min((1.0 + self.n as f32) / (10.0 + self.n as f32));
+        for (a, p) in self.average.iter_mut().zip(params) {
+            a.iter_mut().zip(p).for_each(|(a, p)| *a += (1.0 - decay) * (p - *a));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn adam_reaches_the_bottom_of_a_bowl() {
+        let mut p = vec![vec![3.0, -2.0]];
+        let mut adam = AdamW::new((0.9, 0.999), 0.0, [2].into_iter());
+        for _ in 0..2000 {
+            let g = vec![p[0].iter().map(|v| 2.0 * v).collect()];
+            adam.update(&mut p, &g, 0.01);
+        }
+        assert!(p[0].iter().all(|v| v.abs() <= 1e-2), "{p:?}");
+    }
+    #[test]
+    fn first_step_is_the_rate() {
+        // m / sqrt(v) is the sign of the gradient at step 1, whatever its size.
+        let mut p = vec![vec![1.0, 1.0]];
+        AdamW::new((0.9, 0.999), 0.0, [2].into_iter()).update(&mut p, &[vec![1e-3, -50.0]], 0.1);
+        assert!((p[0][0] - 0.9).abs() <= 1e-4 && (p[0][1] - 1.1).abs() <= 1e-4, "{p:?}");
+    }
+    #[test]
+    fn clipping_keeps_short_gradients() {
+        let mut g = vec![vec![0.3], vec![0.4]];
+        assert!((clip_norm(&mut g, 1.0) - 0.5).abs() <= 1e-6);
+        assert_eq!(g, [[0.3], [0.4]]);
+        assert!((clip_norm(&mut g, 0.05) - 0.5).abs() <= 1e-6);
+        assert!((g[1][0] - 0.04).abs() <= 1e-6);
+    }
+}

@@ -1,0 +1,172 @@
+//! Rewards, advantages and the generator's optimiser steps.
+use super::{Event, Metrics, Trainer};
+use crate::advantage::{advantages, moments, resample};
+use crate::config::Credit;
+use crate::objective;
+use crate::optim::clip_norm;
+use crate::Result;
+use pentimento::exec::PlanId;
+use pentimento::model::mmdit::time_projection;
+
+/// An update in progress: trained step by trained step, micro-batch by micro-batch.
+#[derive(Default)]
+pub(super) struct Update {
+    /// `[images, places]`.
+    advantages: Vec<f32>,
+    /// Trained step and first image of the running micro-batch.
+    step: usize,
+    first: usize,
+    grads: Vec<Vec<f32>>,
+    clipped: usize,
+    ratios: usize,
+}
+
+impl Trainer {
+    /// Scores the batch and turns rewards into advantages.
+    pub(super) fn begin_update(&mut self) -> Result<()> {
+        let refs: Vec<&[f32]> = self.tokens.iter().map(Vec::as_slice).collect();
+        let scores = self.head.score(&mut self.pipeline, &refs)?;
+        let known = self.reference_tokens.iter().take(self.tokens.len()).map(Vec::as_slice).collect::<Vec<_>>();
+        let reference = self.head.score(&mut self.pipeline, &known)?;
+        let w = self.config.class_weight;
+        let reward = |h: &Vec<f32>| w * h[0] + (1.0 - w) * h[1..].iter().sum::<f32>() / (h.len() - 1) as f32;
+        let rewards: Vec<f32> = scores.iter().map(reward).collect();
+        let group = self.config.group;
+        let (spread, limit) = (self.config.spread, self.config.advantage_limit);
+        let image = advantages(&rewards, group, 1, spread, limit);
+        self.update = Update { advantages: image.clone(), ..Update::default() };
+        if let Credit::Patch(part) = self.config.credit {
+            let patches: Vec<f32> = scores.iter().flat_map(|h| h[1..].iter().copied()).collect();
+            let grid = self.backbone.grid();
+            let local = advantages(&patches, group, grid * grid, spread, limit);
+            let mixed = local.chunks_exact(grid * grid).zip(&image).flat_map(|(map, a)| {
+                let map = resample(map, [grid, grid], self.token_grid());
+                map.into_iter().map(move |l| part * l + (1.0 - part) * a)
+            });
+            self.update.advantages = mixed.collect();
+        }
+        let reference: Vec<f32> = reference.iter().map(reward).collect();
+        let within = rewards.chunks_exact(group).map(|g| moments(g).1).sum::<f32>() / self.config.prompts as f32;
+        self.metrics.reward_generated = moments(&rewards).0;
+        self.metrics.reward_reference = moments(&reference).0;
+        self.metrics.reward_spread = within;
+        self.metrics.advantage_spread =
+            (self.update.advantages.iter().map(|a| a * a).sum::<f32>() / self.update.advantages.len() as f32).sqrt();
+        let kept = self.config.replay;
+        self.replay.extend(self.tokens.iter().cloned());
+        while self.replay.len() > kept {
+            self.replay.pop_front();
+        }
+        Ok(())
+    }
+    /// Latent positions, rows and columns.
+    fn token_grid(&self) -> [usize; 2] {
+        self.size
+    }
+
+    /// Images of the running micro-batch; those past the end repeat the last one with weight zero.
+    fn micro(&self) -> (Vec<usize>, usize) {
+        let (first, n) = (self.update.first, self.config.micro_batch);
+        let all = self.config.prompts * self.config.group;
+        ((first..first + n).map(|i| i.min(all - 1)).collect(), n.min(all - first))
+    }
+
+    pub(super) fn launch_generator(&mut self) -> Result<PlanId> {
+        let plan = match self.plans.get("grpo") {
+            Some(&plan) => plan,
+            None => objective::grpo(&mut self.pipeline, &self.params, &self.config, self.size, false)?,
+        };
+        self.plans.insert("grpo", plan);
+        let (rows, real) = self.micro();
+        let (n, per) = (rows.len(), self.rollout_numbers());
+        let places = objective::places(&self.config, self.size);
+        let pick = |all: &[f32], width: usize| -> Vec<f32> {
+            rows.iter().flat_map(|&i| all[i * width..(i + 1) * width].iter().copied()).collect()
+        };
+        let taken = &self.rollout.taken[self.update.step];
+        let time = time_projection(self.pipeline.schedule.timestep(taken.sigma)).repeat(n);
+        let texts = self.row_texts(true);
+        let texts: Vec<_> = rows.iter().map(|&i| texts[i]).collect();
+        let context: Vec<f32> = texts.iter().flat_map(|t| t.context.iter().copied()).collect();
+        let pooled: Vec<f32> = texts.iter().flat_map(|t| t.pooled.iter().copied()).collect();
+        // The loss of an optimiser step is the mean over its steps, images and places.
+        let steps = self.config.window / self.config.updates;
+        let each = 1.0 / (steps * self.config.prompts * self.config.group * places) as f32;
+        let seed: Vec<f32> = (0..n * places).map(|i| if i < real * places { each } else { 0.0 }).collect();
+        let inputs = [
+            ("latents", pick(&taken.x, per)),
+            ("next", pick(&taken.next, per)),
+            ("old", pick(&taken.old, places)),
+            ("advantage", pick(&self.update.advantages, places)),
+            ("seed", seed),
+            ("mean_x", vec![taken.coefficients.mean_x; n]),
+            ("mean_v", vec![taken.coefficients.mean_v; n]),
+            ("time", time.clone()),
+            ("context", context),
+            ("pooled", pooled),
+        ];
+        for (name, data) in inputs {
+            self.pipeline.exec.write(plan, name, &data)?;
+        }
+        if self.config.guidance != 1.0 {
+            self.pipeline.exec.write(plan, "u.time", &time)?;
+            self.pipeline.exec.write(plan, "u.context", &self.null.context.repeat(n))?;
+            self.pipeline.exec.write(plan, "u.pooled", &self.null.pooled.repeat(n))?;
+        }
+        Ok(plan)
+    }
+
+    pub(super) fn collect_generator(&mut self) -> Result<Event> {
+        let plan = self.plans["grpo"];
+        let (_, real) = self.micro();
+        let places = objective::places(&self.config, self.size);
+        let ratio = self.pipeline.exec.read(plan, "ratio")?;
+        let c = self.config.clip;
+        self.update.clipped += ratio[..real * places].iter().filter(|r| (**r - 1.0).abs() > c).count();
+        self.update.ratios += real * places;
+        let grads = self.read_gradients(plan)?;
+        if self.update.grads.is_empty() {
+            self.update.grads = grads;
+        } else {
+            for (sum, g) in self.update.grads.iter_mut().zip(grads) {
+                sum.iter_mut().zip(g).for_each(|(s, g)| *s += g);
+            }
+        }
+        self.update.first += self.config.micro_batch;
+        let images = self.config.prompts * self.config.group;
+        if self.update.first < images {
+            return Ok(self.part());
+        }
+        self.update.first = 0;
+        self.update.step += 1;
+        let per_update = self.config.window / self.config.updates;
+        if self.update.step % per_update == 0 {
+            let mut grads = core::mem::take(&mut self.update.grads);
+            let norm = clip_norm(&mut grads, self.config.max_norm);
+            self.metrics.gradient_norm = norm;
+            self.apply(&grads, norm, self.config.rate)?;
+        }
+        if self.update.step < per_update * self.config.updates {
+            return Ok(self.part());
+        }
+        self.end_iteration()
+    }
+    fn part(&self) -> Event {
+        let batches = (self.config.prompts * self.config.group).div_ceil(self.config.micro_batch);
+        let before = self.parts() - self.config.window * batches;
+        let done = before + self.update.step * batches + self.update.first / self.config.micro_batch;
+        Event::Part(done, self.parts())
+    }
+
+    fn end_iteration(&mut self) -> Result<Event> {
+        if let Some(ema) = &mut self.ema {
+            ema.update(&self.values);
+        }
+        self.iteration += 1;
+        self.metrics.clip_fraction = self.update.clipped as f32 / self.update.ratios.max(1) as f32;
+        self.metrics.seconds = self.started.elapsed().as_secs_f64();
+        let metrics: Metrics = self.metrics.clone();
+        self.phase = self.begin_iteration()?;
+        Ok(Event::Iteration(metrics))
+    }
+}
