@@ -1,0 +1,142 @@
+//! `pentimento generate`.
+use crate::{Stop, bar};
+use clap::Args as ClapArgs;
+use pentimento::exec::wgpu::Wgpu;
+use pentimento::folder::ModelFolder;
+use pentimento::model::mmdit::{Lora, lora_targets};
+use pentimento::pipeline::{Pipeline, Sampling, Text};
+use pentimento_trainer::adapter::Adapter;
+use pentimento_trainer::files::write_atomically;
+use pentimento_trainer::images::Picture;
+use pentimento_trainer::{Error, Result};
+use std::path::{Path, PathBuf};
+
+#[derive(ClapArgs)]
+pub struct Args {
+    /// Model folder (diffusers layout).
+    #[arg(long)]
+    pub model: PathBuf,
+    /// LoRA adapter file.
+    #[arg(long)]
+    pub adapter: Option<PathBuf>,
+    /// What to draw; may be given several times.
+    #[arg(long, num_args = 1..)]
+    pub prompt: Vec<String>,
+    /// File with one prompt a line.
+    #[arg(long)]
+    pub prompts: Option<PathBuf>,
+    /// Sampling steps.
+    #[arg(long, default_value_t = 20)]
+    pub steps: usize,
+    /// Classifier-free guidance; 1 turns it off.
+    #[arg(long, default_value_t = 4.5)]
+    pub guidance: f32,
+    /// Seed of the first image; the next ones count up.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Pixels; the model's own size by default.
+    #[arg(long)]
+    pub width: Option<usize>,
+    /// Pixels; the model's own size by default.
+    #[arg(long)]
+    pub height: Option<usize>,
+    /// Part of the adapter's name; the best one by default.
+    #[arg(long)]
+    pub device: Option<String>,
+    /// Folder for the images.
+    #[arg(long)]
+    pub out: PathBuf,
+}
+
+/// Non-empty lines of a file.
+pub fn lines(path: &Path) -> Result<Vec<String>> {
+    let place = path.display().to_string();
+    let text = std::fs::read_to_string(path).map_err(|e| Error::io(&place, "read", e.to_string()))?;
+    let lines: Vec<String> = text.lines().map(str::trim).filter(|l| !l.is_empty()).map(String::from).collect();
+    if lines.is_empty() { Err(Error::missing(place, "prompts, one a line")) } else { Ok(lines) }
+}
+
+/// Creates a folder for results.
+pub fn make_folder(path: &Path) -> Result<()> {
+    std::fs::create_dir_all(path).map_err(|e| Error::io(path.display().to_string(), "create", e.to_string()))
+}
+
+/// Opens a model with an adapter loaded into it.
+pub fn open(model: &Path, adapter: Option<&Path>, device: Option<&str>) -> Result<Pipeline> {
+    let folder = ModelFolder::open(model)?;
+    let exec = Box::new(Wgpu::open(device)?);
+    let Some(path) = adapter else { return Pipeline::open(&folder, exec, None) };
+    let config = folder.component_config("transformer")?;
+    let config = pentimento::model::mmdit::Config::from_value(&config, &model.display().to_string())?;
+    let targets = lora_targets(&config);
+    let sizes = |t: &str| targets.iter().find(|x| x.0 == t).map(|x| (x.1, x.2));
+    let adapter = Adapter::load(path, &sizes)?;
+    let rank = adapter.pairs.values().map(|p| p.rank).max().unwrap_or(1);
+    let mut pipeline = Pipeline::open(&folder, exec, Some(Lora { rank, scale: 1.0 }))?;
+    for (target, inputs, outputs) in &targets {
+        // Layers the adapter leaves alone, and ranks below the largest, are filled up with zeros.
+        let (mut a, mut b) = (vec![0.0; rank * inputs], vec![0.0; outputs * rank]);
+        if let Some(pair) = adapter.pairs.get(target) {
+            a[..pair.a.len()].copy_from_slice(&pair.a);
+            for (row, from) in b.chunks_exact_mut(rank).zip(pair.b.chunks_exact(pair.rank)) {
+                row[..pair.rank].copy_from_slice(from);
+            }
+        }
+        pipeline.set_param(&format!("lora/{target}.lora_A.weight"), &a)?;
+        pipeline.set_param(&format!("lora/{target}.lora_B.weight"), &b)?;
+    }
+    Ok(pipeline)
+}
+
+/// Draws prompts in batches of [`BATCH`] with a progress bar; image i has seed `seed + i`.
+pub fn draw(
+    pipeline: &mut Pipeline,
+    prompts: &[String],
+    seed: u64,
+    how: &Sampling,
+    stop: &Stop,
+) -> Result<Vec<Picture>> {
+    let null = pipeline.encode("")?;
+    let texts = prompts.iter().map(|p| pipeline.encode(p)).collect::<Result<Vec<Text>>>()?;
+    let jobs: Vec<(&Text, u64)> = texts.iter().zip(seed..).collect();
+    let progress = bar((prompts.len().div_ceil(BATCH) * how.steps) as u64, "drawing");
+    let mut pictures = Vec::with_capacity(prompts.len());
+    for (i, part) in jobs.chunks(BATCH).enumerate() {
+        let images = pipeline.generate(part, &null, how, &mut |done, _| {
+            progress.set_position((i * how.steps + done) as u64);
+            !stop.asked()
+        })?;
+        for image in images {
+            pictures.push(Picture::from_unit(how.width as u32, how.height as u32, &image)?);
+        }
+    }
+    progress.finish_and_clear();
+    Ok(pictures)
+}
+/// Images drawn side by side.
+const BATCH: usize = 8;
+
+pub fn run(args: &Args, stop: &Stop) -> Result<()> {
+    let mut prompts = args.prompt.clone();
+    if let Some(path) = &args.prompts {
+        prompts.extend(lines(path)?);
+    }
+    if prompts.is_empty() {
+        return Err(Error::missing("command line", "a prompt").with_hint("Give --prompt TEXT or --prompts FILE."));
+    }
+    let mut pipeline = open(&args.model, args.adapter.as_deref(), args.device.as_deref())?;
+    let native = pipeline.native_size();
+    let how = Sampling {
+        steps: args.steps,
+        guidance: args.guidance,
+        width: args.width.unwrap_or(native),
+        height: args.height.unwrap_or(native),
+    };
+    make_folder(&args.out)?;
+    let pictures = draw(&mut pipeline, &prompts, args.seed, &how, stop)?;
+    for (i, picture) in pictures.iter().enumerate() {
+        write_atomically(&args.out.join(format!("{i:04}.png")), &picture.to_png()?)?;
+    }
+    println!("{} images in {}", pictures.len(), args.out.display());
+    Ok(())
+}

@@ -1,0 +1,214 @@
+//! `pentimento personalize`.
+use crate::generate::{draw, lines, make_folder};
+use crate::{Stop, bar};
+use clap::Args as ClapArgs;
+use pentimento::exec::wgpu::Wgpu;
+use pentimento::folder::ModelFolder;
+use pentimento::pipeline::Sampling;
+use pentimento_trainer::config::Config;
+use pentimento_trainer::files::write_atomically;
+use pentimento_trainer::images::{Picture, contact_sheet};
+use pentimento_trainer::references::load_references;
+use pentimento_trainer::train::{Event, Metrics, Setup, Trainer};
+use pentimento_trainer::{Error, Result};
+use serde_json::json;
+use std::path::PathBuf;
+
+#[derive(ClapArgs)]
+pub struct Args {
+    /// Model folder (diffusers layout).
+    #[arg(long)]
+    model: PathBuf,
+    /// Folder of PNG, JPEG or WebP images; captions in NAME.txt or metadata.jsonl.
+    #[arg(long)]
+    references: PathBuf,
+    /// Folder for the adapter, the pictures and the metrics.
+    #[arg(long)]
+    out: PathBuf,
+    /// DINOv2 folder for the reward; `reward` inside the model folder by default.
+    #[arg(long)]
+    reward_model: Option<PathBuf>,
+    /// File with one training prompt a line; the captions by default.
+    #[arg(long)]
+    prompts: Option<PathBuf>,
+    /// File with one prompt a line for before.png and after.png; the training prompts by default.
+    #[arg(long)]
+    show: Option<PathBuf>,
+    /// Train for about this long instead of a number of iterations.
+    #[arg(long, conflicts_with = "iterations")]
+    minutes: Option<f64>,
+    /// Adv-GRPO iterations after the warm start.
+    #[arg(long)]
+    iterations: Option<usize>,
+    /// Supervised steps on the references before the first iteration.
+    #[arg(long)]
+    warm_steps: Option<usize>,
+    /// Everything random follows from it.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Use at most this many references, chosen by the seed.
+    #[arg(long)]
+    limit: Option<usize>,
+    /// The released objective instead of the default recipe.
+    #[arg(long)]
+    official: bool,
+    /// Part of the adapter's name; the best one by default.
+    #[arg(long)]
+    device: Option<String>,
+}
+
+/// Images in a contact sheet, and how they are sampled.
+const SHEET: usize = 16;
+const SHEET_STEPS: usize = 10;
+
+impl Args {
+    fn config(&self) -> Config {
+        let mut config = if self.official { Config::official() } else { Config::default() };
+        config.seed = self.seed;
+        config.iterations = self.iterations.unwrap_or(config.iterations);
+        config.warm_steps = self.warm_steps.unwrap_or(config.warm_steps);
+        config
+    }
+}
+
+pub fn run(args: &Args, stop: &Stop) -> Result<()> {
+    let config = args.config();
+    config.check()?;
+    if let Some(m) = args.minutes.filter(|m| !(m.is_finite() && *m > 0.0)) {
+        return Err(Error::bad("--minutes", "a positive number", m.to_string()));
+    }
+    let exec = Box::new(Wgpu::open(args.device.as_deref())?);
+    println!("training on {}", exec.name());
+    let side = native_size(args)?;
+    let mut references = load_references(&args.references, side as u32, side as u32)?;
+    if let Some(limit) = args.limit {
+        pentimento::rng::Philox::new(args.seed, 0x11).shuffle(&mut references);
+        references.truncate(limit.max(1));
+        references.sort_by(|a, b| a.name.cmp(&b.name));
+    }
+    make_folder(&args.out)?;
+    let used: String = references.iter().map(|r| format!("{}\n", r.name)).collect();
+    write_atomically(&args.out.join("references.txt"), used.as_bytes())?;
+    let prompts = args.prompts.as_deref().map_or(Ok(Vec::new()), lines)?;
+    let setup = Setup {
+        model: &args.model,
+        reward: args.reward_model.as_deref(),
+        references: &references,
+        prompts: &prompts,
+    };
+    let mut trainer = Trainer::new(exec, &setup, config)?;
+    let captions: Vec<String> = references.iter().filter_map(|r| r.caption.clone()).collect();
+    let show = match &args.show {
+        Some(path) => lines(path)?,
+        None if prompts.is_empty() => captions,
+        None => prompts.clone(),
+    };
+    let show: Vec<String> = show.into_iter().take(SHEET).collect();
+    let how = Sampling { steps: SHEET_STEPS, guidance: 4.5, width: side, height: side };
+    sheet(&mut trainer, args, &show, &how, stop, "before.png")?;
+    if let Some(minutes) = args.minutes {
+        trainer.set_deadline(60.0 * minutes);
+    }
+    let trained = train(&mut trainer, args, stop);
+    // Whatever happened, the adapter of the last complete step is worth keeping.
+    let path = args.out.join("pytorch_lora_weights.safetensors");
+    trainer.adapter()?.save(&path)?;
+    println!("adapter: {}", path.display());
+    trained?;
+    trainer.show_average(true)?;
+    if !stop.asked() {
+        sheet(&mut trainer, args, &show, &how, stop, "after.png")?;
+        println!("pictures: {0}/before.png and {0}/after.png", args.out.display());
+    }
+    Ok(())
+}
+
+fn native_size(args: &Args) -> Result<usize> {
+    let folder = ModelFolder::open(&args.model)?;
+    let sample = folder.component_config("transformer")?.get("sample_size").and_then(serde_json::Value::as_u64);
+    let label = args.model.join("vae/config.json").display().to_string();
+    let vae = pentimento::model::vae::Config::from_value(&folder.component_config("vae")?, &label)?;
+    Ok(sample.unwrap_or(128) as usize * vae.downscale())
+}
+
+fn sheet(
+    trainer: &mut Trainer,
+    args: &Args,
+    prompts: &[String],
+    how: &Sampling,
+    stop: &Stop,
+    file: &str,
+) -> Result<()> {
+    let pictures: Vec<Picture> = draw(&mut trainer.pipeline, prompts, 1000, how, stop)?;
+    write_atomically(&args.out.join(file), &contact_sheet(&pictures, 8, 2)?.to_png()?)
+}
+
+/// Steps until done or stopped; metrics are rewritten after every iteration.
+fn train(trainer: &mut Trainer, args: &Args, stop: &Stop) -> Result<()> {
+    let mut log = String::new();
+    let note = |log: &mut String, line: serde_json::Value| {
+        log.push_str(&line.to_string());
+        log.push('\n');
+        write_atomically(&args.out.join("metrics.jsonl"), log.as_bytes())
+    };
+    let iterations = trainer.config().iterations;
+    let start = std::time::Instant::now();
+    let mut progress = bar(1, "references");
+    let mut label = "references";
+    while !stop.asked() {
+        match trainer.step()? {
+            Event::Working => {}
+            Event::Encoded(done, all) => {
+                progress.set_length(all as u64);
+                progress.set_position(done as u64);
+            }
+            Event::Warm(done, all, loss) => {
+                if label != "warm start" {
+                    (label, progress) = ("warm start", bar(all as u64, "warm start"));
+                }
+                progress.set_length(all as u64);
+                progress.set_position(done as u64);
+                note(&mut log, json!({"warm": done, "loss": loss, "elapsed": start.elapsed().as_secs_f64()}))?;
+            }
+            Event::Part(done, all) => {
+                if label != "adv-grpo" {
+                    (label, progress) = ("adv-grpo", bar((all * iterations) as u64, "adv-grpo"));
+                }
+                let whole = progress.position() / all as u64;
+                progress.set_position(whole * all as u64 + (done as u64).min(all as u64 - 1));
+            }
+            Event::Iteration(m) => {
+                let all = progress.length().unwrap_or(0) / iterations.max(1) as u64;
+                progress.set_position(m.iteration as u64 * all);
+                progress.println(summary(&m));
+                note(&mut log, record(&m, start.elapsed().as_secs_f64()))?;
+            }
+            Event::Done => break,
+        }
+    }
+    progress.finish_and_clear();
+    Ok(())
+}
+
+fn summary(m: &Metrics) -> String {
+    format!(
+        "{:>3}  reward {:+.3} (references {:+.3})  head loss {:.3} accuracy {:.2}  gradient {:.3}  {:.1} s",
+        m.iteration, m.reward_generated, m.reward_reference, m.head_loss, m.head_accuracy, m.gradient_norm, m.seconds
+    )
+}
+
+fn record(m: &Metrics, elapsed: f64) -> serde_json::Value {
+    json!({
+        "iteration": m.iteration,
+        "reward_generated": m.reward_generated,
+        "reward_reference": m.reward_reference,
+        "reward_spread": m.reward_spread,
+        "head_loss": m.head_loss,
+        "head_accuracy": m.head_accuracy,
+        "advantage_spread": m.advantage_spread,
+        "clip_fraction": m.clip_fraction,
+        "gradient_norm": m.gradient_norm,
+        "seconds": m.seconds,
+        "elapsed": elapsed,
+    })
+}
