@@ -1,1 +1,545 @@
-//! placeholder
+//! C interface of pentimento. Everything a C program sees is in this file, in the order of include/pentimento.h, which
+//! cbindgen makes from it; the rules that hold for all functions are in `cbindgen.toml`.
+#![allow(non_camel_case_types, reason = "these are the names C sees")]
+#![allow(clippy::missing_safety_doc, reason = "one set of rules for all functions heads the header")]
+
+mod guard;
+mod session;
+
+use guard::{Failure, Handle, Shared, bytes, copy_out, exclusive, guard, optional_text, place, room, text};
+use pentimento_trainer::config::Config;
+use pentimento_trainer::images::MAX_SIDE;
+use session::{Artist, Session, deliver, picture, sampling};
+use std::ffi::{CStr, c_char};
+use std::path::Path;
+use std::ptr::null_mut;
+use std::sync::{Arc, Mutex};
+
+/// Version of this header's functions and structures. Compare it with `pmt_abi_version` when linking dynamically. It
+/// changes only when a program built for the old one would break: new functions, and new fields at the end of
+/// structures, keep it.
+pub const PMT_ABI_VERSION: u32 = 1;
+
+/// The outcome of a call.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum pmt_status {
+    /// It worked.
+    Ok = 0,
+    /// A NULL, size, setting or order of calls that cannot be.
+    BadArgument = 1,
+    /// A model, adapter or other file cannot be used as it is, or training diverged.
+    BadFile = 2,
+    /// A file, tensor, adapter or device that must be there is not.
+    Missing = 3,
+    /// The operating system refused to read or write.
+    Io = 4,
+    /// The GPU cannot run this, or failed while running it.
+    Device = 5,
+    /// Stopped by `pmt_context_cancel`.
+    Cancelled = 6,
+    /// A bug in the library. The handle is of no more use: free it.
+    Internal = 7,
+}
+
+/// Where a training is.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum pmt_phase {
+    /// Describing the references; `done` of `total`, each counted twice: as given and mirrored.
+    #[default]
+    Encode = 0,
+    /// Supervised steps on the references; `done` of `total`.
+    Warm = 1,
+    /// Adversarial iterations; `done` of `total` model runs within the one that follows `iteration`.
+    Adversarial = 2,
+    /// Finished.
+    Done = 3,
+}
+
+/// Settings of a training. Start from `pmt_config_default`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct pmt_config {
+    /// Bytes of this structure in the program, set by `pmt_config_default`.
+    pub size: u64,
+    /// Everything random follows from it.
+    pub seed: u64,
+    /// End after about this many seconds instead of after `iterations`; 0: no such limit.
+    pub max_seconds: f64,
+    /// Training resolution, pixels; 0: the model's own.
+    pub width: u32,
+    /// Training resolution, pixels; 0: the model's own.
+    pub height: u32,
+    /// LoRA rank, a multiple of 4.
+    pub rank: u32,
+    /// Supervised steps before the first iteration; may be 0.
+    pub warm_steps: u32,
+    /// References in one of those steps.
+    pub warm_batch: u32,
+    /// Learning rate of those steps.
+    pub warm_rate: f32,
+    /// Adversarial iterations.
+    pub iterations: u32,
+    /// Prompts in an iteration.
+    pub prompts: u32,
+    /// Images drawn for each prompt, even.
+    pub group: u32,
+    /// Sampling steps of those images.
+    pub steps: u32,
+    /// How many of these are stochastic, the ones that are trained; at most `steps`.
+    pub window: u32,
+    /// Samples in one training run: less of them, less memory.
+    pub micro_batch: u32,
+    /// Classifier-free guidance; 1 turns it off.
+    pub guidance: f32,
+    /// Learning rate.
+    pub rate: f32,
+}
+
+/// How far a training is. Numbers of the last complete iteration stay until the next one is complete.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct pmt_progress {
+    /// Where `done` and `total` belong.
+    pub phase: pmt_phase,
+    /// Work done in this phase.
+    pub done: u32,
+    /// All work of this phase; 0 while unknown.
+    pub total: u32,
+    /// Iterations complete.
+    pub iteration: u32,
+    /// All iterations; 0 while `max_seconds` decides.
+    pub iterations: u32,
+    /// Loss of the last supervised step.
+    pub warm_loss: f32,
+    /// Mean reward of the generated images.
+    pub reward_generated: f32,
+    /// Mean reward of the references.
+    pub reward_reference: f32,
+    /// Standard deviation of the rewards within groups.
+    pub reward_spread: f32,
+    /// Hinge loss of the reward head.
+    pub head_loss: f32,
+    /// Part of images the reward head told apart, 0 to 1.
+    pub head_accuracy: f32,
+    /// Part of probability ratios outside the clip range, 0 to 1.
+    pub clip_fraction: f32,
+    /// Gradient norm before clipping.
+    pub gradient_norm: f32,
+    /// Seconds the iteration took.
+    pub iteration_seconds: f32,
+}
+
+// Fields may be added at the end only if there is no padding in which old programs have garbage.
+const _: () = assert!(size_of::<pmt_config>() == 3 * 8 + 14 * 4 && align_of::<pmt_config>() == 8);
+const _: () = assert!(size_of::<pmt_progress>() == 14 * 4 && size_of::<pmt_phase>() == 4);
+// Handles may move between threads as long as the device may.
+const _: fn() = || {
+    fn may_move<T: Send>() {}
+    may_move::<runtime::exec::wgpu::Wgpu>();
+};
+
+/// Where errors are told, and which device is used.
+pub struct pmt_context(Arc<Shared>);
+
+/// A training.
+pub struct pmt_trainer {
+    shared: Arc<Shared>,
+    session: Mutex<Session>,
+}
+
+/// A model to draw with, with or without an adapter.
+pub struct pmt_pipeline {
+    shared: Arc<Shared>,
+    artist: Mutex<Artist>,
+}
+
+impl Handle for pmt_context {
+    fn shared(&self) -> &Shared {
+        &self.0
+    }
+}
+impl Handle for pmt_trainer {
+    fn shared(&self) -> &Shared {
+        &self.shared
+    }
+}
+impl Handle for pmt_pipeline {
+    fn shared(&self) -> &Shared {
+        &self.shared
+    }
+}
+
+/// The library's version, such as "0.1.0". Static.
+#[unsafe(no_mangle)]
+pub extern "C" fn pmt_version() -> *const c_char {
+    const VERSION: &CStr =
+        match CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_VERSION"), "\0").as_bytes()) {
+            Ok(version) => version,
+            Err(_) => c"",
+        };
+    VERSION.as_ptr()
+}
+
+/// `PMT_ABI_VERSION` of the library.
+#[unsafe(no_mangle)]
+pub extern "C" fn pmt_abi_version() -> u32 {
+    PMT_ABI_VERSION
+}
+
+/// Makes a context. `device` is a part of a GPU's name, or NULL for the best one. Returns at once: the device is opened,
+/// and the name judged, by `pmt_pipeline_new` and the first `pmt_trainer_step`, for each handle anew.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pmt_context_new(
+    device: *const c_char,
+    context: *mut *mut pmt_context,
+) -> pmt_status {
+    guard!(_, {
+        // SAFETY: the rules in the header.
+        let (context, device) =
+            unsafe { (place(context, "context", null_mut())?, optional_text(device, "device")?) };
+        *context = Box::into_raw(Box::new(pmt_context(Arc::new(Shared::new(device)))));
+        Ok(())
+    })
+}
+
+/// Frees a context. Its trainers and pipelines live on, but their messages can no longer be read.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pmt_context_free(context: *mut pmt_context) {
+    guard!(_, {
+        // SAFETY: the rules in the header.
+        unsafe { free(context) };
+        Ok(())
+    });
+}
+
+/// Copies the sentence about the last call that failed on this context, its trainers or pipelines; "" before. At most
+/// `len` bytes, the final 0 included, cut between characters. Gives the length of the whole sentence without the 0; so
+/// `buffer` may be NULL when `len` is 0. Gives 0 when `context` is NULL. Returns at once.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pmt_error_message(
+    context: *const pmt_context,
+    buffer: *mut c_char,
+    len: usize,
+) -> usize {
+    let mut whole = 0;
+    guard!(context, {
+        let message = context.0.message();
+        whole = message.len();
+        if len > 0 {
+            let part = &message[..message.floor_char_boundary(len - 1)];
+            // SAFETY: the rules in the header; `part` is shorter than `len`.
+            unsafe {
+                place(buffer, "buffer", 0)?;
+                buffer.cast::<u8>().copy_from_nonoverlapping(part.as_ptr(), part.len());
+                buffer.add(part.len()).write(0);
+            }
+        }
+        Ok(())
+    });
+    whole
+}
+
+/// Makes the step or generation in progress on this context, or else the next one, return PMT_STATUS_CANCELLED. Drawing
+/// stops at its next sampling step; training loses nothing and goes on with the next `pmt_trainer_step`. Loading is not
+/// interrupted. For every thread, at any time before `pmt_context_free`. Returns at once.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pmt_context_cancel(context: *const pmt_context) -> pmt_status {
+    guard!(context, {
+        context.0.request_cancel();
+        Ok(())
+    })
+}
+
+/// Fills in the recommended settings. `size` is `sizeof(pmt_config)`. Returns at once.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pmt_config_default(config: *mut pmt_config, size: usize) -> pmt_status {
+    guard!(_, {
+        let settings = pmt_config { size: size as u64, ..pmt_config::default() };
+        // SAFETY: the rules in the header.
+        unsafe { copy_out(&settings, config, size, "config") }
+    })
+}
+
+/// Makes a training. `model` is a diffusers folder of an SD3-family model, `reward` a Dinov2Model folder or NULL for the
+/// folder `reward` inside the model's, `config` the settings. Reads configurations and maps weights, milliseconds; the
+/// device is opened by the first step.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pmt_trainer_new(
+    context: *const pmt_context,
+    model: *const c_char,
+    reward: *const c_char,
+    config: *const pmt_config,
+    trainer: *mut *mut pmt_trainer,
+) -> pmt_status {
+    guard!(context => trainer, {
+        // SAFETY: the rules in the header.
+        let (trainer, model, reward, config) = unsafe {
+            let trainer = place(trainer, "trainer", null_mut())?;
+            (trainer, text(model, "model")?, optional_text(reward, "reward")?, pmt_config::read(config)?)
+        };
+        let session = Mutex::new(Session::new(model, reward, &config)?);
+        *trainer = Box::into_raw(Box::new(pmt_trainer { shared: context.0.clone(), session }));
+        Ok(())
+    })
+}
+
+/// Frees a training and its device memory. An adapter that was not saved is lost.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pmt_trainer_free(trainer: *mut pmt_trainer) {
+    guard!(_, {
+        // SAFETY: the rules in the header.
+        unsafe { free(trainer) };
+        Ok(())
+    });
+}
+
+/// The training resolution in pixels. References may have any size: they are squashed to this one. Returns at once.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pmt_trainer_resolution(
+    trainer: *const pmt_trainer,
+    width: *mut u32,
+    height: *mut u32,
+) -> pmt_status {
+    guard!(trainer, {
+        // SAFETY: the rules in the header.
+        let (width, height) = unsafe { (place(width, "width", 0)?, place(height, "height", 0)?) };
+        [*width, *height] = exclusive(&trainer.session, "trainer")?.size;
+        Ok(())
+    })
+}
+
+/// Adds a reference image, before the first step. Rows begin `stride` bytes apart, at least `3 * width`; the last one
+/// need not be padded. Sides are 1 to 16384. `caption` says what it shows, NULL: nothing. Copied. Milliseconds.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pmt_trainer_add_reference(
+    trainer: *mut pmt_trainer,
+    pixels: *const u8,
+    width: u32,
+    height: u32,
+    stride: usize,
+    caption: *const c_char,
+) -> pmt_status {
+    guard!(trainer, {
+        let len = image_bytes(width, height, stride)?;
+        // SAFETY: the rules in the header.
+        let (pixels, caption) =
+            unsafe { (bytes(pixels, len, "pixels")?, optional_text(caption, "caption")?) };
+        let picture = picture(pixels, width, height, stride)?;
+        exclusive(&trainer.session, "trainer")?.add_reference(&picture, caption)
+    })
+}
+
+/// Adds a prompt to draw from while training, before the first step. Without any, the captions serve. Returns at once.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pmt_trainer_add_prompt(
+    trainer: *mut pmt_trainer,
+    prompt: *const c_char,
+) -> pmt_status {
+    guard!(trainer, {
+        // SAFETY: the rules in the header.
+        let prompt = unsafe { text(prompt, "prompt")? };
+        exclusive(&trainer.session, "trainer")?.add_prompt(prompt)
+    })
+}
+
+/// Trains a little. The first call opens the device, loads the model and encodes prompts and references: seconds. Every
+/// later one submits or reads one piece of work, about 0.1 s; the first of its kind also builds its shaders, up to
+/// seconds on slow drivers. `progress` may be NULL; else `size` is `sizeof(pmt_progress)`. Call until
+/// `progress->phase` is PMT_PHASE_DONE; calls after that do nothing. After a failure the adapter can still be saved.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pmt_trainer_step(
+    trainer: *mut pmt_trainer,
+    progress: *mut pmt_progress,
+    size: usize,
+) -> pmt_status {
+    guard!(trainer, {
+        trainer.shared.check_cancel()?;
+        let mut session = exclusive(&trainer.session, "trainer")?;
+        let now = session.step(trainer.shared.device.as_deref())?;
+        // SAFETY: the rules in the header.
+        if progress.is_null() { Ok(()) } else { unsafe { copy_out(now, progress, size, "progress") } }
+    })
+}
+
+/// Writes the adapter as it is now, averaged over the iterations, as a safetensors file that diffusers, ComfyUI and
+/// stable-diffusion.cpp read. Not before the first step. A reader never sees half a file. Milliseconds.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pmt_trainer_save_adapter(
+    trainer: *mut pmt_trainer,
+    path: *const c_char,
+) -> pmt_status {
+    guard!(trainer, {
+        // SAFETY: the rules in the header.
+        let path = unsafe { text(path, "path")? };
+        let mut session = exclusive(&trainer.session, "trainer")?;
+        Ok(session.trainer()?.adapter()?.save(Path::new(path))?)
+    })
+}
+
+/// Draws an image with the adapter that `pmt_trainer_save_adapter` would write; training goes on as if nothing had been
+/// drawn. Not before the first step. Parameters and time as `pmt_pipeline_generate`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pmt_trainer_generate(
+    trainer: *mut pmt_trainer,
+    prompt: *const c_char,
+    seed: u64,
+    steps: u32,
+    guidance: f32,
+    width: u32,
+    height: u32,
+    rgb: *mut u8,
+    rgb_len: usize,
+) -> pmt_status {
+    guard!(trainer, {
+        // SAFETY: the rules in the header.
+        let (prompt, room) = unsafe { (text(prompt, "prompt")?, room(rgb, rgb_len, "rgb")?) };
+        let mut session = exclusive(&trainer.session, "trainer")?;
+        let artist = session.trainer()?;
+        let how = sampling(&artist.pipeline, steps, guidance, [width, height], room)?;
+        trainer.shared.check_cancel()?;
+        let image = artist.draw(prompt, seed, &how, &mut |_, _| !trainer.shared.take_cancel())?;
+        deliver(&image, room)
+    })
+}
+
+/// Opens a model to draw with. `model` is a diffusers folder of an SD3-family model, `adapter` a LoRA file or folder or
+/// NULL. An adapter that does not fit the model in every part is refused. Opens the device and loads the text encoders:
+/// seconds.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pmt_pipeline_new(
+    context: *const pmt_context,
+    model: *const c_char,
+    adapter: *const c_char,
+    pipeline: *mut *mut pmt_pipeline,
+) -> pmt_status {
+    guard!(context => pipeline, {
+        // SAFETY: the rules in the header.
+        let (pipeline, model, adapter) = unsafe {
+            let pipeline = place(pipeline, "pipeline", null_mut())?;
+            (pipeline, text(model, "model")?, optional_text(adapter, "adapter")?)
+        };
+        let artist = Mutex::new(Artist::new(model, adapter, context.0.device.as_deref())?);
+        *pipeline = Box::into_raw(Box::new(pmt_pipeline { shared: context.0.clone(), artist }));
+        Ok(())
+    })
+}
+
+/// Frees a pipeline and its device memory.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pmt_pipeline_free(pipeline: *mut pmt_pipeline) {
+    guard!(_, {
+        // SAFETY: the rules in the header.
+        unsafe { free(pipeline) };
+        Ok(())
+    });
+}
+
+/// The side, in pixels, of the square images the model was trained on. Returns at once.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pmt_pipeline_resolution(
+    pipeline: *const pmt_pipeline,
+    side: *mut u32,
+) -> pmt_status {
+    guard!(pipeline, {
+        // SAFETY: the rules in the header.
+        let side = unsafe { place(side, "side", 0)? };
+        *side = exclusive(&pipeline.artist, "pipeline")?.pipeline.native_size() as u32;
+        Ok(())
+    })
+}
+
+/// Draws an image: `steps` sampling steps (1 to 1000), classifier-free `guidance` (1 turns it off), into the first
+/// `3 * width * height` of the `rgb_len` bytes at `rgb`. Equal parameters give equal images on one device. Blocks until
+/// the image is there: `steps` model runs (two each where guided) and the decoder's; the first image of a size also
+/// loads the model and builds shaders, and its buffers are kept for the next one until the handle is freed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pmt_pipeline_generate(
+    pipeline: *mut pmt_pipeline,
+    prompt: *const c_char,
+    seed: u64,
+    steps: u32,
+    guidance: f32,
+    width: u32,
+    height: u32,
+    rgb: *mut u8,
+    rgb_len: usize,
+) -> pmt_status {
+    guard!(pipeline, {
+        // SAFETY: the rules in the header.
+        let (prompt, room) = unsafe { (text(prompt, "prompt")?, room(rgb, rgb_len, "rgb")?) };
+        let mut artist = exclusive(&pipeline.artist, "pipeline")?;
+        let how = sampling(&artist.pipeline, steps, guidance, [width, height], room)?;
+        pipeline.shared.check_cancel()?;
+        let image = artist.draw(prompt, seed, &how, &pipeline.shared)?;
+        deliver(&image, room)
+    })
+}
+
+impl Default for pmt_config {
+    fn default() -> Self {
+        let c = Config::default();
+        pmt_config {
+            size: size_of::<Self>() as u64,
+            seed: c.seed,
+            max_seconds: 0.0,
+            width: c.width as u32,
+            height: c.height as u32,
+            rank: c.rank as u32,
+            warm_steps: c.warm_steps as u32,
+            warm_batch: c.warm_batch as u32,
+            warm_rate: c.warm_rate,
+            iterations: c.iterations as u32,
+            prompts: c.prompts as u32,
+            group: c.group as u32,
+            steps: c.steps as u32,
+            window: c.window as u32,
+            micro_batch: c.micro_batch as u32,
+            guidance: c.guidance,
+            rate: c.rate,
+        }
+    }
+}
+
+impl pmt_config {
+    /// The host's structure, which may be an older and shorter one.
+    ///
+    /// # Safety
+    /// NULL, or `size` is readable and says how much more is.
+    unsafe fn read(p: *const pmt_config) -> guard::Result<Self> {
+        let mut config = pmt_config::default();
+        // SAFETY: the caller's promise.
+        let size = unsafe { bytes(p.cast(), size_of::<u64>(), "config").map(|_| p.cast::<u64>().read())? };
+        let known = size_of::<Self>() as u64;
+        if !(size_of::<u64>() as u64..=known).contains(&size) {
+            let expected = format!("8 to {known} bytes, as pmt_config_default sets it");
+            return Err(Failure::argument("config.size", &expected, size.to_string()));
+        }
+        // SAFETY: the caller's promise; no more than there is room for.
+        unsafe { (&raw mut config).cast::<u8>().copy_from_nonoverlapping(p.cast(), size as usize) };
+        Ok(config)
+    }
+}
+
+/// Bytes from the first pixel to the last.
+fn image_bytes(width: u32, height: u32, stride: usize) -> guard::Result<usize> {
+    let (side, row) = (1..=MAX_SIDE, 3 * u64::from(width));
+    if !side.contains(&width) || !side.contains(&height) {
+        let expected = format!("sides of 1 to {MAX_SIDE} pixels");
+        return Err(Failure::argument("image size", &expected, format!("{width} x {height}")));
+    }
+    let len = u64::try_from(stride).ok().filter(|&s| s >= row);
+    let len = len.and_then(|s| s.checked_mul(u64::from(height) - 1)?.checked_add(row));
+    let bad = || Failure::argument("stride", &format!("at least {row} bytes"), stride.to_string());
+    len.and_then(|n| usize::try_from(n).ok()).ok_or_else(bad)
+}
+
+/// # Safety
+/// NULL or from `Box::into_raw`, and not freed yet.
+unsafe fn free<T>(p: *mut T) {
+    if !p.is_null() {
+        // SAFETY: the caller's promise.
+        drop(unsafe { Box::from_raw(p) });
+    }
+}

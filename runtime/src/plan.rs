@@ -306,7 +306,7 @@ fn groups(v: &Variant, p: &[u32], work: usize, caps: &Caps) -> Result<[u32; 2]> 
             match v.body {
                 MatmulBody::Naive => up(m * n, v.workgroup()),
                 MatmulBody::Tile => up(m, 64) * up(n, 64),
-                _ => up(up(m, 8) * up(n, 8), v.workgroup()),
+                _ => up(up(m, 12) * up(n, 16), v.workgroup()),
             }
         }
         Kernel::Attention | Kernel::AttentionDq => {

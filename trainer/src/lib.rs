@@ -5,6 +5,7 @@
 //! references, and its score is the reward. Files are only ever replaced whole ([`files`]).
 #![warn(missing_docs)]
 
+pub mod adapted;
 pub mod adapter;
 pub mod advantage;
 pub mod config;

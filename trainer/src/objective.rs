@@ -116,9 +116,8 @@ pub fn grpo(pipeline: &mut Pipeline, params: &Params, config: &Config, size: [us
     let old = g.input("old", &[n, places]);
     let advantage = g.input("advantage", &[n, places]);
     let seed = g.input("seed", &[n, places]);
-    // log rho = -square - old
-    let sum = g.add(negative, old);
-    let log = g.affine(sum, -1.0, 0.0);
+    // log rho = logp - logp_old, and both inputs are -logp.
+    let log = g.sub(old, negative);
     let ratio = g.unary(Unary::Exp, log);
     let clamped = g.unary(Unary::Clamp(1.0 - config.clip, 1.0 + config.clip), ratio);
     let (free, bound) = (g.mul(ratio, advantage), g.mul(clamped, advantage));

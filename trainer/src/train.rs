@@ -5,6 +5,7 @@
 //! prompts -> rollout (Flow-CPS) -> decode -> tokens -> head steps -> rewards -> advantages -> clipped loss -> AdamW
 //!                                              ^ references, encoded once
 //! ```
+mod draw;
 mod rollout;
 mod update;
 
@@ -114,6 +115,8 @@ pub struct Trainer {
     plans: BTreeMap<&'static str, PlanId>,
     phase: Phase,
     running: Option<PlanId>,
+    /// News of a run that [`Trainer::draw`] had to finish.
+    held: Option<Event>,
     iteration: usize,
     metrics: Metrics,
     started: Instant,
@@ -194,6 +197,7 @@ impl Trainer {
             plans: BTreeMap::new(),
             phase: Phase::Encode(0),
             running: None,
+            held: None,
             iteration: 0,
             metrics: Metrics::default(),
             started: Instant::now(),
@@ -220,6 +224,9 @@ impl Trainer {
     /// # Errors
     /// The device failed, or training diverged. The adapter of the last complete iteration stays readable.
     pub fn step(&mut self) -> Result<Event> {
+        if let Some(event) = self.held.take() {
+            return Ok(event);
+        }
         if let Some(plan) = self.running {
             if !self.pipeline.exec.advance(plan)? {
                 return Ok(Event::Working);

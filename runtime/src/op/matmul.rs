@@ -58,7 +58,8 @@ pub(super) fn backward(g: &mut Graph, node: &Node, dy: Id, need: &[bool]) -> Res
     let dy2 = g.reshape(dy, &flat);
     let mut out = vec![None; need.len()];
     if need[0] {
-        let da = if a_t { g.matmul(b, dy2, b_t, true) } else { g.matmul(dy2, b, false, !b_t) };
+        // dy as it is, not flattened: the result then has a's shape, and fuse.rs can join a following add.
+        let da = if a_t { g.matmul(b, dy2, b_t, true) } else { g.matmul(dy, b, false, !b_t) };
         let shape = g.shape(a).to_vec();
         out[0] = Some(g.reshape(da, &shape));
     }

@@ -172,6 +172,8 @@ fn train(trainer: &mut Trainer, args: &Args, stop: &Stop) -> Result<()> {
             }
             Event::Part(done, all) => {
                 if label != "adv-grpo" {
+                    // What the warm start alone gives, for comparison.
+                    trainer.adapter()?.save(&args.out.join("warm_start.safetensors"))?;
                     (label, progress) = ("adv-grpo", bar((all * iterations) as u64, "adv-grpo"));
                 }
                 let whole = progress.position() / all as u64;

@@ -1,0 +1,290 @@
+//! What every exported function goes through: NULL checks, caught panics, the context's message; and pointers read.
+use crate::pmt_status;
+use runtime::Error;
+use std::any::Any;
+use std::ffi::{CStr, c_char};
+use std::fmt;
+use std::mem::MaybeUninit;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+
+#[cfg(panic = "abort")]
+compile_error!("the C interface catches panics: build it with panic = \"unwind\"");
+
+/// Why a call failed.
+#[derive(Debug)]
+pub enum Failure {
+    /// The caller's mistake.
+    Argument(Error),
+    /// What runtime or trainer report.
+    Library(Error),
+    /// A panic, by its message.
+    Panic(String),
+}
+
+impl From<Error> for Failure {
+    fn from(e: Error) -> Self {
+        Failure::Library(e)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Argument(e) | Failure::Library(e) => e.fmt(f),
+            Failure::Panic(text) => write!(f, "pentimento: a bug: {text}. Free the handle and report this."),
+        }
+    }
+}
+
+impl Failure {
+    pub fn argument(place: &str, expected: &str, found: impl Into<String>) -> Self {
+        Failure::Argument(Error::bad(place, expected, found))
+    }
+    pub fn status(&self) -> pmt_status {
+        match self {
+            Failure::Argument(_) => pmt_status::BadArgument,
+            Failure::Library(Error::Bad { .. }) => pmt_status::BadFile,
+            Failure::Library(Error::Missing { .. }) => pmt_status::Missing,
+            Failure::Library(Error::Io { .. }) => pmt_status::Io,
+            Failure::Library(Error::Device { .. }) => pmt_status::Device,
+            Failure::Library(Error::Cancelled) => pmt_status::Cancelled,
+            Failure::Library(_) | Failure::Panic(_) => pmt_status::Internal,
+        }
+    }
+}
+
+pub type Result<T> = std::result::Result<T, Failure>;
+
+/// A context as its handles share it.
+#[derive(Default)]
+pub struct Shared {
+    pub device: Option<String>,
+    message: Mutex<String>,
+    cancel: AtomicBool,
+}
+
+impl Shared {
+    pub fn new(device: Option<&str>) -> Self {
+        Shared { device: device.map(String::from), ..Shared::default() }
+    }
+    pub fn message(&self) -> MutexGuard<'_, String> {
+        self.message.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    /// Runs a body and keeps the message of its failure.
+    pub fn run(&self, body: impl FnOnce() -> Result<()>) -> pmt_status {
+        attempt(body).map_or_else(
+            |failure| {
+                *self.message() = failure.to_string();
+                failure.status()
+            },
+            |()| pmt_status::Ok,
+        )
+    }
+    pub fn request_cancel(&self) {
+        self.cancel.store(true, Ordering::Release);
+    }
+    /// True once for each request.
+    pub fn take_cancel(&self) -> bool {
+        self.cancel.swap(false, Ordering::AcqRel)
+    }
+    pub fn check_cancel(&self) -> Result<()> {
+        if self.take_cancel() { Err(Error::Cancelled.into()) } else { Ok(()) }
+    }
+}
+
+/// Runs a body; a panic becomes a failure.
+pub fn attempt(body: impl FnOnce() -> Result<()>) -> Result<()> {
+    catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|payload| Err(Failure::Panic(text_of(&*payload))))
+}
+
+fn text_of(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().map(|s| (*s).to_string());
+    text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "it panicked".into())
+}
+
+/// What C sees as a handle.
+pub trait Handle {
+    fn shared(&self) -> &Shared;
+}
+
+/// The body of an exported function. `guard!(handle, body)` returns BAD_ARGUMENT for a NULL handle and keeps the message
+/// of a failure in its context; `guard!(_, body)` is for functions without a handle; `guard!(handle => result, body)` first
+/// sets a result to NULL.
+macro_rules! guard {
+    (_, $body:expr) => {
+        $crate::guard::attempt(|| $body).map_or_else(|failure| failure.status(), |()| $crate::pmt_status::Ok)
+    };
+    ($handle:ident => $result:ident, $body:expr) => {{
+        if !$result.is_null() {
+            // SAFETY: valid for writing, as the header demands.
+            unsafe { $result.write(std::ptr::null_mut()) };
+        }
+        $crate::guard::guard!($handle, $body)
+    }};
+    ($handle:ident, $body:expr) => {
+        // SAFETY: NULL or a live handle, as the header demands.
+        match unsafe { $handle.as_ref() } {
+            Some($handle) => $crate::guard::Handle::shared($handle).run(|| $body),
+            None => $crate::pmt_status::BadArgument,
+        }
+    };
+}
+pub(crate) use guard;
+
+/// Exclusive use of a handle's contents. A panic spoils them for good.
+pub fn exclusive<'a, T>(lock: &'a Mutex<T>, what: &str) -> Result<MutexGuard<'a, T>> {
+    lock.try_lock().map_err(|e| match e {
+        TryLockError::WouldBlock => {
+            Failure::argument(what, "one thread at a time", "a call from another thread")
+        }
+        TryLockError::Poisoned(_) => Failure::Panic(format!("an earlier call on this {what} panicked")),
+    })
+}
+
+fn null(name: &str) -> Failure {
+    Failure::argument(name, "a pointer", "NULL")
+}
+
+/// A string argument.
+///
+/// # Safety
+/// NULL or a string that ends in 0.
+pub unsafe fn text<'a>(p: *const c_char, name: &str) -> Result<&'a str> {
+    // SAFETY: the caller's promise.
+    unsafe { optional_text(p, name) }?.ok_or_else(|| null(name))
+}
+
+/// A string argument that may be NULL.
+///
+/// # Safety
+/// As [`text`].
+pub unsafe fn optional_text<'a>(p: *const c_char, name: &str) -> Result<Option<&'a str>> {
+    if p.is_null() {
+        return Ok(None);
+    }
+    // SAFETY: the caller's promise.
+    let bytes = unsafe { CStr::from_ptr(p) };
+    bytes.to_str().map(Some).map_err(|e| Failure::argument(name, "UTF-8", e.to_string()))
+}
+
+/// A place for a result, filled with `first`.
+///
+/// # Safety
+/// NULL or valid for writing a `T`.
+pub unsafe fn place<'a, T>(p: *mut T, name: &str, first: T) -> Result<&'a mut T> {
+    if p.is_null() {
+        return Err(null(name));
+    }
+    // SAFETY: not NULL; the caller's promise. Written before a reference exists.
+    unsafe {
+        p.write(first);
+        Ok(&mut *p)
+    }
+}
+
+/// Bytes to read.
+///
+/// # Safety
+/// NULL or valid for reading `len` bytes.
+pub unsafe fn bytes<'a>(p: *const u8, len: usize, name: &str) -> Result<&'a [u8]> {
+    if p.is_null() {
+        return Err(null(name));
+    }
+    if isize::try_from(len).is_err() {
+        return Err(Failure::argument(name, "fewer bytes", format!("{len} bytes")));
+    }
+    // SAFETY: not NULL, not too long; the caller's promise.
+    Ok(unsafe { std::slice::from_raw_parts(p, len) })
+}
+
+/// Room for `len` bytes.
+///
+/// # Safety
+/// NULL or valid for writing `len` bytes.
+pub unsafe fn room<'a>(p: *mut u8, len: usize, name: &str) -> Result<&'a mut [MaybeUninit<u8>]> {
+    // SAFETY: the caller's promise.
+    unsafe { bytes(p, 0, name)? };
+    let len = len.min(isize::MAX as usize);
+    // SAFETY: not NULL, not too long; the caller's promise. The bytes may be uninitialised, as their type says.
+    Ok(unsafe { std::slice::from_raw_parts_mut(p.cast(), len) })
+}
+
+/// Copies the first `size` bytes of a plain structure out, at most all of them.
+///
+/// # Safety
+/// NULL or valid for writing `size` bytes.
+pub unsafe fn copy_out<T: Copy>(value: &T, p: *mut T, size: usize, name: &str) -> Result<()> {
+    if p.is_null() {
+        return Err(null(name));
+    }
+    // SAFETY: not NULL; the caller's promise; no more than `T` has.
+    unsafe {
+        std::ptr::copy_nonoverlapping((&raw const *value).cast::<u8>(), p.cast(), size.min(size_of::<T>()));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl Handle for Shared {
+        fn shared(&self) -> &Shared {
+            self
+        }
+    }
+    fn call(handle: *const Shared, body: fn() -> Result<()>) -> pmt_status {
+        guard!(handle, body())
+    }
+    fn fail() -> Result<()> {
+        let none: Option<u8> = None;
+        none.expect("the test's own panic");
+        Ok(())
+    }
+
+    #[test]
+    fn a_panic_stops_here() {
+        let shared = Shared::default();
+        assert_eq!(call(&shared, fail), pmt_status::Internal);
+        assert!(shared.message().contains("the test's own panic"), "{}", shared.message());
+        assert_eq!(call(&shared, || panic!("number {}", 7)), pmt_status::Internal);
+        assert!(shared.message().contains("number 7"), "{}", shared.message());
+        let odd = || std::panic::panic_any(7_u32);
+        assert_eq!(call(&shared, odd), pmt_status::Internal);
+        assert_eq!(guard!(_, fail()), pmt_status::Internal);
+        assert_eq!(call(&shared, || Ok(())), pmt_status::Ok);
+        assert_eq!(call(std::ptr::null(), || Ok(())), pmt_status::BadArgument);
+    }
+
+    #[test]
+    fn a_spoiled_handle_stays_spoiled_and_a_busy_one_says_so() {
+        let lock = Mutex::new(0);
+        let panicked = attempt(|| {
+            let _held = exclusive(&lock, "trainer")?;
+            fail()
+        });
+        assert_eq!(panicked.unwrap_err().status(), pmt_status::Internal);
+        assert_eq!(exclusive(&lock, "trainer").unwrap_err().status(), pmt_status::Internal);
+        let lock = Mutex::new(0);
+        let _held = lock.lock();
+        let busy = exclusive(&lock, "trainer").unwrap_err();
+        assert_eq!(busy.status(), pmt_status::BadArgument);
+        assert!(busy.to_string().contains("one thread at a time"), "{busy}");
+    }
+
+    #[test]
+    fn each_kind_has_its_status() {
+        for (error, status) in [
+            (Error::bad("a", "b", "c"), pmt_status::BadFile),
+            (Error::missing("a", "b"), pmt_status::Missing),
+            (Error::io("a", "b", "c"), pmt_status::Io),
+            (Error::Graph("a".into()), pmt_status::Internal),
+            (Error::Device { device: "a".into(), reason: "b".into() }, pmt_status::Device),
+            (Error::Cancelled, pmt_status::Cancelled),
+        ] {
+            assert_eq!(Failure::from(error.clone()).status(), status, "{error}");
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! What the two working handles hold.
+use crate::guard::{Failure, Result, Shared};
+use crate::{pmt_config, pmt_phase, pmt_progress};
+use pentimento_trainer::adapted;
+use pentimento_trainer::config::Config;
+use pentimento_trainer::discriminator::Backbone;
+use pentimento_trainer::images::Picture;
+use pentimento_trainer::references::Reference;
+use pentimento_trainer::train::{Event, Setup, Trainer};
+use runtime::Error;
+use runtime::exec::cpu::Cpu;
+use runtime::exec::wgpu::Wgpu;
+use runtime::pipeline::{Pipeline, Sampling, Text};
+use std::mem::MaybeUninit;
+use std::path::{Path, PathBuf};
+
+/// Width and height, pixels.
+pub type Size = [u32; 2];
+
+/// A personalisation, before and after its model is loaded.
+pub struct Session {
+    model: PathBuf,
+    reward: PathBuf,
+    config: Config,
+    seconds: f64,
+    /// Training resolution.
+    pub size: Size,
+    references: Vec<Reference>,
+    prompts: Vec<String>,
+    trainer: Option<Trainer>,
+    progress: pmt_progress,
+}
+
+impl Session {
+    /// Reads configurations only; nothing is uploaded.
+    pub fn new(model: &str, reward: Option<&str>, settings: &pmt_config) -> Result<Self> {
+        let config = config(settings)?;
+        let reward = reward.map_or_else(|| Path::new(model).join("reward"), PathBuf::from);
+        let pipeline = adapted::open(Path::new(model), None, Box::new(Cpu::new()))?;
+        let side = |n: usize| if n == 0 { pipeline.native_size() } else { n };
+        let (width, height) = (side(config.width), side(config.height));
+        pipeline.latent_size(width, height).map_err(Failure::Argument)?;
+        Backbone::open(&reward)?;
+        Ok(Session {
+            model: model.into(),
+            reward,
+            config,
+            seconds: settings.max_seconds,
+            size: [width as u32, height as u32],
+            references: Vec::new(),
+            prompts: Vec::new(),
+            trainer: None,
+            progress: pmt_progress::default(),
+        })
+    }
+
+    pub fn add_reference(&mut self, picture: &Picture, caption: Option<&str>) -> Result<()> {
+        self.not_started("references")?;
+        let name = format!("reference {}", self.references.len() + 1);
+        self.references.push(Reference::new(&name, caption, picture, self.size[0], self.size[1])?);
+        Ok(())
+    }
+    pub fn add_prompt(&mut self, prompt: &str) -> Result<()> {
+        self.not_started("prompts")?;
+        self.prompts.push(prompt.into());
+        Ok(())
+    }
+    fn not_started(&self, what: &str) -> Result<()> {
+        let late = || Failure::argument(what, "all of them before the first step", "one more");
+        if self.trainer.is_some() { Err(late()) } else { Ok(()) }
+    }
+    /// The trainer, once loaded.
+    pub fn trainer(&mut self) -> Result<&mut Trainer> {
+        let early = || Failure::argument("trainer", "a first step", "none yet");
+        self.trainer.as_mut().ok_or_else(early)
+    }
+
+    /// Loads, the first time; else trains on.
+    pub fn step(&mut self, device: Option<&str>) -> Result<&pmt_progress> {
+        match &mut self.trainer {
+            None => self.load(device)?,
+            Some(trainer) => {
+                let event = trainer.step()?;
+                self.note(event);
+            }
+        }
+        Ok(&self.progress)
+    }
+    fn load(&mut self, device: Option<&str>) -> Result<()> {
+        let setup = Setup {
+            model: &self.model,
+            reward: Some(&self.reward),
+            references: &self.references,
+            prompts: &self.prompts,
+        };
+        let mut trainer = Trainer::new(Box::new(Wgpu::open(device)?), &setup, self.config.clone())?;
+        if self.seconds > 0.0 {
+            trainer.set_deadline(self.seconds);
+        }
+        self.progress.iterations = if self.seconds > 0.0 { 0 } else { self.config.iterations as u32 };
+        self.trainer = Some(trainer);
+        self.references = Vec::new();
+        Ok(())
+    }
+    fn note(&mut self, event: Event) {
+        let p = &mut self.progress;
+        let mut at = |phase, done: usize, total: usize| {
+            (p.phase, p.done, p.total) = (phase, done as u32, total as u32);
+        };
+        match event {
+            Event::Working => {}
+            Event::Encoded(done, all) => at(pmt_phase::Encode, done, all),
+            Event::Warm(done, all, loss) => {
+                at(pmt_phase::Warm, done, all);
+                p.warm_loss = loss;
+            }
+            Event::Part(done, all) => at(pmt_phase::Adversarial, done, all),
+            Event::Iteration(m) => {
+                at(pmt_phase::Adversarial, 0, 0);
+                p.iteration = m.iteration as u32;
+                (p.reward_generated, p.reward_reference) = (m.reward_generated, m.reward_reference);
+                (p.reward_spread, p.gradient_norm) = (m.reward_spread, m.gradient_norm);
+                (p.head_loss, p.head_accuracy) = (m.head_loss, m.head_accuracy);
+                (p.clip_fraction, p.iteration_seconds) = (m.clip_fraction, m.seconds as f32);
+            }
+            Event::Done => at(pmt_phase::Done, 0, 0),
+        }
+    }
+}
+
+/// The host's settings on top of the defaults.
+fn config(c: &pmt_config) -> Result<Config> {
+    let floats = [
+        ("warm_rate", f64::from(c.warm_rate)),
+        ("guidance", f64::from(c.guidance)),
+        ("rate", f64::from(c.rate)),
+        ("max_seconds", c.max_seconds),
+    ];
+    if let Some((name, value)) = floats.iter().find(|(_, v)| !(v.is_finite() && *v >= 0.0)) {
+        return Err(Failure::argument(name, "a finite number, not negative", value.to_string()));
+    }
+    let config = Config {
+        seed: c.seed,
+        width: c.width as usize,
+        height: c.height as usize,
+        rank: c.rank as usize,
+        warm_steps: c.warm_steps as usize,
+        warm_batch: c.warm_batch as usize,
+        warm_rate: c.warm_rate,
+        iterations: c.iterations as usize,
+        prompts: c.prompts as usize,
+        group: c.group as usize,
+        steps: c.steps as usize,
+        window: c.window as usize,
+        guidance: c.guidance,
+        micro_batch: c.micro_batch as usize,
+        rate: c.rate,
+        ..Config::default()
+    };
+    config.check().map_err(Failure::Argument)?;
+    Ok(config)
+}
+
+/// A model to draw with.
+pub struct Artist {
+    pub pipeline: Pipeline,
+    null: Text,
+}
+
+impl Artist {
+    pub fn new(model: &str, adapter: Option<&str>, device: Option<&str>) -> Result<Self> {
+        let exec = Box::new(Wgpu::open(device)?);
+        let mut pipeline = adapted::open(Path::new(model), adapter.map(Path::new), exec)?;
+        let null = pipeline.encode("")?;
+        Ok(Artist { pipeline, null })
+    }
+    pub fn draw(&mut self, prompt: &str, seed: u64, how: &Sampling, shared: &Shared) -> Result<Vec<f32>> {
+        let text = self.pipeline.encode(prompt)?;
+        let more = &mut |_, _| !shared.take_cancel();
+        Ok(self.pipeline.generate(&[(&text, seed)], &self.null, how, more)?.swap_remove(0))
+    }
+}
+
+/// Checks what a host asks to be drawn, and where to.
+pub fn sampling(
+    pipeline: &Pipeline,
+    steps: u32,
+    guidance: f32,
+    [width, height]: Size,
+    room: &[MaybeUninit<u8>],
+) -> Result<Sampling> {
+    let how = Sampling { steps: steps as usize, guidance, width: width as usize, height: height as usize };
+    pipeline.latent_size(how.width, how.height).map_err(Failure::Argument)?;
+    if !(1..=1000).contains(&steps) {
+        return Err(Failure::argument("steps", "1 to 1000", steps.to_string()));
+    }
+    if !guidance.is_finite() {
+        return Err(Failure::argument("guidance", "a finite number", guidance.to_string()));
+    }
+    let needed = how.width * how.height * 3;
+    if room.len() < needed {
+        return Err(Failure::argument(
+            "rgb_len",
+            &format!("at least {needed} bytes"),
+            room.len().to_string(),
+        ));
+    }
+    Ok(how)
+}
+
+/// Writes values in 0 to 1 as bytes.
+pub fn deliver(image: &[f32], room: &mut [MaybeUninit<u8>]) -> Result<()> {
+    if !image.iter().all(|v| v.is_finite()) {
+        return Err(Error::bad("image", "finite values", "others")
+            .with_hint("Is the adapter damaged?")
+            .into());
+    }
+    for (byte, v) in room.iter_mut().zip(image) {
+        byte.write((v.clamp(0.0, 1.0) * 255.0).round() as u8);
+    }
+    Ok(())
+}
+
+/// A picture from rows that begin `stride` bytes apart.
+pub fn picture(pixels: &[u8], width: u32, height: u32, stride: usize) -> Result<Picture> {
+    let row = 3 * width as usize;
+    let rgb = pixels.chunks(stride).flat_map(|r| &r[..row.min(r.len())]).copied().collect();
+    Picture::new(width, height, rgb).map_err(Failure::Argument)
+}

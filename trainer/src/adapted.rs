@@ -1,0 +1,57 @@
+//! A model with a finished adapter, ready to draw.
+use std::path::Path;
+
+use pentimento::exec::Executor;
+use pentimento::folder::ModelFolder;
+use pentimento::model::mmdit::{Lora, lora_targets};
+use pentimento::pipeline::Pipeline;
+
+use crate::Result;
+use crate::adapter::{Adapter, Pair};
+use crate::objective::Params;
+
+/// Opens a diffusers folder with an adapter (a file, or a folder that holds one), or without any.
+///
+/// # Errors
+/// As [`Pipeline::open`] and [`Adapter::load`]: an adapter of which a part would not be used is refused.
+pub fn open(model: &Path, adapter: Option<&Path>, exec: Box<dyn Executor>) -> Result<Pipeline> {
+    let mut pipeline = Pipeline::open(&ModelFolder::open(model)?, exec, None)?;
+    let Some(path) = adapter else { return Ok(pipeline) };
+    let targets = lora_targets(&pipeline.mmdit);
+    let sizes = |name: &str| targets.iter().find(|t| t.0 == name).map(|t| (t.1, t.2));
+    let adapter = Adapter::load(path, &sizes)?;
+    let rank = adapter.pairs.values().map(|p| p.rank).max().unwrap_or(0).next_multiple_of(4);
+    let pairs = targets.iter().flat_map(|(name, i, o)| padded(adapter.pairs.get(name), rank, *i, *o));
+    for ((name, _), data) in Params::new(&pipeline.mmdit, rank).leaves().iter().zip(pairs) {
+        pipeline.set_param(name, &data)?;
+    }
+    pipeline.lora = Some(Lora { rank, scale: 1.0 });
+    Ok(pipeline)
+}
+
+/// A `[rank, inputs]` and B `[outputs, rank]` with zeros where the pair has none, so that their product is the same.
+fn padded(pair: Option<&Pair>, rank: usize, inputs: usize, outputs: usize) -> [Vec<f32>; 2] {
+    let (mut a, mut b) = (vec![0.0; rank * inputs], vec![0.0; outputs * rank]);
+    if let Some(pair) = pair {
+        a[..pair.a.len()].copy_from_slice(&pair.a);
+        for (row, of) in b.chunks_exact_mut(rank).zip(pair.b.chunks_exact(pair.rank)) {
+            row[..pair.rank].copy_from_slice(of);
+        }
+    }
+    [a, b]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn padding_keeps_the_product() {
+        let pair = Pair::new(2, vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0], vec![1.0, 10.0, 2.0, 20.0], 1.0).unwrap();
+        let [a, b] = padded(Some(&pair), 4, 3, 2);
+        assert_eq!((a.len(), b.len()), (12, 8));
+        let product = |r: usize, c: usize| (0..4).map(|k| b[r * 4 + k] * a[k * 3 + c]).sum::<f32>();
+        assert_eq!([product(0, 0), product(0, 2), product(1, 1)], [41.0, 63.0, 104.0]);
+        assert!(padded(None, 4, 3, 2).iter().flatten().all(|v| *v == 0.0));
+    }
+}

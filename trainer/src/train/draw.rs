@@ -1,0 +1,32 @@
+//! Drawing in the middle of training.
+use super::Trainer;
+use crate::Result;
+use pentimento::pipeline::Sampling;
+
+impl Trainer {
+    /// Draws one image with the averaged adapter, `[H, W, 3]` in 0 to 1, and leaves the training as it was. `progress`
+    /// is called after every sampling step with (done, all) and may stop the drawing by returning false.
+    ///
+    /// # Errors
+    /// As [`pentimento::pipeline::Pipeline::generate`].
+    pub fn draw(
+        &mut self,
+        prompt: &str,
+        seed: u64,
+        how: &Sampling,
+        progress: &mut dyn FnMut(usize, usize) -> bool,
+    ) -> Result<Vec<f32>> {
+        // A half-done run may be one of the plans needed here: finish it, and keep its news for the next step.
+        while self.running.is_some() {
+            let event = self.step()?;
+            if self.running.is_none() {
+                self.held = Some(event);
+            }
+        }
+        self.show_average(true)?;
+        let text = self.pipeline.encode(prompt);
+        let image = text.and_then(|text| self.pipeline.generate(&[(&text, seed)], &self.null, how, progress));
+        self.show_average(false)?;
+        Ok(image?.swap_remove(0))
+    }
+}
