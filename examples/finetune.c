@@ -28,8 +28,7 @@ static unsigned char *read_ppm(const char *path, unsigned *width, unsigned *heig
     unsigned char *rgb = NULL;
     if (file && fscanf(file, "P6 %5u %5u 255", width, height) == 2 && fgetc(file) != EOF) {
         size_t bytes = (size_t)*width * *height * 3;
-        rgb = malloc(bytes + 1);
-        if (!rgb || fread(rgb, 1, bytes, file) != bytes) *width = 0; // the library will object
+        if ((rgb = malloc(bytes + 1)) && fread(rgb, 1, bytes, file) != bytes) *width = 0; // the library will object
     }
     if (file) fclose(file);
     return rgb;
@@ -42,11 +41,11 @@ static void add_references(pmt_trainer *trainer, const char *folder) {
         char path[4096], caption[1024] = "";
         unsigned width = 0, height = 0;
         int n = snprintf(path, sizeof path, "%s/%s", folder, e->d_name);
-        if (n < 4 || n >= (int)sizeof path || strcmp(path + n - 4, ".ppm") || !strcmp(e->d_name, "image.ppm")) continue;
+        if (n < 4 || n > 4095 || strcmp(path + n - 4, ".ppm") || !strcmp(e->d_name, "image.ppm")) continue;
         unsigned char *rgb = read_ppm(path, &width, &height);
-        FILE *text = fopen(strcpy(path + n - 4, ".txt") - (n - 4), "r");
-        if (text && !fgets(caption, sizeof caption, text)) caption[0] = 0;
-        if (text) fclose(text);
+        strcpy(path + n - 4, ".txt");
+        FILE *text = fopen(path, "r");
+        if (text) caption[fread(caption, 1, sizeof caption - 1, text)] = 0, fclose(text);
         must(pmt_trainer_add_reference(trainer, rgb, width, height, 3 * (size_t)width, caption));
         free(rgb);
     }
@@ -60,14 +59,16 @@ int main(int argc, char **argv) {
     pmt_config config;
     must(pmt_config_default(&config, sizeof config));
     struct { const char *name; uint32_t *value; } settings[] = {
-        {"rank=", &config.rank}, {"warm_steps=", &config.warm_steps}, {"warm_batch=", &config.warm_batch},
+        {"warm_steps=", &config.warm_steps}, {"warm_batch=", &config.warm_batch}, {"steps=", &config.steps},
         {"iterations=", &config.iterations}, {"prompts=", &config.prompts}, {"group=", &config.group},
-        {"steps=", &config.steps}, {"micro_batch=", &config.micro_batch},
+        {"head_warm=", &config.head_warm}, {"head_batch=", &config.head_batch}, {"rank=", &config.rank},
     };
-    for (int i = 4; i < argc; i++)
-        for (size_t k = 0; k < sizeof settings / sizeof *settings; k++)
-            if (!strncmp(argv[i], settings[k].name, strlen(settings[k].name)))
-                *settings[k].value = (uint32_t)strtoul(strchr(argv[i], '=') + 1, NULL, 10);
+    for (int i = 4; i < argc; i++) {
+        size_t k = 0, all = sizeof settings / sizeof *settings;
+        while (k < all && strncmp(argv[i], settings[k].name, strlen(settings[k].name))) k++;
+        if (k == all) return fprintf(stderr, "finetune: no setting for %s\n", argv[i]), 2;
+        *settings[k].value = (uint32_t)strtoul(strchr(argv[i], '=') + 1, NULL, 10);
+    }
 
     pmt_trainer *trainer;
     must(pmt_trainer_new(context, argv[1], NULL, &config, &trainer));
@@ -78,9 +79,8 @@ int main(int argc, char **argv) {
         if (now.phase == PMT_PHASE_WARM && now.done != last.done)
             printf("warm start %u of %u: loss %.4f\n", now.done, now.total, now.warm_loss);
         if (now.iteration != last.iteration)
-            printf("iteration %u of %u: reward %.3f, references %.3f, head right in %.0f %%, %.1f s\n", now.iteration,
-                   now.iterations, now.reward_generated, now.reward_reference, 100 * now.head_accuracy,
-                   now.iteration_seconds);
+            printf("iteration %u of %u: reward %.3f, references %.3f, %.1f s\n", now.iteration, now.iterations,
+                   now.reward_generated, now.reward_reference, now.iteration_seconds);
     }
 
     char path[4096];
@@ -90,14 +90,14 @@ int main(int argc, char **argv) {
     must(pmt_trainer_resolution(trainer, &width, &height));
     size_t bytes = (size_t)width * height * 3;
     unsigned char *rgb = malloc(bytes);
-    must(pmt_trainer_generate(trainer, argv[3], 0, 20, 4.5f, width, height, rgb, rgb ? bytes : 0));
+    must(pmt_trainer_generate(trainer, argv[3], 0, 20, 4.5f, width, height, rgb, bytes));
     snprintf(path, sizeof path, "%s/image.ppm", argv[2]);
     FILE *out = fopen(path, "wb");
-    int written = out && fprintf(out, "P6 %u %u 255\n", width, height) > 0 && fwrite(rgb, 1, bytes, out) == bytes;
-    if (out && fclose(out)) written = 0;
-    printf("%s %s\n", written ? "wrote" : "could not write", path);
+    if (!out || fprintf(out, "P6 %u %u 255\n", width, height) < 0 || fwrite(rgb, 1, bytes, out) != bytes || fclose(out))
+        return perror(path), 1;
+    printf("wrote %s\n", path);
     free(rgb);
     pmt_trainer_free(trainer);
     pmt_context_free(context);
-    return written ? 0 : 1;
+    return 0;
 }

@@ -4,6 +4,7 @@ use runtime::Error;
 use std::any::Any;
 use std::ffi::{CStr, c_char};
 use std::fmt;
+use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -211,19 +212,35 @@ pub unsafe fn room<'a>(p: *mut u8, len: usize, name: &str) -> Result<&'a mut [Ma
     Ok(unsafe { std::slice::from_raw_parts_mut(p.cast(), len) })
 }
 
-/// Copies the first `size` bytes of a plain structure out, at most all of them.
+/// Room for a plain structure as long as the program knows it, perhaps an older and shorter one.
+pub struct Record<'a, T>(&'a mut [MaybeUninit<u8>], PhantomData<T>);
+
+impl<T: Copy> Record<'_, T> {
+    pub fn fill(self, value: &T) {
+        // SAFETY: any initialised byte or padding is a valid `MaybeUninit<u8>`.
+        let all = unsafe { std::slice::from_raw_parts((&raw const *value).cast(), size_of::<T>()) };
+        self.0.copy_from_slice(&all[..self.0.len()]);
+    }
+}
+
+/// Room for a `T` of which the program knows `size` bytes.
 ///
 /// # Safety
 /// NULL or valid for writing `size` bytes.
-pub unsafe fn copy_out<T: Copy>(value: &T, p: *mut T, size: usize, name: &str) -> Result<()> {
-    if p.is_null() {
-        return Err(null(name));
+pub unsafe fn record<'a, T>(p: *mut T, size: usize, name: &str) -> Result<Record<'a, T>> {
+    check_size::<T>(size, name)?;
+    // SAFETY: the caller's promise.
+    Ok(Record(unsafe { room(p.cast(), size, name)? }, PhantomData))
+}
+
+/// A size of 8 bytes, the least any structure had, to all of them: a program may be older than the library, not newer.
+pub fn check_size<T>(size: usize, name: &str) -> Result<()> {
+    let known = 8..=size_of::<T>();
+    if known.contains(&size) {
+        return Ok(());
     }
-    // SAFETY: not NULL; the caller's promise; no more than `T` has.
-    unsafe {
-        std::ptr::copy_nonoverlapping((&raw const *value).cast::<u8>(), p.cast(), size.min(size_of::<T>()));
-    }
-    Ok(())
+    let expected = format!("a structure of 8 to {} bytes", size_of::<T>());
+    Err(Failure::argument(name, &expected, format!("{size}; is the program newer than the library?")))
 }
 
 #[cfg(test)]

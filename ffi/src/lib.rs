@@ -6,7 +6,9 @@
 mod guard;
 mod session;
 
-use guard::{Failure, Handle, Shared, bytes, copy_out, exclusive, guard, optional_text, place, room, text};
+use guard::{
+    Failure, Handle, Shared, bytes, check_size, exclusive, guard, optional_text, place, record, room, text,
+};
 use pentimento_trainer::config::Config;
 use pentimento_trainer::images::MAX_SIDE;
 use session::{Artist, Session, deliver, picture, sampling};
@@ -91,6 +93,10 @@ pub struct pmt_config {
     pub window: u32,
     /// Samples in one training run: less of them, less memory.
     pub micro_batch: u32,
+    /// Steps of the reward head before the first update.
+    pub head_warm: u32,
+    /// References, and as many drawn images, in a step of the reward head.
+    pub head_batch: u32,
     /// Classifier-free guidance; 1 turns it off.
     pub guidance: f32,
     /// Learning rate.
@@ -132,7 +138,7 @@ pub struct pmt_progress {
 }
 
 // Fields may be added at the end only if there is no padding in which old programs have garbage.
-const _: () = assert!(size_of::<pmt_config>() == 3 * 8 + 14 * 4 && align_of::<pmt_config>() == 8);
+const _: () = assert!(size_of::<pmt_config>() == 3 * 8 + 16 * 4 && align_of::<pmt_config>() == 8);
 const _: () = assert!(size_of::<pmt_progress>() == 14 * 4 && size_of::<pmt_phase>() == 4);
 // Handles may move between threads as long as the device may.
 const _: fn() = || {
@@ -252,13 +258,15 @@ pub unsafe extern "C" fn pmt_context_cancel(context: *const pmt_context) -> pmt_
     })
 }
 
-/// Fills in the recommended settings. `size` is `sizeof(pmt_config)`. Returns at once.
+/// Fills in the recommended settings. `size` is `sizeof(pmt_config)`; one that is larger than the library knows, so of a
+/// newer header, is PMT_STATUS_BAD_ARGUMENT. Returns at once.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pmt_config_default(config: *mut pmt_config, size: usize) -> pmt_status {
     guard!(_, {
-        let settings = pmt_config { size: size as u64, ..pmt_config::default() };
         // SAFETY: the rules in the header.
-        unsafe { copy_out(&settings, config, size, "config") }
+        let config = unsafe { record(config, size, "config")? };
+        config.fill(&pmt_config { size: size as u64, ..pmt_config::default() });
+        Ok(())
     })
 }
 
@@ -355,11 +363,14 @@ pub unsafe extern "C" fn pmt_trainer_step(
     size: usize,
 ) -> pmt_status {
     guard!(trainer, {
+        let wanted = !progress.is_null();
+        // SAFETY: the rules in the header.
+        let progress = wanted.then(|| unsafe { record(progress, size, "progress") }).transpose()?;
         trainer.shared.check_cancel()?;
         let mut session = exclusive(&trainer.session, "trainer")?;
         let now = session.step(trainer.shared.device.as_deref())?;
-        // SAFETY: the rules in the header.
-        if progress.is_null() { Ok(()) } else { unsafe { copy_out(now, progress, size, "progress") } }
+        progress.into_iter().for_each(|p| p.fill(now));
+        Ok(())
     })
 }
 
@@ -496,6 +507,8 @@ impl Default for pmt_config {
             steps: c.steps as u32,
             window: c.window as u32,
             micro_batch: c.micro_batch as u32,
+            head_warm: c.head_warm as u32,
+            head_batch: c.head_batch as u32,
             guidance: c.guidance,
             rate: c.rate,
         }
@@ -511,13 +524,10 @@ impl pmt_config {
         let mut config = pmt_config::default();
         // SAFETY: the caller's promise.
         let size = unsafe { bytes(p.cast(), size_of::<u64>(), "config").map(|_| p.cast::<u64>().read())? };
-        let known = size_of::<Self>() as u64;
-        if !(size_of::<u64>() as u64..=known).contains(&size) {
-            let expected = format!("8 to {known} bytes, as pmt_config_default sets it");
-            return Err(Failure::argument("config.size", &expected, size.to_string()));
-        }
+        let size = usize::try_from(size).unwrap_or(usize::MAX);
+        check_size::<Self>(size, "config.size")?;
         // SAFETY: the caller's promise; no more than there is room for.
-        unsafe { (&raw mut config).cast::<u8>().copy_from_nonoverlapping(p.cast(), size as usize) };
+        unsafe { (&raw mut config).cast::<u8>().copy_from_nonoverlapping(p.cast(), size) };
         Ok(config)
     }
 }

@@ -154,6 +154,8 @@ fn config(c: &pmt_config) -> Result<Config> {
         window: c.window as usize,
         guidance: c.guidance,
         micro_batch: c.micro_batch as usize,
+        head_warm: c.head_warm as usize,
+        head_batch: c.head_batch as usize,
         rate: c.rate,
         ..Config::default()
     };

@@ -1,0 +1,269 @@
+// pentimento: personalises an SD3-family image model to a few reference images, on any GPU.
+//
+// Generated from ffi/src/lib.rs; to refresh it: PENTIMENTO_BLESS=1 cargo test -p tests --test ffi
+//
+// Results    Functions that can fail return PMT_STATUS_OK or the kind of failure; pmt_error_message gives the sentence.
+//            A `_new` that fails sets its result to NULL. Nothing aborts on purpose, exits or prints; running out of
+//            memory does end the process, and a bug inside the library (PMT_STATUS_INTERNAL) leaves a line on stderr.
+// Ownership  What a `_new` gives is the caller's until its `_free`, which takes NULL too. Everything passed in is copied
+//            before the call returns. Handles may be freed in any order: they keep what they need of their context.
+// Pointers   Must be NULL or valid. NULL is PMT_STATUS_BAD_ARGUMENT unless its parameter says otherwise. Strings are
+//            UTF-8 and end in 0; paths too, on every system.
+// Threads    The library starts none of its own (a graphics driver may). A handle may be used from any thread, by one at
+//            a time: a second one gets PMT_STATUS_BAD_ARGUMENT and waits for nothing. Two handles are independent, but
+//            share the message of their context: give each thread its own. pmt_context_cancel is for every thread.
+// Time       Each function says how long it blocks. Work reaches the GPU in pieces of about 0.1 s, so other programs
+//            stay responsive; to pause, just do not call.
+// Images     8 bits per channel, R G B, row after row from the top, no padding unless a stride is given.
+// Left out   Sharing the host's GPU device, callbacks, listing devices (a wrong device name lists them).
+
+
+#ifndef PENTIMENTO_H
+#define PENTIMENTO_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+// Version of this header's functions and structures. Compare it with `pmt_abi_version` when linking dynamically. It
+// changes only when a program built for the old one would break: new functions, and new fields at the end of
+// structures, keep it.
+#define PMT_ABI_VERSION 1
+
+// The outcome of a call.
+typedef enum pmt_status {
+    // It worked.
+    PMT_STATUS_OK = 0,
+    // A NULL, size, setting or order of calls that cannot be.
+    PMT_STATUS_BAD_ARGUMENT = 1,
+    // A model, adapter or other file cannot be used as it is, or training diverged.
+    PMT_STATUS_BAD_FILE = 2,
+    // A file, tensor, adapter or device that must be there is not.
+    PMT_STATUS_MISSING = 3,
+    // The operating system refused to read or write.
+    PMT_STATUS_IO = 4,
+    // The GPU cannot run this, or failed while running it.
+    PMT_STATUS_DEVICE = 5,
+    // Stopped by `pmt_context_cancel`.
+    PMT_STATUS_CANCELLED = 6,
+    // A bug in the library. The handle is of no more use: free it.
+    PMT_STATUS_INTERNAL = 7,
+} pmt_status;
+
+// Where a training is.
+typedef enum pmt_phase {
+    // Describing the references; `done` of `total`, each counted twice: as given and mirrored.
+    PMT_PHASE_ENCODE = 0,
+    // Supervised steps on the references; `done` of `total`.
+    PMT_PHASE_WARM = 1,
+    // Adversarial iterations; `done` of `total` model runs within the one that follows `iteration`.
+    PMT_PHASE_ADVERSARIAL = 2,
+    // Finished.
+    PMT_PHASE_DONE = 3,
+} pmt_phase;
+
+// Where errors are told, and which device is used.
+typedef struct pmt_context pmt_context;
+
+// A model to draw with, with or without an adapter.
+typedef struct pmt_pipeline pmt_pipeline;
+
+// A training.
+typedef struct pmt_trainer pmt_trainer;
+
+// Settings of a training. Start from `pmt_config_default`.
+typedef struct pmt_config {
+    // Bytes of this structure in the program, set by `pmt_config_default`.
+    uint64_t size;
+    // Everything random follows from it.
+    uint64_t seed;
+    // End after about this many seconds instead of after `iterations`; 0: no such limit.
+    double max_seconds;
+    // Training resolution, pixels; 0: the model's own.
+    uint32_t width;
+    // Training resolution, pixels; 0: the model's own.
+    uint32_t height;
+    // LoRA rank, a multiple of 4.
+    uint32_t rank;
+    // Supervised steps before the first iteration; may be 0.
+    uint32_t warm_steps;
+    // References in one of those steps.
+    uint32_t warm_batch;
+    // Learning rate of those steps.
+    float warm_rate;
+    // Adversarial iterations.
+    uint32_t iterations;
+    // Prompts in an iteration.
+    uint32_t prompts;
+    // Images drawn for each prompt, even.
+    uint32_t group;
+    // Sampling steps of those images.
+    uint32_t steps;
+    // How many of these are stochastic, the ones that are trained; at most `steps`.
+    uint32_t window;
+    // Samples in one training run: less of them, less memory.
+    uint32_t micro_batch;
+    // Steps of the reward head before the first update.
+    uint32_t head_warm;
+    // References, and as many drawn images, in a step of the reward head.
+    uint32_t head_batch;
+    // Classifier-free guidance; 1 turns it off.
+    float guidance;
+    // Learning rate.
+    float rate;
+} pmt_config;
+
+// How far a training is. Numbers of the last complete iteration stay until the next one is complete.
+typedef struct pmt_progress {
+    // Where `done` and `total` belong.
+    enum pmt_phase phase;
+    // Work done in this phase.
+    uint32_t done;
+    // All work of this phase; 0 while unknown.
+    uint32_t total;
+    // Iterations complete.
+    uint32_t iteration;
+    // All iterations; 0 while `max_seconds` decides.
+    uint32_t iterations;
+    // Loss of the last supervised step.
+    float warm_loss;
+    // Mean reward of the generated images.
+    float reward_generated;
+    // Mean reward of the references.
+    float reward_reference;
+    // Standard deviation of the rewards within groups.
+    float reward_spread;
+    // Hinge loss of the reward head.
+    float head_loss;
+    // Part of images the reward head told apart, 0 to 1.
+    float head_accuracy;
+    // Part of probability ratios outside the clip range, 0 to 1.
+    float clip_fraction;
+    // Gradient norm before clipping.
+    float gradient_norm;
+    // Seconds the iteration took.
+    float iteration_seconds;
+} pmt_progress;
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+// The library's version, such as "0.1.0". Static.
+const char *pmt_version(void);
+
+// `PMT_ABI_VERSION` of the library.
+uint32_t pmt_abi_version(void);
+
+// Makes a context. `device` is a part of a GPU's name, or NULL for the best one. Returns at once: the device is opened,
+// and the name judged, by `pmt_pipeline_new` and the first `pmt_trainer_step`, for each handle anew.
+enum pmt_status pmt_context_new(const char *device,
+                                struct pmt_context **context);
+
+// Frees a context. Its trainers and pipelines live on, but their messages can no longer be read.
+void pmt_context_free(struct pmt_context *context);
+
+// Copies the sentence about the last call that failed on this context, its trainers or pipelines; "" before. At most
+// `len` bytes, the final 0 included, cut between characters. Gives the length of the whole sentence without the 0; so
+// `buffer` may be NULL when `len` is 0. Gives 0 when `context` is NULL. Returns at once.
+size_t pmt_error_message(const struct pmt_context *context,
+                         char *buffer,
+                         size_t len);
+
+// Makes the step or generation in progress on this context, or else the next one, return PMT_STATUS_CANCELLED. Drawing
+// stops at its next sampling step; training loses nothing and goes on with the next `pmt_trainer_step`. Loading is not
+// interrupted. For every thread, at any time before `pmt_context_free`. Returns at once.
+enum pmt_status pmt_context_cancel(const struct pmt_context *context);
+
+// Fills in the recommended settings. `size` is `sizeof(pmt_config)`; one that is larger than the library knows, so of a
+// newer header, is PMT_STATUS_BAD_ARGUMENT. Returns at once.
+enum pmt_status pmt_config_default(struct pmt_config *config,
+                                   size_t size);
+
+// Makes a training. `model` is a diffusers folder of an SD3-family model, `reward` a Dinov2Model folder or NULL for the
+// folder `reward` inside the model's, `config` the settings. Reads configurations and maps weights, milliseconds; the
+// device is opened by the first step.
+enum pmt_status pmt_trainer_new(const struct pmt_context *context,
+                                const char *model,
+                                const char *reward,
+                                const struct pmt_config *config,
+                                struct pmt_trainer **trainer);
+
+// Frees a training and its device memory. An adapter that was not saved is lost.
+void pmt_trainer_free(struct pmt_trainer *trainer);
+
+// The training resolution in pixels. References may have any size: they are squashed to this one. Returns at once.
+enum pmt_status pmt_trainer_resolution(const struct pmt_trainer *trainer,
+                                       uint32_t *width,
+                                       uint32_t *height);
+
+// Adds a reference image, before the first step. Rows begin `stride` bytes apart, at least `3 * width`; the last one
+// need not be padded. Sides are 1 to 16384. `caption` says what it shows, NULL: nothing. Copied. Milliseconds.
+enum pmt_status pmt_trainer_add_reference(struct pmt_trainer *trainer,
+                                          const uint8_t *pixels,
+                                          uint32_t width,
+                                          uint32_t height,
+                                          size_t stride,
+                                          const char *caption);
+
+// Adds a prompt to draw from while training, before the first step. Without any, the captions serve. Returns at once.
+enum pmt_status pmt_trainer_add_prompt(struct pmt_trainer *trainer,
+                                       const char *prompt);
+
+// Trains a little. The first call opens the device, loads the model and encodes prompts and references: seconds. Every
+// later one submits or reads one piece of work, about 0.1 s; the first of its kind also builds its shaders, up to
+// seconds on slow drivers. `progress` may be NULL; else `size` is `sizeof(pmt_progress)`. Call until
+// `progress->phase` is PMT_PHASE_DONE; calls after that do nothing. After a failure the adapter can still be saved.
+enum pmt_status pmt_trainer_step(struct pmt_trainer *trainer,
+                                 struct pmt_progress *progress,
+                                 size_t size);
+
+// Writes the adapter as it is now, averaged over the iterations, as a safetensors file that diffusers, ComfyUI and
+// stable-diffusion.cpp read. Not before the first step. A reader never sees half a file. Milliseconds.
+enum pmt_status pmt_trainer_save_adapter(struct pmt_trainer *trainer,
+                                         const char *path);
+
+// Draws an image with the adapter that `pmt_trainer_save_adapter` would write; training goes on as if nothing had been
+// drawn. Not before the first step. Parameters and time as `pmt_pipeline_generate`.
+enum pmt_status pmt_trainer_generate(struct pmt_trainer *trainer,
+                                     const char *prompt,
+                                     uint64_t seed,
+                                     uint32_t steps,
+                                     float guidance,
+                                     uint32_t width,
+                                     uint32_t height,
+                                     uint8_t *rgb,
+                                     size_t rgb_len);
+
+// Opens a model to draw with. `model` is a diffusers folder of an SD3-family model, `adapter` a LoRA file or folder or
+// NULL. An adapter that does not fit the model in every part is refused. Opens the device and loads the text encoders:
+// seconds.
+enum pmt_status pmt_pipeline_new(const struct pmt_context *context,
+                                 const char *model,
+                                 const char *adapter,
+                                 struct pmt_pipeline **pipeline);
+
+// Frees a pipeline and its device memory.
+void pmt_pipeline_free(struct pmt_pipeline *pipeline);
+
+// The side, in pixels, of the square images the model was trained on. Returns at once.
+enum pmt_status pmt_pipeline_resolution(const struct pmt_pipeline *pipeline, uint32_t *side);
+
+// Draws an image: `steps` sampling steps (1 to 1000), classifier-free `guidance` (1 turns it off), into the first
+// `3 * width * height` of the `rgb_len` bytes at `rgb`. Equal parameters give equal images on one device. Blocks until
+// the image is there: `steps` model runs (two each where guided) and the decoder's; the first image of a size also
+// loads the model and builds shaders, and its buffers are kept for the next one until the handle is freed.
+enum pmt_status pmt_pipeline_generate(struct pmt_pipeline *pipeline,
+                                      const char *prompt,
+                                      uint64_t seed,
+                                      uint32_t steps,
+                                      float guidance,
+                                      uint32_t width,
+                                      uint32_t height,
+                                      uint8_t *rgb,
+                                      size_t rgb_len);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* PENTIMENTO_H */

@@ -1,0 +1,234 @@
+// What the C interface promises, checked from C. Run by tests/tests/ffi.rs, under AddressSanitizer where there is one.
+//
+//   interface MODEL                 everything that needs no GPU
+//   interface MODEL ADAPTER DEVICE  and drawing, with an adapter that fits the model; DEVICE may be ""
+//   interface overflow              lies about a buffer's length: AddressSanitizer must object
+#include <pentimento.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int failures;
+static pmt_context *context;
+static char text[1024];
+
+static const char *message(void) {
+    pmt_error_message(context, text, sizeof text);
+    return text;
+}
+
+#define CHECK(condition)                                                                         \
+    do {                                                                                         \
+        if (!(condition)) {                                                                      \
+            printf("interface.c:%d: not so: %s (message: %s)\n", __LINE__, #condition, message()); \
+            failures++;                                                                          \
+        }                                                                                        \
+    } while (0)
+// A call that must fail in one way, with a part of its message.
+#define FAILS(call, status, part)             \
+    do {                                      \
+        pmt_status got = (call);              \
+        CHECK(got == (status));               \
+        CHECK(strstr(message(), part));       \
+    } while (0)
+#define BAD(call, part) FAILS(call, PMT_STATUS_BAD_ARGUMENT, part)
+#define OK(call) CHECK((call) == PMT_STATUS_OK)
+
+static void nulls(const char *model) {
+    pmt_config config;
+    pmt_context *none = context;
+    pmt_trainer *trainer = (pmt_trainer *)&config;
+    pmt_pipeline *pipeline = (pmt_pipeline *)&config;
+    unsigned char rgb[3];
+    uint32_t side;
+    CHECK(pmt_context_new(NULL, NULL) == PMT_STATUS_BAD_ARGUMENT);
+    CHECK(pmt_context_new("\xff", &none) == PMT_STATUS_BAD_ARGUMENT);
+    CHECK(none == NULL);
+    CHECK(pmt_context_cancel(NULL) == PMT_STATUS_BAD_ARGUMENT);
+    CHECK(pmt_error_message(NULL, text, sizeof text) == 0);
+    CHECK(pmt_config_default(NULL, sizeof config) == PMT_STATUS_BAD_ARGUMENT);
+    OK(pmt_config_default(&config, sizeof config));
+    CHECK(pmt_trainer_new(NULL, model, NULL, &config, &trainer) == PMT_STATUS_BAD_ARGUMENT);
+    CHECK(trainer == NULL);
+    CHECK(pmt_pipeline_new(NULL, model, NULL, &pipeline) == PMT_STATUS_BAD_ARGUMENT);
+    CHECK(pipeline == NULL);
+    BAD(pmt_trainer_new(context, NULL, NULL, &config, &trainer), "model: expected a pointer, found NULL");
+    BAD(pmt_trainer_new(context, model, NULL, NULL, &trainer), "config: ");
+    BAD(pmt_trainer_new(context, model, NULL, &config, NULL), "trainer: ");
+    BAD(pmt_trainer_new(context, "\xff", NULL, &config, &trainer), "model: expected UTF-8");
+    BAD(pmt_pipeline_new(context, NULL, NULL, &pipeline), "model: ");
+    BAD(pmt_pipeline_new(context, model, NULL, NULL), "pipeline: ");
+    CHECK(pmt_trainer_add_reference(NULL, rgb, 1, 1, 3, NULL) == PMT_STATUS_BAD_ARGUMENT);
+    CHECK(pmt_trainer_add_prompt(NULL, "x") == PMT_STATUS_BAD_ARGUMENT);
+    CHECK(pmt_trainer_step(NULL, NULL, 0) == PMT_STATUS_BAD_ARGUMENT);
+    CHECK(pmt_trainer_resolution(NULL, &side, &side) == PMT_STATUS_BAD_ARGUMENT);
+    CHECK(pmt_trainer_save_adapter(NULL, "x") == PMT_STATUS_BAD_ARGUMENT);
+    CHECK(pmt_trainer_generate(NULL, "x", 0, 1, 1, 8, 8, rgb, 3) == PMT_STATUS_BAD_ARGUMENT);
+    CHECK(pmt_pipeline_resolution(NULL, &side) == PMT_STATUS_BAD_ARGUMENT);
+    CHECK(pmt_pipeline_generate(NULL, "x", 0, 1, 1, 8, 8, rgb, 3) == PMT_STATUS_BAD_ARGUMENT);
+    pmt_trainer_free(NULL);
+    pmt_pipeline_free(NULL);
+    pmt_context_free(NULL);
+}
+
+static void messages(void) {
+    // The sentence begins with the path; two of its letters take two bytes each.
+    pmt_trainer *trainer = (pmt_trainer *)text;
+    pmt_config config;
+    char few[16];
+    OK(pmt_config_default(&config, sizeof config));
+    FAILS(pmt_trainer_new(context, "no/s\xc3\xbc\xc3\x9f", NULL, &config, &trainer), PMT_STATUS_MISSING, "no/s\xc3\xbc\xc3\x9f");
+    CHECK(trainer == NULL);
+    size_t whole = strlen(message());
+    CHECK(pmt_error_message(context, NULL, 0) == whole);
+    memset(few, '#', sizeof few);
+    CHECK(pmt_error_message(context, few, 6) == whole);
+    CHECK(!strcmp(few, "no/s") && few[5] == '#' && few[6] == '#'); // not half a letter, not a byte more
+    CHECK(pmt_error_message(context, few, 7) == whole && !strcmp(few, "no/s\xc3\xbc") && few[7] == '#');
+    CHECK(pmt_error_message(context, few, 1) == whole && few[0] == 0);
+}
+
+static void settings(const char *model) {
+    struct { pmt_config config; char more[16]; } larger;
+    pmt_config config, before;
+    pmt_trainer *trainer;
+    memset(&larger, '#', sizeof larger);
+    CHECK(pmt_config_default(&larger.config, sizeof larger) == PMT_STATUS_BAD_ARGUMENT); // a newer program
+    CHECK(larger.more[0] == '#' && larger.config.rank == 0x23232323);
+    memset(&config, '#', sizeof config);
+    OK(pmt_config_default(&config, offsetof(pmt_config, rank))); // an older program
+    memset(&before, '#', sizeof before);
+    CHECK(config.width == 0 && config.rank == before.rank);
+    OK(pmt_config_default(&config, sizeof config));
+    before = config;
+#define REFUSED(field, value, part)                                            \
+    config.field = value;                                                      \
+    BAD(pmt_trainer_new(context, model, NULL, &config, &trainer), part);       \
+    config = before
+    REFUSED(size, sizeof config + 8, "config.size");
+    REFUSED(size, 7, "config.size");
+    REFUSED(rank, 3, "rank: expected a multiple of 4, found 3");
+    REFUSED(group, 1, "group");
+    REFUSED(window, 100, "window");
+    REFUSED(width, 63, "image size: expected multiples of ");
+    REFUSED(guidance, -1, "guidance");
+    REFUSED(max_seconds, -1, "max_seconds");
+    config.size = offsetof(pmt_config, rank); // an older program's: defaults for the rest
+    config.rank = 3;
+    OK(pmt_trainer_new(context, model, NULL, &config, &trainer));
+    pmt_trainer_free(trainer);
+    FAILS(pmt_trainer_new(context, model, "no/reward", &before, &trainer), PMT_STATUS_MISSING, "no/reward");
+}
+
+static void references(const char *model) {
+    pmt_config config;
+    pmt_trainer *trainer;
+    uint32_t width = 0, height = 0;
+    unsigned char *rgb = calloc(7 * 100 + 30, 1); // 10 x 8, rows 100 apart, nothing after the last pixel
+    OK(pmt_config_default(&config, sizeof config));
+    OK(pmt_trainer_new(context, model, NULL, &config, &trainer));
+    OK(pmt_trainer_resolution(trainer, &width, &height));
+    CHECK(width > 0 && width == height);
+    BAD(pmt_trainer_resolution(trainer, NULL, &height), "width: ");
+    OK(pmt_trainer_add_reference(trainer, rgb, 10, 8, 100, NULL));
+    BAD(pmt_trainer_add_reference(trainer, NULL, 10, 8, 100, NULL), "pixels: ");
+    BAD(pmt_trainer_add_reference(trainer, rgb, 0, 8, 100, NULL), "image size: expected sides of 1 to");
+    BAD(pmt_trainer_add_reference(trainer, rgb, 10, 1u << 31, 100, NULL), "image size");
+    BAD(pmt_trainer_add_reference(trainer, rgb, 10, 8, 29, NULL), "stride: expected at least 30");
+    BAD(pmt_trainer_add_reference(trainer, rgb, 10, 8, SIZE_MAX, NULL), "stride");
+    BAD(pmt_trainer_add_reference(trainer, rgb, 10, 8, SIZE_MAX / 8, NULL), "pixels: expected fewer bytes");
+    BAD(pmt_trainer_add_reference(trainer, rgb, 10, 8, 100, "\xff"), "caption: expected UTF-8");
+    BAD(pmt_trainer_add_prompt(trainer, NULL), "prompt: ");
+    BAD(pmt_trainer_save_adapter(trainer, "x"), "trainer: expected a first step");
+    BAD(pmt_trainer_generate(trainer, "x", 0, 1, 1, 8, 8, rgb, 3), "trainer: expected a first step");
+    BAD(pmt_trainer_step(trainer, (pmt_progress *)text, sizeof(pmt_progress) + 8), "progress: expected a structure of");
+    OK(pmt_context_cancel(context));
+    FAILS(pmt_trainer_step(trainer, NULL, 0), PMT_STATUS_CANCELLED, "stopped on request");
+    pmt_trainer_free(trainer);
+    free(rgb);
+}
+
+static void drawing(const char *model, const char *adapter, const char *device) {
+    pmt_context *own = context;
+    pmt_pipeline *pipeline, *plain;
+    pmt_trainer *trainer;
+    pmt_config config;
+    uint32_t side = 0;
+    // Names are judged when the device is opened.
+    OK(pmt_context_new("no such device", &context));
+    BAD(pmt_pipeline_new(context, model, NULL, NULL), "pipeline");
+    FAILS(pmt_pipeline_new(context, model, NULL, &pipeline), PMT_STATUS_BAD_FILE, "no adapter called `no such device`");
+    CHECK(pipeline == NULL);
+    pmt_context_free(context);
+    OK(pmt_context_new(*device ? device : NULL, &context));
+
+    FAILS(pmt_pipeline_new(context, "no/model", NULL, &pipeline), PMT_STATUS_MISSING, "no/model");
+    FAILS(pmt_pipeline_new(context, model, "no/adapter", &pipeline), PMT_STATUS_IO, "no/adapter");
+    OK(pmt_config_default(&config, sizeof config));
+    OK(pmt_trainer_new(context, model, NULL, &config, &trainer));
+    FAILS(pmt_trainer_step(trainer, NULL, 0), PMT_STATUS_MISSING, "references: missing images");
+    OK(pmt_trainer_add_reference(trainer, calloc(1, 3), 1, 1, 3, NULL)); // leaked on purpose: it is a test
+    FAILS(pmt_trainer_step(trainer, NULL, 0), PMT_STATUS_MISSING, "captions");
+    pmt_trainer_free(trainer);
+
+    OK(pmt_pipeline_new(context, model, adapter, &pipeline));
+    OK(pmt_pipeline_new(context, model, NULL, &plain));
+    OK(pmt_pipeline_resolution(pipeline, &side));
+    size_t bytes = (size_t)side * side * 3;
+    unsigned char *a = calloc(bytes, 1), *b = calloc(bytes, 1), *c = calloc(bytes, 1);
+#define DRAW(who, rgb, len) pmt_pipeline_generate(who, "icon of red apple", 7, 2, 4.5f, side, side, rgb, len)
+    BAD(DRAW(pipeline, a, bytes - 1), "rgb_len: expected at least");
+    BAD(DRAW(pipeline, NULL, bytes), "rgb: ");
+    BAD(pmt_pipeline_generate(pipeline, NULL, 0, 2, 1, side, side, a, bytes), "prompt: ");
+    BAD(pmt_pipeline_generate(pipeline, "x", 0, 0, 1, side, side, a, bytes), "steps: expected 1 to");
+    BAD(pmt_pipeline_generate(pipeline, "x", 0, 2, (float)(1e300 * 1e300), side, side, a, bytes), "guidance");
+    BAD(pmt_pipeline_generate(pipeline, "x", 0, 2, 1, side + 1, side, a, bytes), "image size");
+    BAD(pmt_pipeline_generate(pipeline, "x", 0, 2, 1, 0, side, a, bytes), "image size");
+    BAD(pmt_pipeline_generate(pipeline, "x", 0, 2, 1, 1u << 31, 1u << 31, a, bytes), "image size");
+    OK(pmt_context_cancel(context));
+    FAILS(DRAW(pipeline, a, bytes), PMT_STATUS_CANCELLED, "stopped on request");
+    OK(DRAW(pipeline, a, bytes));
+    OK(DRAW(pipeline, b, bytes));
+    CHECK(!memcmp(a, b, bytes)); // the same every time
+    OK(DRAW(plain, c, bytes));
+    CHECK(memcmp(a, c, bytes)); // the adapter does something
+    pmt_context_free(context); // before its handles
+    OK(DRAW(plain, b, bytes));
+    CHECK(!memcmp(b, c, bytes));
+    context = own;
+    pmt_pipeline_free(pipeline);
+    pmt_pipeline_free(plain);
+    free(a);
+    free(b);
+    free(c);
+}
+
+// AddressSanitizer must stop this: room for 4 bytes where 64 are promised.
+static void overflow(void) {
+    char *small = malloc(4);
+    pmt_trainer_new(context, "some/long/path/to/a/model", NULL, NULL, NULL);
+    pmt_error_message(context, small, 64);
+    printf("wrote past a buffer unseen: %s\n", small);
+    free(small);
+}
+
+int main(int argc, char **argv) {
+    CHECK(pmt_abi_version() == PMT_ABI_VERSION);
+    CHECK(strlen(pmt_version()) >= 5);
+    OK(pmt_context_new(NULL, &context));
+    CHECK(pmt_error_message(context, text, sizeof text) == 0 && text[0] == 0);
+    if (argc == 2 && !strcmp(argv[1], "overflow")) {
+        overflow();
+    } else if (argc == 2 || argc == 4) {
+        nulls(argv[1]);
+        messages();
+        settings(argv[1]);
+        references(argv[1]);
+        if (argc == 4) drawing(argv[1], argv[2], argv[3]);
+    } else {
+        return 2;
+    }
+    pmt_context_free(context);
+    printf("%d failures\n", failures);
+    return failures ? 1 : 0;
+}

@@ -1,0 +1,206 @@
+//! The C interface as C programs meet it: header, example, promises.
+//!
+//! `PENTIMENTO_BLESS=1 cargo test -p tests --test ffi` rewrites include/pentimento.h.
+use pentimento::exec::cpu::Cpu;
+use pentimento_trainer::adapted;
+use pentimento_trainer::images::Picture;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+use tests::adapter::adapter;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace")
+}
+fn model() -> PathBuf {
+    root().join("examples/models/icons")
+}
+
+/// A fresh folder beside the test's own build products.
+fn scratch(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("ffi-{name}"));
+    let _ = std::fs::remove_dir_all(&path);
+    std::fs::create_dir_all(&path).expect("a folder");
+    path
+}
+
+#[test]
+fn header_is_fresh() {
+    let path = root().join("include/pentimento.h");
+    let config = cbindgen::Config::from_file(root().join("ffi/cbindgen.toml")).expect("cbindgen.toml");
+    let mut header = Vec::new();
+    cbindgen::Builder::new()
+        .with_src(root().join("ffi/src/lib.rs"))
+        .with_config(config)
+        .generate()
+        .expect("a header")
+        .write(&mut header);
+    if std::env::var_os("PENTIMENTO_BLESS").is_some() {
+        std::fs::write(&path, &header).expect("include/pentimento.h is written");
+    }
+    let known = std::fs::read(&path).unwrap_or_default();
+    assert!(
+        known == header,
+        "{} is stale; refresh it with: PENTIMENTO_BLESS=1 cargo test -p tests --test ffi",
+        path.display()
+    );
+}
+
+#[test]
+fn every_function_is_guarded() {
+    let source = std::fs::read_to_string(root().join("ffi/src/lib.rs")).expect("ffi/src/lib.rs");
+    let mut names = Vec::new();
+    for function in source.split("#[unsafe(no_mangle)]").skip(1) {
+        let name = function.split("fn ").nth(1).and_then(|f| f.split('(').next()).expect("a name");
+        let body = function.split_once(") {").or_else(|| function.split_once(" {")).expect("a body").1;
+        let body = function.split_once(" {\n").map_or(body, |b| b.1);
+        let constant = ["pmt_version", "pmt_abi_version"].contains(&name);
+        // A count needs a place before the guard; nothing else does.
+        let start = body.trim_start().trim_start_matches("let mut whole = 0;").trim_start();
+        assert!(constant || start.starts_with("guard!("), "{name} does not begin with guard!");
+        names.push(name);
+    }
+    assert!(names.len() >= 18 && names.iter().all(|n| n.starts_with("pmt_")), "{names:?}");
+}
+
+/// The folder with the libraries, built now in this test's profile.
+fn libraries() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let exe = std::env::current_exe().expect("this program");
+        let folder = exe.parent().and_then(Path::parent).expect("target/PROFILE/deps/ffi-...");
+        let profile = folder.file_name().and_then(OsStr::to_str).expect("a profile");
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.current_dir(root()).args(["build", "--quiet", "-p", "pentimento-ffi", "--profile"]);
+        cargo.arg(if profile == "debug" { "dev" } else { profile });
+        cargo.arg("--target-dir").arg(folder.parent().expect("target"));
+        assert!(cargo.status().expect("cargo runs").success(), "the libraries are built");
+        folder.to_path_buf()
+    })
+}
+
+/// How a C program is linked.
+#[derive(Clone, Copy, PartialEq)]
+enum Link {
+    Shared,
+    /// The static library under AddressSanitizer.
+    Sanitised,
+}
+
+/// Compiles a C program; `None`, with a word why, where there is no C compiler.
+fn compile(source: &str, out: &Path, link: Link) -> Option<PathBuf> {
+    if cfg!(not(target_os = "linux")) || Command::new("cc").arg("--version").output().is_err() {
+        println!("SKIPPED: {source} (no `cc` on Linux)");
+        return None;
+    }
+    let program = out.join(if link == Link::Shared { "shared" } else { "sanitised" });
+    let mut cc = Command::new("cc");
+    cc.args(["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-g"]).arg(root().join(source));
+    cc.arg("-I").arg(root().join("include")).arg("-o").arg(&program);
+    match link {
+        Link::Shared => cc.arg("-L").arg(libraries()).args(["-lpentimento", "-lm"]),
+        Link::Sanitised => cc.arg("-fsanitize=address").arg(libraries().join("libpentimento.a")).args([
+            "-lm",
+            "-ldl",
+            "-lpthread",
+        ]),
+    };
+    let output = cc.output().expect("cc runs");
+    let text = String::from_utf8_lossy(&output.stderr);
+    if link == Link::Sanitised && text.contains("cannot find") && text.contains("asan") {
+        println!("SKIPPED: {source} under AddressSanitizer (not installed)");
+        return None;
+    }
+    assert!(output.status.success(), "cc {source}: {text}");
+    Some(program)
+}
+
+fn run(program: &Path, args: &[&OsStr]) -> Output {
+    let mut command = Command::new(program);
+    command.args(args).env("LD_LIBRARY_PATH", libraries());
+    // Drivers keep memory until the end, and loaders unload what a leak report would have to name.
+    command.env("ASAN_OPTIONS", "detect_leaks=0");
+    command.output().expect("the program runs")
+}
+
+/// Standard output of a program that must succeed.
+fn succeeds(program: &Path, args: &[&OsStr]) -> String {
+    let output = run(program, args);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}: {}\n{text}{errors}", program.display(), output.status);
+    text
+}
+
+/// Runs `examples/finetune.c` on two references with tiny settings; checks what it wrote. The adapter's path.
+fn finetune(program: &Path, out: &Path) -> PathBuf {
+    for name in ["anchor", "dog"] {
+        let file = model().join(format!("references/mono/{name}.png"));
+        let picture = Picture::open(&file).expect("a reference");
+        let mut ppm = format!("P6 {} {} 255\n", picture.width(), picture.height()).into_bytes();
+        ppm.extend_from_slice(picture.rgb());
+        std::fs::write(out.join(format!("{name}.ppm")), ppm).expect("a file");
+        std::fs::write(out.join(format!("{name}.txt")), format!("icon of {name}\n")).expect("a file");
+    }
+    let model = model();
+    let tiny = [
+        "rank=4",
+        "warm_steps=2",
+        "warm_batch=2",
+        "iterations=1",
+        "prompts=1",
+        "group=2",
+        "steps=2",
+        "head_warm=2",
+        "head_batch=2",
+    ];
+    let mut args = vec![model.as_os_str(), out.as_os_str(), OsStr::new("icon of red apple")];
+    args.extend(tiny.iter().map(OsStr::new));
+    let said = succeeds(program, &args);
+    for part in ["warm start 2 of 2: loss ", "iteration 1 of 1: reward ", "wrote "] {
+        assert!(said.contains(part), "no {part:?} in {said}");
+    }
+    let image = std::fs::read(out.join("image.ppm")).expect("an image");
+    let pixels = image.strip_prefix(b"P6 64 64 255\n").expect("a PPM of 64 x 64");
+    assert_eq!(pixels.len(), 64 * 64 * 3);
+    let (low, high) = (pixels.iter().min(), pixels.iter().max());
+    assert!(high > low.map(|v| v.saturating_add(50)).as_ref(), "an empty image: {low:?} to {high:?}");
+    let saved = out.join("adapter.safetensors");
+    let pipeline =
+        adapted::open(&model, Some(&saved), Box::new(Cpu::new())).expect("the adapter fits the model");
+    assert_eq!(pipeline.lora.map(|l| l.rank), Some(4));
+    saved
+}
+
+#[test]
+fn example_and_promises() {
+    let device = std::env::var("PENTIMENTO_ADAPTER").unwrap_or_default();
+    let gpu = adapter("the C example").is_some();
+    let folder = scratch("example");
+    let saved = gpu.then(|| compile("examples/finetune.c", &folder, Link::Shared)).flatten();
+    let saved = saved.map(|program| finetune(&program, &folder));
+    let model = model();
+    let folder = scratch("interface");
+    let Some(program) = compile("tests/c/interface.c", &folder, Link::Shared) else { return };
+    let mut args = vec![model.as_os_str()];
+    if let Some(saved) = &saved {
+        args.extend([saved.as_os_str(), OsStr::new(&device)]);
+    }
+    succeeds(&program, &args);
+}
+
+#[test]
+fn address_sanitizer_agrees() {
+    let folder = scratch("sanitised");
+    let Some(program) = compile("tests/c/interface.c", &folder, Link::Sanitised) else { return };
+    // It is really on: it sees a mistake made inside the library.
+    let output = run(&program, &[OsStr::new("overflow")]);
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && text.contains("heap-buffer-overflow"), "{}: {text}", output.status);
+    succeeds(&program, &[model().as_os_str()]);
+    if adapter("the C example under AddressSanitizer").is_some() {
+        let Some(program) = compile("examples/finetune.c", &folder, Link::Sanitised) else { return };
+        finetune(&program, &folder);
+    }
+}

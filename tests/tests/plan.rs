@@ -1,0 +1,134 @@
+//! The planner: exact counts on the null executor, memory that never overlaps, validation on wgpu's noop backend, and
+//! the core without std.
+use pentimento::caps::{Caps, Class};
+use pentimento::exec::wgpu::Wgpu;
+use pentimento::exec::{Executor, LeafData, compile, null};
+use pentimento::grad::gradients;
+use pentimento::graph::{Graph, Id, Leaf, Op};
+use pentimento::model::mmdit::{Config, Lora, TIME_CHANNELS, lora_targets, velocity};
+use pentimento::plan::{Place, Plan, check_overlap};
+use pentimento_wgsl::WeightType;
+
+fn small() -> Config {
+    Config {
+        patch_size: 1,
+        num_layers: 3,
+        num_attention_heads: 2,
+        joint_attention_dim: 32,
+        pooled_projection_dim: 16,
+        pos_embed_max_size: 8,
+        dual_attention_layers: vec![0],
+        ..Config::sd35_medium()
+    }
+}
+
+/// Velocity and, with `train`, every LoRA gradient.
+fn graph(cfg: &Config, batch: usize, side: usize, tokens: usize, train: bool, recompute: bool) -> (Graph, Vec<(String, Id)>) {
+    let mut g = Graph::new();
+    let lora = Lora { rank: 4, scale: 2.0 };
+    let x = g.input("latents", &[batch, side, side, cfg.in_channels]);
+    let time = g.input("time", &[batch, TIME_CHANNELS]);
+    let pooled = g.input("pooled", &[batch, cfg.pooled_projection_dim]);
+    let context = g.input("context", &[batch, tokens, cfg.joint_attention_dim]);
+    let v = velocity(&mut g, cfg, Some(&lora), x, time, pooled, context, None);
+    let mut out = vec![("velocity".to_string(), v)];
+    if train {
+        let dy = g.input("dy", &[batch, side, side, cfg.in_channels]);
+        let names = lora_targets(cfg).into_iter().flat_map(|(t, i, o)| {
+            [(format!("lora/{t}.lora_A.weight"), [4, i]), (format!("lora/{t}.lora_B.weight"), [o, 4])]
+        });
+        let names: Vec<_> = names.collect();
+        let wrt: Vec<Id> = names.iter().map(|(n, s)| g.param(n.clone(), s)).collect();
+        let grads = gradients(&mut g, v, dy, &wrt, recompute).expect("gradients");
+        out.extend(names.into_iter().map(|n| n.0).zip(grads));
+    }
+    (g, out)
+}
+fn plan(cfg: &Config, caps: &Caps, batch: usize, side: usize, train: bool, recompute: bool) -> Plan {
+    let (g, out) = graph(cfg, batch, side, 7, train, recompute);
+    let out: Vec<(&str, Id)> = out.iter().map(|(n, i)| (n.as_str(), *i)).collect();
+    Plan::new(g, &out, caps, &|_| WeightType::F32).expect("a plan")
+}
+
+#[test]
+fn counts_are_exact() {
+    let caps = Caps::webgpu();
+    let forward = null::count(&plan(&small(), &caps, 2, 4, false, false));
+    let train = null::count(&plan(&small(), &caps, 2, 4, true, false));
+    let again = null::count(&plan(&small(), &caps, 2, 4, true, true));
+    // Frozen weights get no gradient: the backward pass costs little more than the forward one.
+    let ratio = train.flops as f64 / forward.flops as f64;
+    assert!((1.9..2.4).contains(&ratio), "{ratio}");
+    assert!(again.flops > train.flops && again.bytes < train.bytes, "{again:?} against {train:?}");
+    assert_eq!(null::count(&plan(&small(), &caps, 2, 4, false, false)), forward);
+}
+
+#[test]
+fn memory_never_overlaps_and_a_bad_plan_is_found() {
+    for recompute in [false, true] {
+        let plan = plan(&small(), &Caps::webgpu(), 3, 4, true, recompute);
+        check_overlap(&plan).expect("no overlap");
+        let mut bad = plan.clone();
+        let c = bad.commands.iter_mut().find(|c| matches!(c.args[0].place, Place::Arena { .. })).expect("a command");
+        let last = c.args.len() - 1;
+        c.args[last].place = c.args[0].place;
+        assert!(check_overlap(&bad).is_err());
+    }
+}
+
+#[test]
+fn a_tensor_too_large_for_a_binding_is_a_sentence() {
+    let caps = Caps { max_binding: 1 << 10, ..Caps::webgpu() };
+    let (g, out) = graph(&small(), 2, 8, 7, false, false);
+    let out: Vec<(&str, Id)> = out.iter().map(|(n, i)| (n.as_str(), *i)).collect();
+    let error = Plan::new(g, &out, &caps, &|_| WeightType::F32).expect_err("too large").to_string();
+    assert!(error.contains("a binding holds 1024"), "{error}");
+}
+
+#[test]
+fn shape_errors_are_reported_not_panicked() {
+    let mut g = Graph::new();
+    let a = g.input("a", &[2, 3]);
+    let b = g.input("b", &[4, 5]);
+    let c = g.matmul(a, b, false, false);
+    let d = g.add(c, a);
+    let error = Plan::new(g, &[("d", d)], &Caps::webgpu(), &|_| WeightType::F32).expect_err("shapes").to_string();
+    assert!(error.contains("matmul") && error.contains("[2, 3]"), "{error}");
+}
+
+/// Pipelines, bindings and dispatches of forward and training plans, checked by wgpu without any driver.
+#[test]
+fn noop_backend_accepts_every_command() {
+    let mut noop = match Wgpu::noop() {
+        Ok(noop) => noop,
+        Err(e) => return println!("SKIPPED: noop validation ({e})"),
+    };
+    for train in [false, true] {
+        let (g, out) = graph(&small(), 2, 4, 7, train, true);
+        for n in g.nodes() {
+            if let Op::Leaf { kind: Leaf::Weight(_) | Leaf::Param, name } = &n.op
+                && !noop.has_leaf(name)
+            {
+                let data = vec![0.0; n.shape.iter().product()];
+                noop.set_leaf(name, LeafData::F32(&data)).expect("a weight");
+            }
+        }
+        let out: Vec<(&str, Id)> = out.iter().map(|(n, i)| (n.as_str(), *i)).collect();
+        let plan = compile(&mut noop, g, &out).expect("a valid plan");
+        noop.run(plan).expect("a run");
+    }
+    assert_eq!(noop.caps().class, Class::Gpu);
+}
+
+/// The core links into a program that has no standard library.
+#[test]
+fn core_links_without_std() {
+    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/nostd/Cargo.toml");
+    let target = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/nostd");
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
+    let output = std::process::Command::new(cargo)
+        .args(["build", "--release", "--quiet", "--manifest-path", manifest, "--target-dir", target])
+        .output()
+        .expect("cargo");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}

@@ -1,0 +1,171 @@
+//! The main job on the default model, in small: it runs, moves the adapter, repeats bit for bit, and refuses bad input
+//! with one sentence that names the file.
+use pentimento::exec::cpu::Cpu;
+use pentimento::folder::ModelFolder;
+use pentimento::pipeline::Pipeline;
+use pentimento_trainer::config::Config;
+use pentimento_trainer::references::{Reference, load_references};
+use pentimento_trainer::train::{Event, Metrics, Setup, Trainer};
+use std::path::{Path, PathBuf};
+use tests::adapter::adapter;
+
+fn model() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/models/icons")
+}
+fn references() -> Vec<Reference> {
+    let mut all = load_references(&model().join("references/mono"), 64, 64).expect("references");
+    all.truncate(2);
+    all
+}
+/// A folder that removes itself.
+struct Scratch(PathBuf);
+impl Scratch {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("pentimento-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        std::fs::create_dir_all(&path).expect("a folder");
+        Scratch(path)
+    }
+}
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a folder");
+    for entry in std::fs::read_dir(from).expect("a folder").flatten() {
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() { copy(&entry.path(), &target) } else { drop(std::fs::copy(entry.path(), target).expect("a copy")) }
+    }
+}
+/// The model's components without its references.
+fn broken_model(name: &str) -> Scratch {
+    let scratch = Scratch::new(name);
+    for part in ["transformer", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler", "reward"] {
+        copy(&model().join(part), &scratch.0.join(part));
+    }
+    std::fs::copy(model().join("model_index.json"), scratch.0.join("model_index.json")).expect("a copy");
+    scratch
+}
+
+fn tiny(seed: u64) -> Config {
+    Config {
+        seed,
+        rank: 4,
+        warm_steps: 1,
+        warm_batch: 2,
+        iterations: 1,
+        prompts: 1,
+        group: 2,
+        steps: 2,
+        window: 1,
+        head_warm: 2,
+        head_batch: 2,
+        micro_batch: 2,
+        ..Config::default()
+    }
+}
+
+fn train(config: Config) -> Option<(Vec<u8>, Vec<u8>, Metrics)> {
+    let gpu = adapter("a small training run")?;
+    let references = references();
+    let setup = Setup { model: &model(), reward: None, references: &references, prompts: &[] };
+    let mut trainer = Trainer::new(Box::new(gpu), &setup, config).expect("a trainer");
+    let start = trainer.adapter().and_then(|a| a.write_bytes()).expect("an adapter");
+    let mut metrics = None;
+    for _ in 0..10_000 {
+        match trainer.step().expect("a step") {
+            Event::Iteration(m) => metrics = Some(m),
+            Event::Done => {
+                let bytes = trainer.adapter().and_then(|a| a.write_bytes()).expect("an adapter");
+                return Some((start, bytes, metrics.expect("an iteration")));
+            }
+            _ => {}
+        }
+    }
+    panic!("the trainer does not end");
+}
+
+#[test]
+fn same_seed_same_bits() {
+    let Some((start, first, metrics)) = train(tiny(5)) else { return };
+    let Some((_, second, _)) = train(tiny(5)) else { return };
+    let Some((_, other, _)) = train(tiny(6)) else { return };
+    assert!(first == second, "two runs with one seed differ");
+    assert!(first != other && first != start, "training changed nothing");
+    // The first update is on policy: the ratio is 1 up to the rounding of two differently fused forward passes.
+    assert!(metrics.gradient_norm > 0.0 && metrics.gradient_norm.is_finite(), "{metrics:?}");
+    assert!((0.0..=1.0).contains(&metrics.head_accuracy), "{metrics:?}");
+}
+
+#[test]
+fn the_released_objective_runs() {
+    let official = Config::official();
+    let config = Config {
+        credit: official.credit,
+        spread: official.spread,
+        share_noise: false,
+        antithetic: false,
+        window_start: Some(0),
+        warm_steps: 0,
+        ..tiny(5)
+    };
+    let Some((start, end, metrics)) = train(config) else { return };
+    assert!(start != end);
+    assert!(metrics.clip_fraction <= 0.5, "on policy nothing should be clipped: {metrics:?}");
+}
+
+fn refusal(folder: &Path, references: &[Reference]) -> String {
+    let setup = Setup { model: folder, reward: None, references, prompts: &[] };
+    match Trainer::new(Box::new(Cpu::new()), &setup, tiny(0)) {
+        Ok(_) => panic!("accepted"),
+        Err(e) => e.to_string(),
+    }
+}
+
+#[test]
+fn bad_input_ends_in_one_sentence_that_names_the_file() {
+    let missing = broken_model("missing");
+    std::fs::remove_dir_all(missing.0.join("vae")).expect("removed");
+    let error = refusal(&missing.0, &references());
+    assert!(error.contains("vae"), "{error}");
+
+    let truncated = broken_model("truncated");
+    let file = truncated.0.join("transformer/diffusion_pytorch_model.safetensors");
+    let bytes = std::fs::read(&file).expect("a file");
+    std::fs::write(&file, &bytes[..bytes.len() / 2]).expect("written");
+    let error = refusal(&truncated.0, &references());
+    assert!(error.contains("diffusion_pytorch_model.safetensors") && error.contains("expected"), "{error}");
+
+    let misshapen = broken_model("misshapen");
+    let config = misshapen.0.join("transformer/config.json");
+    let text = std::fs::read_to_string(&config).expect("a file").replace("\"pos_embed_max_size\": 16", "\"pos_embed_max_size\": 12");
+    std::fs::write(&config, text).expect("written");
+    let folder = ModelFolder::open(&misshapen.0).expect("a folder");
+    let mut pipeline = Pipeline::open(&folder, Box::new(Cpu::new()), None).expect("configurations fit");
+    let error = pipeline.velocity(1, [8, 8]).expect_err("a mis-shaped tensor").to_string();
+    assert!(error.contains("pos_embed") && error.contains("144") && error.contains("256"), "{error}");
+
+    assert!(refusal(&model(), &[]).contains("references"));
+
+    let images = Scratch::new("images");
+    let error = load_references(&images.0, 64, 64).expect_err("an empty folder").to_string();
+    assert!(error.contains("pentimento-images"), "{error}");
+    std::fs::write(images.0.join("broken.png"), b"\x89PNG not really").expect("written");
+    let error = load_references(&images.0, 64, 64).expect_err("a broken image").to_string();
+    assert!(error.contains("broken.png"), "{error}");
+}
+
+#[test]
+fn settings_that_cannot_run_are_named() {
+    for (config, field) in [
+        (Config { rank: 3, ..tiny(0) }, "rank"),
+        (Config { group: 3, ..tiny(0) }, "group"),
+        (Config { window: 9, ..tiny(0) }, "window"),
+        (Config { updates: 5, ..tiny(0) }, "updates"),
+    ] {
+        let error = config.check().expect_err(field).to_string();
+        assert!(error.contains(field), "{error}");
+    }
+}
