@@ -62,6 +62,7 @@ int main(int argc, char **argv) {
         {"warm_steps=", &config.warm_steps}, {"warm_batch=", &config.warm_batch}, {"steps=", &config.steps},
         {"iterations=", &config.iterations}, {"prompts=", &config.prompts}, {"group=", &config.group},
         {"head_warm=", &config.head_warm}, {"head_batch=", &config.head_batch}, {"rank=", &config.rank},
+        {"micro_batch=", &config.micro_batch},
     };
     for (int i = 4; i < argc; i++) {
         size_t k = 0, all = sizeof settings / sizeof *settings;

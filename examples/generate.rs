@@ -19,8 +19,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let side = pipeline.native_size();
     let how = Sampling { steps: 20, guidance: 4.5, width: side, height: side };
     let images = pipeline.generate(&jobs, &null, &how, &mut |_, _| true)?;
-    let pictures =
-        images.iter().map(|i| Picture::from_unit(side as u32, side as u32, i)).collect::<Result<Vec<_>, _>>()?;
+    let pictures = images
+        .iter()
+        .map(|i| Picture::from_unit(side as u32, side as u32, i))
+        .collect::<Result<Vec<_>, _>>()?;
     std::fs::write(out, contact_sheet(&pictures, 8, 2)?.to_png()?)?;
     Ok(())
 }

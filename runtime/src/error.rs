@@ -59,7 +59,12 @@ pub type Result<T> = core::result::Result<T, Error>;
 impl Error {
     /// `place`: expected `expected`, found `found`.
     pub fn bad(place: impl Into<String>, expected: impl Into<String>, found: impl Into<String>) -> Self {
-        Error::Bad { place: place.into(), expected: expected.into(), found: found.into(), hint: String::new() }
+        Error::Bad {
+            place: place.into(),
+            expected: expected.into(),
+            found: found.into(),
+            hint: String::new(),
+        }
     }
     /// `place`: missing `what`.
     pub fn missing(place: impl Into<String>, what: impl Into<String>) -> Self {

@@ -113,7 +113,7 @@ pub fn upload(exec: &mut dyn Executor, graph: &Graph, prefix: &str, weights: &We
 /// Read only as the second operand of matmuls, with an even number of elements.
 fn only_weight(g: &Graph, id: Id) -> bool {
     let uses = g.nodes().iter().filter(|n| n.inputs.contains(&id));
-    g.len(id) % 2 == 0
+    g.len(id).is_multiple_of(2)
         && uses.clone().count() > 0
         && uses.clone().all(|n| {
             matches!(n.op, Op::Matmul { .. }) && n.inputs.iter().enumerate().all(|(i, x)| *x != id || i == 1)

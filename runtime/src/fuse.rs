@@ -14,8 +14,8 @@ pub fn fuse(g: &mut Graph, outputs: &[Id]) {
         }
     }
     outputs.iter().for_each(|x| uses[x.index()] += 1);
-    for i in 0..g.nodes.len() {
-        if live[i] {
+    for (i, live) in live.into_iter().enumerate() {
+        if live {
             let id = Id(i as u32);
             let _ = activation(g, id, &uses)
                 || gate(g, id, &uses)
@@ -57,14 +57,17 @@ fn activation(g: &mut Graph, id: Id, uses: &[u32]) -> bool {
 
 /// linear * per-batch gate.
 fn gate(g: &mut Graph, id: Id, uses: &[u32]) -> bool {
-    let Op::Binary { f: Binary::Mul, middle, inner, repeat_outer: false, repeat_inner: false } = g.node(id).op
+    let Op::Binary { f: Binary::Mul, middle, inner, repeat_outer: false, repeat_inner: false } =
+        g.node(id).op
     else {
         return false;
     };
     let (x, by) = (g.node(id).inputs[0], g.node(id).inputs[1]);
     let mut node = g.node(x).clone();
     let columns = node.shape.last().copied().unwrap_or(0);
-    let Op::Matmul { a_t: false, gate: gate @ None, residual: false, .. } = &mut node.op else { return false };
+    let Op::Matmul { a_t: false, gate: gate @ None, residual: false, .. } = &mut node.op else {
+        return false;
+    };
     if uses[x.index()] != 1 || inner != columns {
         return false;
     }
@@ -77,7 +80,8 @@ fn gate(g: &mut Graph, id: Id, uses: &[u32]) -> bool {
 
 /// layer_norm * (1 + scale) + shift.
 fn modulate(g: &mut Graph, id: Id, uses: &[u32]) -> bool {
-    let Op::Binary { f: Binary::Add, middle, inner, repeat_outer: false, repeat_inner: false } = g.node(id).op
+    let Op::Binary { f: Binary::Add, middle, inner, repeat_outer: false, repeat_inner: false } =
+        g.node(id).op
     else {
         return false;
     };
@@ -102,7 +106,8 @@ fn modulate(g: &mut Graph, id: Id, uses: &[u32]) -> bool {
 
 /// linear + tensor of the same shape; conv + tensor.
 fn residual(g: &mut Graph, id: Id, uses: &[u32]) -> bool {
-    let Op::Binary { f: Binary::Add, middle: 1, repeat_outer: false, repeat_inner: false, .. } = g.node(id).op
+    let Op::Binary { f: Binary::Add, middle: 1, repeat_outer: false, repeat_inner: false, .. } =
+        g.node(id).op
     else {
         return false;
     };
@@ -114,7 +119,9 @@ fn residual(g: &mut Graph, id: Id, uses: &[u32]) -> bool {
         }
         let mut node = g.node(x).clone();
         match &mut node.op {
-            Op::Matmul { a_t: false, residual: r @ false, .. } | Op::Conv2d { residual: r @ false, .. } => *r = true,
+            Op::Matmul { a_t: false, residual: r @ false, .. } | Op::Conv2d { residual: r @ false, .. } => {
+                *r = true
+            }
             _ => continue,
         }
         node.inputs.push(other);

@@ -16,8 +16,7 @@ pub fn gradients(g: &mut Graph, y: Id, dy: Id, wrt: &[Id], recompute: bool) -> R
     let end = y.index() + 1;
     let mut needed = vec![false; end];
     for i in 0..end {
-        needed[i] = wrt.iter().any(|w| w.index() == i)
-            || g.nodes[i].inputs.iter().any(|x| needed[x.index()]);
+        needed[i] = wrt.iter().any(|w| w.index() == i) || g.nodes[i].inputs.iter().any(|x| needed[x.index()]);
     }
     let mut grads: BTreeMap<Id, Id> = BTreeMap::from([(y, dy)]);
     let mut copies = BTreeMap::new();

@@ -43,7 +43,10 @@ pub enum Leaf {
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs)]
 pub enum Op {
-    Leaf { kind: Leaf, name: String },
+    Leaf {
+        kind: Leaf,
+        name: String,
+    },
     /// Same numbers, another shape.
     Reshape,
     /// Stops gradients; the only silent way to do so.
@@ -51,37 +54,106 @@ pub enum Op {
     /// The second output of a two-output operation.
     Second,
     /// `act(a b + bias) * gate + residual`; inputs a, b, then those of bias, gate, residual that are present.
-    Matmul { a_t: bool, b_t: bool, bias: bool, act: Act, gate: Option<usize>, residual: bool },
+    Matmul {
+        a_t: bool,
+        b_t: bool,
+        bias: bool,
+        act: Act,
+        gate: Option<usize>,
+        residual: bool,
+    },
     Unary(Unary),
     /// Inputs x, dy.
     UnaryBackward(Unary),
     /// b repeated: `[outer, middle, inner]` against b's `[outer or 1, 1, inner or 1]`.
-    Binary { f: Binary, middle: usize, inner: usize, repeat_outer: bool, repeat_inner: bool },
+    Binary {
+        f: Binary,
+        middle: usize,
+        inner: usize,
+        repeat_outer: bool,
+        repeat_inner: bool,
+    },
     /// Sum over the middle of `[O, N, I]`, times a constant.
-    Sum { n: usize, inner: usize, scale: f32 },
+    Sum {
+        n: usize,
+        inner: usize,
+        scale: f32,
+    },
     /// `[O, N, I]` -> `[O, len, I]`.
-    Slice { n: usize, inner: usize, start: usize, len: usize },
+    Slice {
+        n: usize,
+        inner: usize,
+        start: usize,
+        len: usize,
+    },
     /// Transpose of `Slice`.
-    Pad { n: usize, inner: usize, start: usize, len: usize },
+    Pad {
+        n: usize,
+        inner: usize,
+        start: usize,
+        len: usize,
+    },
     /// `[O, a]`, `[O, b]` -> `[O, a + b]`.
-    Concat { a: usize, b: usize },
+    Concat {
+        a: usize,
+        b: usize,
+    },
     /// Up to five axes.
-    Permute { axes: Vec<usize> },
+    Permute {
+        axes: Vec<usize>,
+    },
     /// Nearest, twice as large, NHWC.
     Upsample,
     /// mode 0 plain, 1 modulated by per-batch scale and shift, 2 affine.
-    LayerNorm { eps: f32, mode: u32, rows_per_batch: usize },
-    LayerNormBackward { eps: f32 },
-    RmsNorm { eps: f32 },
-    RmsNormBackward { eps: f32 },
-    Softmax { scale: f32 },
-    GroupNorm { eps: f32, groups: usize, act: Act },
+    LayerNorm {
+        eps: f32,
+        mode: u32,
+        rows_per_batch: usize,
+    },
+    LayerNormBackward {
+        eps: f32,
+    },
+    RmsNorm {
+        eps: f32,
+    },
+    RmsNormBackward {
+        eps: f32,
+    },
+    Softmax {
+        scale: f32,
+    },
+    GroupNorm {
+        eps: f32,
+        groups: usize,
+        act: Act,
+    },
     /// Inputs q, k, v and the key bias if present; outputs y and lse.
-    Attention { heads: usize, causal: bool, bias: bool },
-    AttentionStats { heads: usize },
-    AttentionDq { heads: usize, causal: bool, bias: bool },
-    AttentionDkv { heads: usize, causal: bool, bias: bool },
-    Conv2d { kernel: usize, stride: usize, pad: usize, bias: bool, residual: bool, out: [usize; 2] },
+    Attention {
+        heads: usize,
+        causal: bool,
+        bias: bool,
+    },
+    AttentionStats {
+        heads: usize,
+    },
+    AttentionDq {
+        heads: usize,
+        causal: bool,
+        bias: bool,
+    },
+    AttentionDkv {
+        heads: usize,
+        causal: bool,
+        bias: bool,
+    },
+    Conv2d {
+        kernel: usize,
+        stride: usize,
+        pad: usize,
+        bias: bool,
+        residual: bool,
+        out: [usize; 2],
+    },
 }
 
 /// One operation with its inputs and the shape of its (first) output.

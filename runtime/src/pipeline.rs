@@ -86,10 +86,8 @@ impl Pipeline {
         let vae = vae::Config::from_value(&vae_config, &label("vae", "config.json"))?;
         let mut encoders = Vec::new();
         for (encoder, tokenizer) in [("text_encoder", "tokenizer"), ("text_encoder_2", "tokenizer_2")] {
-            let config = clip::Config::from_value(
-                &folder.component_config(encoder)?,
-                &label(encoder, "config.json"),
-            )?;
+            let config =
+                clip::Config::from_value(&folder.component_config(encoder)?, &label(encoder, "config.json"))?;
             let tokenizer = folder.tokenizer(tokenizer)?;
             let weights = folder.component_weights(encoder)?;
             let length = config.max_position_embeddings;
@@ -134,7 +132,7 @@ impl Pipeline {
     pub fn latent_size(&self, width: usize, height: usize) -> Result<[usize; 2]> {
         let unit = self.vae.downscale() * self.mmdit.patch_size;
         let most = self.mmdit.pos_embed_max_size * unit;
-        let fits = |n: usize| n > 0 && n % unit == 0 && n <= most;
+        let fits = |n: usize| n > 0 && n.is_multiple_of(unit) && n <= most;
         if !fits(width) || !fits(height) {
             let expected = format!("multiples of {unit} up to {most} pixels");
             return Err(Error::bad("image size", expected, format!("{width} x {height}")));
@@ -174,7 +172,14 @@ impl Pipeline {
 
     /// Adds the transformer to a graph; inputs are named `<prefix>latents`, `<prefix>time`, `<prefix>pooled`,
     /// `<prefix>context` and, shared, `key_bias`. Returns (latents, velocity).
-    pub fn velocity_graph(&self, g: &mut Graph, prefix: &str, batch: usize, size: [usize; 2], latents: Option<Id>) -> (Id, Id) {
+    pub fn velocity_graph(
+        &self,
+        g: &mut Graph,
+        prefix: &str,
+        batch: usize,
+        size: [usize; 2],
+        latents: Option<Id>,
+    ) -> (Id, Id) {
         let m = &self.mmdit;
         let tokens = self.context_tokens();
         let x = latents.unwrap_or_else(|| {
@@ -198,9 +203,10 @@ impl Pipeline {
         g.check()?;
         upload(&mut *self.exec, &g, "transformer/", &self.transformer)?;
         upload(&mut *self.exec, &g, "vae/", &self.autoencoder)?;
-        let uses_bias = g.nodes().iter().any(
-            |n| matches!(&n.op, crate::graph::Op::Leaf { name, .. } if name == "key_bias"),
-        );
+        let uses_bias = g
+            .nodes()
+            .iter()
+            .any(|n| matches!(&n.op, crate::graph::Op::Leaf { name, .. } if name == "key_bias"));
         let plan = compile(&mut *self.exec, g, outputs)?;
         if uses_bias {
             self.exec.write(plan, "key_bias", &bias)?;
@@ -300,14 +306,23 @@ impl Pipeline {
     ///
     /// # Errors
     /// Lengths that do not fit the plan.
-    pub fn write_velocity(&mut self, v: Velocity, latents: &[f32], sigma: f32, texts: &[&Text], null: Option<&Text>) -> Result<()> {
+    pub fn write_velocity(
+        &mut self,
+        v: Velocity,
+        latents: &[f32],
+        sigma: f32,
+        texts: &[&Text],
+        null: Option<&Text>,
+    ) -> Result<()> {
         let time = mmdit::time_projection(self.schedule.timestep(sigma));
         let doubled: Vec<&Text> = match null {
             Some(null) => core::iter::repeat_n(null, texts.len()).chain(texts.iter().copied()).collect(),
             None => texts.to_vec(),
         };
         let x = if null.is_some() { [latents, latents].concat() } else { latents.to_vec() };
-        let all = |f: &dyn Fn(&Text) -> &[f32]| doubled.iter().flat_map(|t| f(t).iter().copied()).collect::<Vec<f32>>();
+        let all = |f: &dyn Fn(&Text) -> &[f32]| {
+            doubled.iter().flat_map(|t| f(t).iter().copied()).collect::<Vec<f32>>()
+        };
         self.exec.write(v.plan, "latents", &x)?;
         self.exec.write(v.plan, "time", &time.repeat(v.batch))?;
         self.exec.write(v.plan, "pooled", &all(&|t| &t.pooled))?;

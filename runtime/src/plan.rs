@@ -139,16 +139,7 @@ impl<'a> Planner<'a> {
         last.extend(ids.iter().map(|&x| (g.root(x), usize::MAX)));
         live.iter_mut().zip(g.nodes()).for_each(|(l, n)| *l &= !matches!(n.op, Op::Reshape | Op::Detach));
         let arena = Arena::new(caps.alignment, caps.max_buffer);
-        Planner {
-            g,
-            caps,
-            weight_type,
-            live,
-            last,
-            places: BTreeMap::new(),
-            arena,
-            plan: Plan::default(),
-        }
+        Planner { g, caps, weight_type, live, last, places: BTreeMap::new(), arena, plan: Plan::default() }
     }
 
     fn plan(mut self, outputs: &[(&str, Id)]) -> Result<Plan> {
@@ -203,7 +194,13 @@ impl<'a> Planner<'a> {
         }
         let groups = groups(&variant, &lowered.params, lowered.work, self.caps)?;
         self.plan.flops += lowered.flops;
-        self.plan.commands.push(Command { variant, params: lowered.params, args, groups, flops: lowered.flops });
+        self.plan.commands.push(Command {
+            variant,
+            params: lowered.params,
+            args,
+            groups,
+            flops: lowered.flops,
+        });
         self.release(id.index());
         Ok(())
     }
@@ -232,9 +229,7 @@ impl<'a> Planner<'a> {
         let (slab, offset) = self.arena.take(4 * len as u64);
         let place = Place::Arena { slab, offset };
         self.places.insert(id, place);
-        if !self.last.contains_key(&id) {
-            self.last.insert(id, id.index()); // written, never read
-        }
+        self.last.entry(id).or_insert_with(|| id.index()); // written, never read
         Slot { place, len }
     }
     /// Room for an output nobody reads, free again after the command.
@@ -258,7 +253,7 @@ impl<'a> Planner<'a> {
         let mut v = Variant::plain(lowered.kernel, self.caps.class);
         let p = &lowered.params;
         let software = self.caps.class == Class::Software;
-        let stageable = |s: &Slot| s.len.div_ceil(4096) <= self.caps.texture_rows as usize && s.len % 4 == 0;
+        let stageable = |s: &Slot| s.len.div_ceil(4096) <= self.caps.texture_rows as usize && s.len.is_multiple_of(4);
         match lowered.kernel {
             Kernel::Matmul => {
                 let weight = match inputs[1].place {
@@ -267,12 +262,14 @@ impl<'a> Planner<'a> {
                 };
                 v.weight = weight;
                 let (m, n, k) = (p[0], p[1], p[2]);
-                let (a_t, b_t) = (p[4] != 1 || (p[3] == 1 && m > 1 && k > 1), p[5] == 1 && (n > 1 && k > 1 || p[6] != 1));
-                let texels = software && weight == WeightType::F32 && stageable(&inputs[0]) && stageable(&inputs[1]);
+                let (a_t, b_t) =
+                    (p[4] != 1 || (p[3] == 1 && m > 1 && k > 1), p[5] == 1 && (n > 1 && k > 1 || p[6] != 1));
+                let texels =
+                    software && weight == WeightType::F32 && stageable(&inputs[0]) && stageable(&inputs[1]);
                 v.body = match (a_t, b_t) {
-                    (false, true) if texels && k % 4 == 0 => MatmulBody::TextureNt,
-                    (false, false) if texels && k % 4 == 0 && n % 4 == 0 => MatmulBody::TextureNn,
-                    (true, false) if texels && m % 4 == 0 && n % 4 == 0 => MatmulBody::TextureTn,
+                    (false, true) if texels && k.is_multiple_of(4) => MatmulBody::TextureNt,
+                    (false, false) if texels && k.is_multiple_of(4) && n.is_multiple_of(4) => MatmulBody::TextureNn,
+                    (true, false) if texels && m.is_multiple_of(4) && n.is_multiple_of(4) => MatmulBody::TextureTn,
                     _ if software => MatmulBody::Naive,
                     _ => MatmulBody::Tile,
                 };
@@ -322,7 +319,10 @@ fn groups(v: &Variant, p: &[u32], work: usize, caps: &Caps) -> Result<[u32; 2]> 
         (Ok(x), Ok(y)) if y <= caps.max_groups => Ok([x, y]),
         _ => Err(Error::Device {
             device: caps.name.clone(),
-            reason: format!("{count} workgroups of {:?} do not fit one dispatch; use a smaller batch", v.kernel),
+            reason: format!(
+                "{count} workgroups of {:?} do not fit one dispatch; use a smaller batch",
+                v.kernel
+            ),
         }),
     }
 }
@@ -401,7 +401,10 @@ pub fn check_overlap(plan: &Plan) -> Result<()> {
             };
             let hit = |s: &Slot| range(s).is_some_and(|(b, from, to)| b == slab && from < end && start < to);
             if c.args[..split].iter().any(hit) {
-                return Err(Error::Graph(format!("command {i} ({:?}) writes over its own input", c.variant.kernel)));
+                return Err(Error::Graph(format!(
+                    "command {i} ({:?}) writes over its own input",
+                    c.variant.kernel
+                )));
             }
             if plan.slabs.get(slab).is_none_or(|&size| end > size) {
                 return Err(Error::Graph(format!("command {i} writes past the end of slab {slab}")));

@@ -35,7 +35,8 @@ fn plan(gpu: &mut Wgpu, batch: usize, train: bool) -> PlanId {
             .collect();
         let wrt: Vec<_> = params.iter().map(|(n, s)| g.param(n.clone(), s)).collect();
         // The last block's text queries feed nothing.
-        let wrt: Vec<_> = wrt.into_iter().zip(&params).filter(|(_, p)| !p.0.contains("4.attn.add_q")).collect();
+        let wrt: Vec<_> =
+            wrt.into_iter().zip(&params).filter(|(_, p)| !p.0.contains("4.attn.add_q")).collect();
         let ids: Vec<_> = wrt.iter().map(|w| w.0).collect();
         let dy = g.input("dy", &[batch, 8, 8, 16]);
         let grads = gradients(&mut g, v, dy, &ids, false).expect("gradients");
@@ -67,12 +68,20 @@ fn main() {
         let whole = start.elapsed().as_secs_f64();
         let spent = gpu.profile(plan).expect("a profile");
         let flops: u64 = spent.iter().map(|s| s.flops).sum();
-        println!("\n{}: batch {batch}, train {train}: {whole:.3} s, {:.2} GFLOP/s", gpu.name(), flops as f64 / whole / 1e9);
+        println!(
+            "\n{}: batch {batch}, train {train}: {whole:.3} s, {:.2} GFLOP/s",
+            gpu.name(),
+            flops as f64 / whole / 1e9
+        );
         for s in spent.iter().take(16) {
             let v = s.variant;
             println!(
                 "{:>9.2} ms {:>4} x {:<20} {:?} {:>8.2} GFLOP/s",
-                s.seconds * 1e3, s.count, v.entry(), v.body, s.flops as f64 / s.seconds / 1e9
+                s.seconds * 1e3,
+                s.count,
+                v.entry(),
+                v.body,
+                s.flops as f64 / s.seconds / 1e9
             );
         }
     }

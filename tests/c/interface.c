@@ -1,7 +1,7 @@
 // What the C interface promises, checked from C. Run by tests/tests/ffi.rs, under AddressSanitizer where there is one.
 //
 //   interface MODEL                 everything that needs no GPU
-//   interface MODEL ADAPTER DEVICE  and drawing, with an adapter that fits the model; DEVICE may be ""
+//   interface MODEL ADAPTER DEVICE  and drawing and training, with an adapter that fits the model; DEVICE may be ""
 //   interface overflow              lies about a buffer's length: AddressSanitizer must object
 #include <pentimento.h>
 #include <stdio.h>
@@ -167,7 +167,7 @@ static void drawing(const char *model, const char *adapter, const char *device) 
     OK(pmt_config_default(&config, sizeof config));
     OK(pmt_trainer_new(context, model, NULL, &config, &trainer));
     FAILS(pmt_trainer_step(trainer, NULL, 0), PMT_STATUS_MISSING, "references: missing images");
-    OK(pmt_trainer_add_reference(trainer, calloc(1, 3), 1, 1, 3, NULL)); // leaked on purpose: it is a test
+    OK(pmt_trainer_add_reference(trainer, (const uint8_t *)"rgb", 1, 1, 3, NULL));
     FAILS(pmt_trainer_step(trainer, NULL, 0), PMT_STATUS_MISSING, "captions");
     pmt_trainer_free(trainer);
 
@@ -203,6 +203,47 @@ static void drawing(const char *model, const char *adapter, const char *device) 
     free(c);
 }
 
+// Drawing between steps, often in the middle of a run, must not change what is learnt.
+static void interleaved(const char *model, const char *device) {
+    pmt_context *own = context;
+    pmt_progress ends[2];
+    pmt_config config;
+    uint32_t side;
+    OK(pmt_context_new(*device ? device : NULL, &context));
+    OK(pmt_config_default(&config, sizeof config));
+    config.warm_steps = config.iterations = config.prompts = config.head_warm = 1;
+    config.warm_batch = config.group = config.steps = config.micro_batch = config.head_batch = 2;
+    config.rank = 4;
+    for (int k = 0; k < 2; k++) {
+        pmt_trainer *trainer;
+        pmt_progress now = {0};
+        unsigned char white[12], *rgb = NULL;
+        memset(white, 255, sizeof white);
+        OK(pmt_trainer_new(context, model, NULL, &config, &trainer));
+        OK(pmt_trainer_resolution(trainer, &side, &side));
+        size_t bytes = (size_t)side * side * 3;
+        rgb = malloc(bytes);
+        OK(pmt_trainer_add_reference(trainer, white, 2, 2, 6, "icon of snow"));
+        OK(pmt_trainer_add_prompt(trainer, "icon of a white wall"));
+        for (int calls = 0; now.phase != PMT_PHASE_DONE && !failures; calls++) {
+            OK(pmt_trainer_step(trainer, &now, sizeof now));
+            if (k == 1 && calls > 1 && calls < 40 && calls % 9 == 2) // two samples a run, as in training: the same plan
+                OK(pmt_trainer_generate(trainer, "icon of snow", 1, 1, 4.5f, side, side, rgb, bytes));
+            if (calls == 0) BAD(pmt_trainer_add_prompt(trainer, "late"), "prompts: expected all of them before");
+        }
+        OK(pmt_trainer_step(trainer, &now, sizeof now)); // nothing more to do, and no error
+        FAILS(pmt_trainer_save_adapter(trainer, "no/folder/x"), PMT_STATUS_MISSING, "no/folder");
+        CHECK(now.iteration == 1 && now.iterations == 1 && now.gradient_norm > 0 && now.warm_loss > 0);
+        now.iteration_seconds = 0;
+        ends[k] = now;
+        pmt_trainer_free(trainer);
+        free(rgb);
+    }
+    CHECK(!memcmp(&ends[0], &ends[1], sizeof ends[0]));
+    pmt_context_free(context);
+    context = own;
+}
+
 // AddressSanitizer must stop this: room for 4 bytes where 64 are promised.
 static void overflow(void) {
     char *small = malloc(4);
@@ -225,6 +266,7 @@ int main(int argc, char **argv) {
         settings(argv[1]);
         references(argv[1]);
         if (argc == 4) drawing(argv[1], argv[2], argv[3]);
+        if (argc == 4) interleaved(argv[1], argv[3]);
     } else {
         return 2;
     }

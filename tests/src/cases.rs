@@ -236,4 +236,3 @@ pub fn inputs(g: &Graph) -> Vec<(String, usize)> {
     });
     inputs.collect()
 }
-

@@ -152,6 +152,7 @@ fn finetune(program: &Path, out: &Path) -> PathBuf {
         "prompts=1",
         "group=2",
         "steps=2",
+        "micro_batch=2",
         "head_warm=2",
         "head_batch=2",
     ];

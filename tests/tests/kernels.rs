@@ -65,7 +65,8 @@ fn cases_count() -> u32 {
 fn adapter_agrees_with_twins() {
     let Some(mut gpu) = adapter("kernels against their twins") else { return };
     for case in CASES.iter().chain(FORWARD_ONLY) {
-        let mut runner = TestRunner::new(Config { cases: cases_count(), failure_persistence: None, ..Config::default() });
+        let mut runner =
+            TestRunner::new(Config { cases: cases_count(), failure_persistence: None, ..Config::default() });
         let gpu = std::cell::RefCell::new(&mut gpu);
         let result = runner.run(&(1usize..=40, 1usize..=40, 1usize..=40), |(a, b, c)| {
             let n = [a, b, c];
@@ -103,7 +104,8 @@ fn gradients_agree_with_differences() {
         let mut fresh = Graph::new();
         let (_, wrt) = (case.build)(&mut fresh, n);
         for (d, id) in wrt.iter().enumerate() {
-            let input = names.iter().position(|(n, _)| Some(n) == leaf_name(&fresh, *id).as_ref()).expect("an input");
+            let input =
+                names.iter().position(|(n, _)| Some(n) == leaf_name(&fresh, *id).as_ref()).expect("an input");
             let mut u = vec![0.0; values[input].len()];
             Philox::new(11, d as u64).normals(&mut u);
             let h = 1e-2f32;
@@ -119,12 +121,18 @@ fn gradients_agree_with_differences() {
                 cpu.read(plan, "y").expect("y")
             };
             let (up, down) = (forward(1.0), forward(-1.0));
-            let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum::<f64>();
+            let dot = |a: &[f32], b: &[f32]| {
+                a.iter().zip(b).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum::<f64>()
+            };
             let slope: Vec<f32> = up.iter().zip(&down).map(|(a, b)| (a - b) / (2.0 * h)).collect();
             let (left, right) = (dot(&slope, &values[dy]), dot(&u, &got[1 + d]));
             let scale = (dot(&slope, &slope) * dot(&values[dy], &values[dy])).sqrt();
             // Third-order remainder h^2/6 |f'''| plus f32 rounding of the values over 2h.
-            assert!((left - right).abs() <= 3e-3 * scale + 1e-5, "{} d{d}: {left} against {right}", case.name);
+            assert!(
+                (left - right).abs() <= 3e-3 * scale + 1e-5,
+                "{} d{d}: {left} against {right}",
+                case.name
+            );
             assert!(dot(&got[1 + d], &got[1 + d]) > 0.0, "{} d{d}: an all-zero gradient", case.name);
         }
     }

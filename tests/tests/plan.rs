@@ -23,7 +23,14 @@ fn small() -> Config {
 }
 
 /// Velocity and, with `train`, every LoRA gradient.
-fn graph(cfg: &Config, batch: usize, side: usize, tokens: usize, train: bool, recompute: bool) -> (Graph, Vec<(String, Id)>) {
+fn graph(
+    cfg: &Config,
+    batch: usize,
+    side: usize,
+    tokens: usize,
+    train: bool,
+    recompute: bool,
+) -> (Graph, Vec<(String, Id)>) {
     let mut g = Graph::new();
     let lora = Lora { rank: 4, scale: 2.0 };
     let x = g.input("latents", &[batch, side, side, cfg.in_channels]);
@@ -69,7 +76,11 @@ fn memory_never_overlaps_and_a_bad_plan_is_found() {
         let plan = plan(&small(), &Caps::webgpu(), 3, 4, true, recompute);
         check_overlap(&plan).expect("no overlap");
         let mut bad = plan.clone();
-        let c = bad.commands.iter_mut().find(|c| matches!(c.args[0].place, Place::Arena { .. })).expect("a command");
+        let c = bad
+            .commands
+            .iter_mut()
+            .find(|c| matches!(c.args[0].place, Place::Arena { .. }))
+            .expect("a command");
         let last = c.args.len() - 1;
         c.args[last].place = c.args[0].place;
         assert!(check_overlap(&bad).is_err());
@@ -92,7 +103,8 @@ fn shape_errors_are_reported_not_panicked() {
     let b = g.input("b", &[4, 5]);
     let c = g.matmul(a, b, false, false);
     let d = g.add(c, a);
-    let error = Plan::new(g, &[("d", d)], &Caps::webgpu(), &|_| WeightType::F32).expect_err("shapes").to_string();
+    let error =
+        Plan::new(g, &[("d", d)], &Caps::webgpu(), &|_| WeightType::F32).expect_err("shapes").to_string();
     assert!(error.contains("matmul") && error.contains("[2, 3]"), "{error}");
 }
 

@@ -36,13 +36,26 @@ fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).expect("a folder");
     for entry in std::fs::read_dir(from).expect("a folder").flatten() {
         let target = to.join(entry.file_name());
-        if entry.path().is_dir() { copy(&entry.path(), &target) } else { drop(std::fs::copy(entry.path(), target).expect("a copy")) }
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target)
+        } else {
+            std::fs::copy(entry.path(), target).map(|_| ()).expect("a copy")
+        }
     }
 }
 /// The model's components without its references.
 fn broken_model(name: &str) -> Scratch {
     let scratch = Scratch::new(name);
-    for part in ["transformer", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler", "reward"] {
+    for part in [
+        "transformer",
+        "vae",
+        "text_encoder",
+        "text_encoder_2",
+        "tokenizer",
+        "tokenizer_2",
+        "scheduler",
+        "reward",
+    ] {
         copy(&model().join(part), &scratch.0.join(part));
     }
     std::fs::copy(model().join("model_index.json"), scratch.0.join("model_index.json")).expect("a copy");
@@ -140,7 +153,9 @@ fn bad_input_ends_in_one_sentence_that_names_the_file() {
 
     let misshapen = broken_model("misshapen");
     let config = misshapen.0.join("transformer/config.json");
-    let text = std::fs::read_to_string(&config).expect("a file").replace("\"pos_embed_max_size\": 16", "\"pos_embed_max_size\": 12");
+    let text = std::fs::read_to_string(&config)
+        .expect("a file")
+        .replace("\"pos_embed_max_size\": 16", "\"pos_embed_max_size\": 12");
     std::fs::write(&config, text).expect("written");
     let folder = ModelFolder::open(&misshapen.0).expect("a folder");
     let mut pipeline = Pipeline::open(&folder, Box::new(Cpu::new()), None).expect("configurations fit");

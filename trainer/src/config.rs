@@ -109,7 +109,7 @@ impl Default for Config {
             warm_batch: 8,
             warm_rate: 1e-3,
             caption_drop: 0.1,
-            iterations: 6,
+            iterations: 5,
             prompts: 4,
             group: 8,
             steps: 6,
@@ -185,10 +185,10 @@ impl Config {
                 return bad(field, "1 to 4096", value.to_string());
             }
         }
-        if self.rank % 4 != 0 {
+        if !self.rank.is_multiple_of(4) {
             return bad("rank", "a multiple of 4", self.rank.to_string());
         }
-        if self.group < 2 || self.group > 4096 || (self.antithetic && self.group % 2 != 0) {
+        if self.group < 2 || self.group > 4096 || (self.antithetic && !self.group.is_multiple_of(2)) {
             return bad("group", "at least 2, and even when noises come in pairs", self.group.to_string());
         }
         if self.window > self.steps || self.window_start.is_some_and(|w| w + self.window > self.steps) {

@@ -104,7 +104,12 @@ impl Head {
     ///
     /// # Errors
     /// The device refuses the plans.
-    pub fn new(pipeline: &mut Pipeline, backbone: &Backbone, config: &Config, score_batch: usize) -> Result<Self> {
+    pub fn new(
+        pipeline: &mut Pipeline,
+        backbone: &Backbone,
+        config: &Config,
+        score_batch: usize,
+    ) -> Result<Self> {
         let width = backbone.config.hidden_size;
         let tokens = 1 + backbone.grid() * backbone.grid();
         let mut rng = Philox::new(config.seed, 0x4ead);
@@ -135,10 +140,19 @@ impl Head {
     ///
     /// # Errors
     /// The device failed.
-    pub fn begin_step(&mut self, pipeline: &mut Pipeline, real: &[&[f32]], fake: &[&[f32]]) -> Result<PlanId> {
+    pub fn begin_step(
+        &mut self,
+        pipeline: &mut Pipeline,
+        real: &[&[f32]],
+        fake: &[&[f32]],
+    ) -> Result<PlanId> {
         if real.len() != self.batch || fake.len() != self.batch {
             let found = format!("{} and {}", real.len(), fake.len());
-            return Err(Error::bad("head step", format!("{} real and generated images each", self.batch), found));
+            return Err(Error::bad(
+                "head step",
+                format!("{} real and generated images each", self.batch),
+                found,
+            ));
         }
         let x: Vec<f32> = real.iter().chain(fake).flat_map(|t| t.iter().copied()).collect();
         pipeline.exec.write(self.step_plan, "tokens", &x)?;

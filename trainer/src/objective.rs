@@ -1,6 +1,6 @@
 //! Losses on the graph: the supervised flow-matching warm start and the clipped group-relative objective.
-use crate::config::{Config, Credit};
 use crate::Result;
+use crate::config::{Config, Credit};
 use pentimento::exec::PlanId;
 use pentimento::grad::gradients;
 use pentimento::graph::{Graph, Id};
@@ -61,7 +61,13 @@ fn compile(pipeline: &mut Pipeline, g: Graph, outputs: &[(String, Id)], size: [u
 ///
 /// # Errors
 /// The device refuses the plan.
-pub fn supervised(pipeline: &mut Pipeline, params: &Params, batch: usize, size: [usize; 2], recompute: bool) -> Result<PlanId> {
+pub fn supervised(
+    pipeline: &mut Pipeline,
+    params: &Params,
+    batch: usize,
+    size: [usize; 2],
+    recompute: bool,
+) -> Result<PlanId> {
     let mut g = Graph::new();
     let (x, v) = pipeline.velocity_graph(&mut g, "", batch, size, None);
     let shape = g.shape(x).to_vec();
@@ -86,7 +92,13 @@ pub fn supervised(pipeline: &mut Pipeline, params: &Params, batch: usize, size: 
 ///
 /// # Errors
 /// The device refuses the plan.
-pub fn grpo(pipeline: &mut Pipeline, params: &Params, config: &Config, size: [usize; 2], recompute: bool) -> Result<PlanId> {
+pub fn grpo(
+    pipeline: &mut Pipeline,
+    params: &Params,
+    config: &Config,
+    size: [usize; 2],
+    recompute: bool,
+) -> Result<PlanId> {
     let n = config.micro_batch;
     let mut g = Graph::new();
     let (x, cond) = pipeline.velocity_graph(&mut g, "", n, size, None);

@@ -150,12 +150,16 @@ impl Trainer {
         let mut pipeline = Pipeline::open(&folder, exec, Some(lora))?;
         let (width, height) = resolution(&config, &pipeline);
         let size = pipeline.latent_size(width, height)?;
-        let mut backbone = Backbone::open(&setup.reward.map_or_else(|| setup.model.join("reward"), Path::to_path_buf))?;
+        let mut backbone =
+            Backbone::open(&setup.reward.map_or_else(|| setup.model.join("reward"), Path::to_path_buf))?;
         let params = Params::new(&pipeline.mmdit, config.rank);
         let values = initial(&mut pipeline, &params, &config)?;
         let captions: Vec<&str> = setup.references.iter().filter_map(|r| r.caption.as_deref()).collect();
-        let prompts: Vec<&str> =
-            if setup.prompts.is_empty() { captions } else { setup.prompts.iter().map(String::as_str).collect() };
+        let prompts: Vec<&str> = if setup.prompts.is_empty() {
+            captions
+        } else {
+            setup.prompts.iter().map(String::as_str).collect()
+        };
         if prompts.is_empty() {
             return Err(Error::missing("references", "captions")
                 .with_hint("Give prompts, or a NAME.txt beside each image, or a metadata.jsonl."));
@@ -166,8 +170,12 @@ impl Trainer {
         let reference_texts =
             setup.references.iter().map(|r| pipeline.encode(&caption(r))).collect::<Result<Vec<_>>>()?;
         let mirrored: Vec<Vec<f32>> = setup.references.iter().map(|r| mirror(&r.pixels, width)).collect();
-        let images: Vec<&[f32]> =
-            setup.references.iter().map(|r| r.pixels.as_slice()).chain(mirrored.iter().map(Vec::as_slice)).collect();
+        let images: Vec<&[f32]> = setup
+            .references
+            .iter()
+            .map(|r| r.pixels.as_slice())
+            .chain(mirrored.iter().map(Vec::as_slice))
+            .collect();
         let latents = pipeline.encode_images(&images, width, height)?;
         let head = Head::new(&mut pipeline, &backbone, &config, config.prompts * config.group)?;
         let describe = (describe(&mut pipeline, &mut backbone, DESCRIBE, size)?, DESCRIBE);
@@ -320,7 +328,11 @@ impl Trainer {
         exec.write(plan, "target", &target)?;
         exec.write(plan, "time", &time)?;
         exec.write(plan, "pooled", &texts.iter().flat_map(|t| t.pooled.iter().copied()).collect::<Vec<_>>())?;
-        exec.write(plan, "context", &texts.iter().flat_map(|t| t.context.iter().copied()).collect::<Vec<_>>())?;
+        exec.write(
+            plan,
+            "context",
+            &texts.iter().flat_map(|t| t.context.iter().copied()).collect::<Vec<_>>(),
+        )?;
         Ok(plan)
     }
     fn collect_warm(&mut self, k: usize) -> Result<Event> {
@@ -371,9 +383,11 @@ impl Trainer {
 
     fn launch_head(&mut self) -> Result<PlanId> {
         let n = self.config.head_batch;
-        let real: Vec<usize> = (0..n).map(|_| self.rng.below(self.reference_tokens.len() as u32) as usize).collect();
+        let real: Vec<usize> =
+            (0..n).map(|_| self.rng.below(self.reference_tokens.len() as u32) as usize).collect();
         let old = if self.replay.is_empty() { 0 } else { n / 2 };
-        let fake: Vec<usize> = (0..n - old).map(|_| self.rng.below(self.tokens.len() as u32) as usize).collect();
+        let fake: Vec<usize> =
+            (0..n - old).map(|_| self.rng.below(self.tokens.len() as u32) as usize).collect();
         let kept: Vec<usize> = (0..old).map(|_| self.rng.below(self.replay.len() as u32) as usize).collect();
         let real: Vec<&[f32]> = real.iter().map(|&i| self.reference_tokens[i].as_slice()).collect();
         let fake: Vec<&[f32]> = fake
@@ -473,7 +487,12 @@ fn mirror(pixels: &[f32], width: usize) -> Vec<f32> {
 }
 
 /// Latents to reward tokens: decode, resize, encode.
-fn describe(pipeline: &mut Pipeline, backbone: &mut Backbone, batch: usize, size: [usize; 2]) -> Result<PlanId> {
+fn describe(
+    pipeline: &mut Pipeline,
+    backbone: &mut Backbone,
+    batch: usize,
+    size: [usize; 2],
+) -> Result<PlanId> {
     let mut g = Graph::new();
     let x = g.input("latents", &[batch, size[0], size[1], pipeline.vae.latent_channels]);
     let image = pipeline.decode_graph(&mut g, x);

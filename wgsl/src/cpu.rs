@@ -1,5 +1,7 @@
 //! CPU twins: each kernel again, in plain indexed loops, to be read beside its shader. Sums are kept in f64 so
 //! that a twin is the more exact of the two.
+// Plain indexed loops on purpose: a twin is read beside its shader.
+#![allow(clippy::needless_range_loop)]
 mod attention;
 mod binary;
 mod conv2d;

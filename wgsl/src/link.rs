@@ -81,7 +81,12 @@ pub fn parts(v: &Variant) -> Vec<(&'static str, &'static str)> {
 fn prelude(v: &Variant) -> String {
     let mut s = format!("const WORKGROUP = {WORKGROUP}u;\n");
     if v.head > 0 {
-        s += &format!("const D4 = {}u;\nconst QUERIES = {}u;\nconst KEYS = {}u;\n", v.head / 4, v.queries(), v.queries());
+        s += &format!(
+            "const D4 = {}u;\nconst QUERIES = {}u;\nconst KEYS = {}u;\n",
+            v.head / 4,
+            v.queries(),
+            v.queries()
+        );
     }
     s
 }

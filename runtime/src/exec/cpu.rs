@@ -57,7 +57,11 @@ impl Executor for Cpu {
             LeafData::Half(kind, bytes) => super::null::widen(kind, bytes),
         };
         if let Some(old) = self.leaves.get(name).filter(|old| old.len() != data.len()) {
-            return Err(Error::Graph(format!("`{name}` has {} numbers, {} were given", old.len(), data.len())));
+            return Err(Error::Graph(format!(
+                "`{name}` has {} numbers, {} were given",
+                old.len(),
+                data.len()
+            )));
         }
         self.leaves.insert(name.to_owned(), data);
         Ok(())

@@ -68,8 +68,10 @@ impl Wgpu {
     ) -> Result<wgpu::BindGroup> {
         let size = core::num::NonZeroU64::new(64); // the largest block any kernel declares
         let uniform = wgpu::BufferBinding { buffer: uniforms.0, offset: uniforms.1, size };
-        let mut entries =
-            Vec::from([wgpu::BindGroupEntry { binding: 0, resource: wgpu::BindingResource::Buffer(uniform) }]);
+        let mut entries = Vec::from([wgpu::BindGroupEntry {
+            binding: 0,
+            resource: wgpu::BindingResource::Buffer(uniform),
+        }]);
         for (((binding, _), slot), view) in c.variant.bindings().into_iter().zip(&c.args).zip(views) {
             let resource = match view {
                 Some(view) => wgpu::BindingResource::TextureView(view),
@@ -85,7 +87,11 @@ impl Wgpu {
             };
             entries.push(wgpu::BindGroupEntry { binding, resource });
         }
-        Ok(self.device.create_bind_group(&wgpu::BindGroupDescriptor { label: None, layout, entries: &entries }))
+        Ok(self.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: None,
+            layout,
+            entries: &entries,
+        }))
     }
 
     /// Bind groups, pipelines and texture copies of every command.
@@ -164,7 +170,9 @@ impl Wgpu {
             self.wait()?;
             let seconds = start.elapsed().as_secs_f64();
             match spent.iter_mut().find(|s| s.variant == variant) {
-                Some(s) => (s.seconds, s.flops, s.count) = (s.seconds + seconds, s.flops + flops, s.count + 1),
+                Some(s) => {
+                    (s.seconds, s.flops, s.count) = (s.seconds + seconds, s.flops + flops, s.count + 1)
+                }
                 None => spent.push(Spent { variant, seconds, flops, count: 1 }),
             }
             if done {
@@ -221,7 +229,8 @@ impl Executor for Wgpu {
         null::check_leaves(&plan, &|name| self.leaves.get(name).map(|l| l.len))?;
         check_overlap(&plan)?;
         // Whole texture rows are copied, so a slab ends with room for one row past its last tensor.
-        let slabs: Result<Vec<_>> = plan.slabs.iter().map(|&s| self.buffer("arena", s + stage::ROW_BYTES)).collect();
+        let slabs: Result<Vec<_>> =
+            plan.slabs.iter().map(|&s| self.buffer("arena", s + stage::ROW_BYTES)).collect();
         let slabs = slabs?;
         let inputs = self.buffer("inputs", plan.input_bytes + stage::ROW_BYTES)?;
         let uniforms = self.uniforms(&plan)?;

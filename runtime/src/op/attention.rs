@@ -28,13 +28,7 @@ impl Graph {
     }
 }
 
-pub(super) fn backward(
-    g: &mut Graph,
-    id: Id,
-    node: &Node,
-    dy: Id,
-    need: &[bool],
-) -> Result<Vec<Option<Id>>> {
+pub(super) fn backward(g: &mut Graph, id: Id, node: &Node, dy: Id, need: &[bool]) -> Result<Vec<Option<Id>>> {
     let Op::Attention { heads, causal, bias } = node.op else { return Ok(vec![None; need.len()]) };
     let (q, k, v) = (node.inputs[0], node.inputs[1], node.inputs[2]);
     let s = node.shape.clone();
@@ -76,8 +70,7 @@ pub(super) fn lower(g: &Graph, id: Id) -> Lowered {
     let (sq, sk) = (g.shape(node.inputs[0]), g.shape(node.inputs[1]));
     let scale = 1.0 / libm::sqrtf((sq[2] / heads) as f32);
     let flags = u32::from(bias) | u32::from(causal) << 1;
-    let params =
-        vec![sq[0] as u32, heads as u32, sq[1] as u32, sk[1] as u32, scale.to_bits(), flags];
+    let params = vec![sq[0] as u32, heads as u32, sq[1] as u32, sk[1] as u32, scale.to_bits(), flags];
     let mut inputs: Vec<Option<Id>> = node.inputs.iter().map(|&i| Some(i)).collect();
     if !bias {
         inputs.insert(if kernel == Kernel::Attention { 3 } else { 4 }, None);

@@ -35,7 +35,9 @@ impl Graph {
             Some((middle, inner, repeat_outer, repeat_inner)) => {
                 self.push(Op::Binary { f, middle, inner, repeat_outer, repeat_inner }, vec![a, b], sa)
             }
-            None => self.fail(format!("{f:?} of {sa:?} and {sb:?}: the second cannot be repeated to the first")),
+            None => {
+                self.fail(format!("{f:?} of {sa:?} and {sb:?}: the second cannot be repeated to the first"))
+            }
         }
     }
     /// `a + b`, see [`Graph::binary`].
@@ -56,7 +58,7 @@ impl Graph {
             return self.fail(format!("sum of {:?} as [{outer}, {n}, {inner}] to {shape:?}", self.shape(x)));
         }
         // A long sum into few outputs would be one slow invocation: cut it in two.
-        let cut = (2..=256).rev().find(|c| n % c == 0).filter(|_| n > 1024 && outer * inner < 1024);
+        let cut = (2..=256).rev().find(|c| n.is_multiple_of(*c)).filter(|_| n > 1024 && outer * inner < 1024);
         if let Some(parts) = cut {
             let x = self.push(Op::Sum { n: n / parts, inner, scale }, vec![x], vec![outer, parts, inner]);
             return self.push(Op::Sum { n: parts, inner, scale: 1.0 }, vec![x], shape.to_vec());
@@ -156,13 +158,7 @@ pub(super) fn sum_backward(g: &mut Graph, node: &Node, dy: Id) -> Id {
     let zeros = g.zeros(&[outer, n, inner]);
     let dy = g.reshape(dy, &[outer, 1, inner]);
     let dy = if scale == 1.0 { dy } else { g.affine(dy, scale, 0.0) };
-    let spread = Op::Binary {
-        f: Binary::Add,
-        middle: n,
-        inner,
-        repeat_outer: false,
-        repeat_inner: false,
-    };
+    let spread = Op::Binary { f: Binary::Add, middle: n, inner, repeat_outer: false, repeat_inner: false };
     let dx = g.push(spread, vec![zeros, dy], vec![outer, n, inner]);
     g.reshape(dx, &shape)
 }
@@ -182,8 +178,7 @@ pub(super) fn lower(g: &Graph, id: Id) -> Lowered {
     match node.op {
         Op::Unary(f) | Op::UnaryBackward(f) => {
             let (op, alpha, beta) = f.code();
-            let kernel =
-                if matches!(node.op, Op::Unary(_)) { Kernel::Unary } else { Kernel::UnaryBackward };
+            let kernel = if matches!(node.op, Op::Unary(_)) { Kernel::Unary } else { Kernel::UnaryBackward };
             let params = vec![n as u32, op, alpha.to_bits(), beta.to_bits()];
             Lowered::new(kernel, params, &node.inputs, n, n as u64)
         }

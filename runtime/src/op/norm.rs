@@ -17,7 +17,11 @@ impl Graph {
         let shape = self.shape(x).to_vec();
         let c = shape.last().copied().unwrap_or(0);
         if self.len(w) != c || self.len(b) != c {
-            return self.fail(format!("layer_norm of {shape:?}: {} weights, {} biases", self.len(w), self.len(b)));
+            return self.fail(format!(
+                "layer_norm of {shape:?}: {} weights, {} biases",
+                self.len(w),
+                self.len(b)
+            ));
         }
         self.push(Op::LayerNorm { eps, mode: 2, rows_per_batch: 1 }, vec![x, w, b], shape)
     }

@@ -49,7 +49,8 @@ impl Trainer {
             self.order.extend(more);
         }
         let prompts: Vec<usize> = self.order.drain(..c.prompts).collect();
-        let mu = self.pipeline.schedule.mu(self.pipeline.mmdit.image_tokens(self.size[0], self.size[1]) as u32);
+        let mu =
+            self.pipeline.schedule.mu(self.pipeline.mmdit.image_tokens(self.size[0], self.size[1]) as u32);
         // The scheduler's spacing with its last, almost noiseless evaluation left out: its end point is the image.
         let mut sigmas = self.pipeline.schedule.sigmas(c.steps + 1, mu)?;
         sigmas.pop();

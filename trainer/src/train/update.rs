@@ -1,10 +1,10 @@
 //! Rewards, advantages and the generator's optimiser steps.
 use super::{Event, Metrics, Trainer};
+use crate::Result;
 use crate::advantage::{advantages, moments, resample};
 use crate::config::Credit;
 use crate::objective;
 use crate::optim::clip_norm;
-use crate::Result;
 use pentimento::exec::PlanId;
 use pentimento::model::mmdit::time_projection;
 
@@ -26,7 +26,8 @@ impl Trainer {
     pub(super) fn begin_update(&mut self) -> Result<()> {
         let refs: Vec<&[f32]> = self.tokens.iter().map(Vec::as_slice).collect();
         let scores = self.head.score(&mut self.pipeline, &refs)?;
-        let known = self.reference_tokens.iter().take(self.tokens.len()).map(Vec::as_slice).collect::<Vec<_>>();
+        let known =
+            self.reference_tokens.iter().take(self.tokens.len()).map(Vec::as_slice).collect::<Vec<_>>();
         let reference = self.head.score(&mut self.pipeline, &known)?;
         let w = self.config.class_weight;
         let reward = |h: &Vec<f32>| w * h[0] + (1.0 - w) * h[1..].iter().sum::<f32>() / (h.len() - 1) as f32;
@@ -46,12 +47,14 @@ impl Trainer {
             self.update.advantages = mixed.collect();
         }
         let reference: Vec<f32> = reference.iter().map(reward).collect();
-        let within = rewards.chunks_exact(group).map(|g| moments(g).1).sum::<f32>() / self.config.prompts as f32;
+        let within =
+            rewards.chunks_exact(group).map(|g| moments(g).1).sum::<f32>() / self.config.prompts as f32;
         self.metrics.reward_generated = moments(&rewards).0;
         self.metrics.reward_reference = moments(&reference).0;
         self.metrics.reward_spread = within;
-        self.metrics.advantage_spread =
-            (self.update.advantages.iter().map(|a| a * a).sum::<f32>() / self.update.advantages.len() as f32).sqrt();
+        self.metrics.advantage_spread = (self.update.advantages.iter().map(|a| a * a).sum::<f32>()
+            / self.update.advantages.len() as f32)
+            .sqrt();
         let kept = self.config.replay;
         self.replay.extend(self.tokens.iter().cloned());
         while self.replay.len() > kept {
@@ -140,7 +143,7 @@ impl Trainer {
         self.update.first = 0;
         self.update.step += 1;
         let per_update = self.config.window / self.config.updates;
-        if self.update.step % per_update == 0 {
+        if self.update.step.is_multiple_of(per_update) {
             let mut grads = core::mem::take(&mut self.update.grads);
             let norm = clip_norm(&mut grads, self.config.max_norm);
             self.metrics.gradient_norm = norm;

@@ -72,14 +72,7 @@ pub(super) fn attention_stats(p: &[u32], inputs: &[&[f32]], outputs: &mut [Vec<f
     }
 }
 /// P and ds of one query row.
-fn row_gradient(
-    g: &Dims,
-    inputs: &[&[f32]],
-    d: usize,
-    b: usize,
-    h: usize,
-    i: usize,
-) -> (Vec<f64>, Vec<f64>) {
+fn row_gradient(g: &Dims, inputs: &[&[f32]], d: usize, b: usize, h: usize, i: usize) -> (Vec<f64>, Vec<f64>) {
     let [q, k, v, dy, bias, stats] = [inputs[0], inputs[1], inputs[2], inputs[3], inputs[4], inputs[5]];
     let row = g.heads * d;
     let at = 2 * ((b * g.heads + h) * g.q + i);
@@ -107,9 +100,8 @@ pub(super) fn attention_dq(p: &[u32], inputs: &[&[f32]], outputs: &mut [Vec<f32>
             for i in 0..g.q {
                 let (_, ds) = row_gradient(&g, inputs, d, b, h, i);
                 for e in 0..d {
-                    let sum: f64 = (0..g.k)
-                        .map(|j| ds[j] * f64::from(inputs[1][(b * g.k + j) * row + h * d + e]))
-                        .sum();
+                    let sum: f64 =
+                        (0..g.k).map(|j| ds[j] * f64::from(inputs[1][(b * g.k + j) * row + h * d + e])).sum();
                     outputs[0][(b * g.q + i) * row + h * d + e] = sum as f32;
                 }
             }

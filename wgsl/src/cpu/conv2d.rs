@@ -13,7 +13,8 @@ pub(super) fn conv2d(p: &[u32], inputs: &[&[f32]], outputs: &mut [Vec<f32>]) {
             let mut acc = 0.0f64;
             for ky in 0..kh {
                 for kx in 0..kw {
-                    let (iy, ix) = ((oy * stride + ky).wrapping_sub(pad), (ox * stride + kx).wrapping_sub(pad));
+                    let (iy, ix) =
+                        ((oy * stride + ky).wrapping_sub(pad), (ox * stride + kx).wrapping_sub(pad));
                     if iy >= h || ix >= w {
                         continue;
                     }

@@ -159,8 +159,8 @@ impl Wgpu {
             required_limits: adapter.limits(),
             ..Default::default()
         });
-        let (device, queue) =
-            pollster::block_on(request).map_err(|e| device_error(&caps.name, format!("cannot be opened: {e}")))?;
+        let (device, queue) = pollster::block_on(request)
+            .map_err(|e| device_error(&caps.name, format!("cannot be opened: {e}")))?;
         let error = Arc::new(Mutex::new(None));
         let note = |error: &Arc<Mutex<Option<String>>>, text: String| {
             if let Ok(mut slot) = error.lock() {
@@ -175,8 +175,12 @@ impl Wgpu {
             }
         });
         let usage = wgpu::BufferUsages::STORAGE;
-        let dummy =
-            device.create_buffer(&wgpu::BufferDescriptor { label: None, size: 256, usage, mapped_at_creation: false });
+        let dummy = device.create_buffer(&wgpu::BufferDescriptor {
+            label: None,
+            size: 256,
+            usage,
+            mapped_at_creation: false,
+        });
         let budget = if caps.class == Class::Software { 1_000_000_000 } else { 20_000_000_000 };
         Ok(Wgpu {
             caps,
@@ -319,8 +323,10 @@ impl Wgpu {
                 count: None,
             })
             .collect();
-        self.device
-            .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(v.entry()), entries: &entries })
+        self.device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+            label: Some(v.entry()),
+            entries: &entries,
+        })
     }
 
     /// Texels of a leaf, made once and rewritten with the leaf.

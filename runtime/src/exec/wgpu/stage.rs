@@ -36,7 +36,10 @@ pub(super) fn write(queue: &wgpu::Queue, texture: &wgpu::Texture, data: &[f32]) 
         let from = row as usize * 4096;
         let count = rows as usize * width as usize * 4;
         queue.write_texture(
-            wgpu::TexelCopyTextureInfo { origin: wgpu::Origin3d { x: 0, y: row, z: 0 }, ..texture.as_image_copy() },
+            wgpu::TexelCopyTextureInfo {
+                origin: wgpu::Origin3d { x: 0, y: row, z: 0 },
+                ..texture.as_image_copy()
+            },
             bytemuck::cast_slice(&padded[from..from + count]),
             wgpu::TexelCopyBufferLayout { offset: 0, bytes_per_row: Some(width * 16), rows_per_image: None },
             wgpu::Extent3d { width, height: rows, depth_or_array_layers: 1 },

@@ -52,7 +52,8 @@ pub struct Args {
 pub fn lines(path: &Path) -> Result<Vec<String>> {
     let place = path.display().to_string();
     let text = std::fs::read_to_string(path).map_err(|e| Error::io(&place, "read", e.to_string()))?;
-    let lines: Vec<String> = text.lines().map(str::trim).filter(|l| !l.is_empty()).map(String::from).collect();
+    let lines: Vec<String> =
+        text.lines().map(str::trim).filter(|l| !l.is_empty()).map(String::from).collect();
     if lines.is_empty() { Err(Error::missing(place, "prompts, one a line")) } else { Ok(lines) }
 }
 
@@ -122,7 +123,9 @@ pub fn run(args: &Args, stop: &Stop) -> Result<()> {
         prompts.extend(lines(path)?);
     }
     if prompts.is_empty() {
-        return Err(Error::missing("command line", "a prompt").with_hint("Give --prompt TEXT or --prompts FILE."));
+        return Err(
+            Error::missing("command line", "a prompt").with_hint("Give --prompt TEXT or --prompts FILE.")
+        );
     }
     let mut pipeline = open(&args.model, args.adapter.as_deref(), args.device.as_deref())?;
     let native = pipeline.native_size();

@@ -54,12 +54,13 @@ fn pipeline(path: &Path) -> Result<()> {
 fn component(path: &Path, component: &Component) -> Result<()> {
     let label = path.join("config.json").display().to_string();
     let config = component.config()?;
-    let kind = config.get("_class_name").or(config.get("model_type")).and_then(|v| v.as_str()).unwrap_or("unknown");
+    let kind =
+        config.get("_class_name").or(config.get("model_type")).and_then(|v| v.as_str()).unwrap_or("unknown");
     match kind {
-        "SD3Transformer2DModel" => drop(mmdit::Config::from_value(&config, &label)?),
-        "AutoencoderKL" => drop(vae::Config::from_value(&config, &label)?),
-        "clip_text_model" => drop(clip::Config::from_value(&config, &label)?),
-        "dinov2" => drop(dino::Config::from_value(&config, &label)?),
+        "SD3Transformer2DModel" => mmdit::Config::from_value(&config, &label).map(|_| ())?,
+        "AutoencoderKL" => vae::Config::from_value(&config, &label).map(|_| ())?,
+        "clip_text_model" => clip::Config::from_value(&config, &label).map(|_| ())?,
+        "dinov2" => dino::Config::from_value(&config, &label).map(|_| ())?,
         other => {
             let known = "SD3Transformer2DModel, AutoencoderKL, clip_text_model or dinov2";
             return Err(Error::bad(label, known, other));
@@ -79,7 +80,12 @@ fn contents(weights: &Weights) -> Result<String> {
         numbers += tensor.elements();
     }
     let types: Vec<String> = types.iter().map(|(t, n)| format!("{n} {t}")).collect();
-    Ok(format!("{:.2} M parameters in {} tensors ({})", numbers as f64 / 1e6, weights.len(), types.join(", ")))
+    Ok(format!(
+        "{:.2} M parameters in {} tensors ({})",
+        numbers as f64 / 1e6,
+        weights.len(),
+        types.join(", ")
+    ))
 }
 
 fn file(path: &Path) -> Result<()> {
@@ -101,7 +107,11 @@ fn file(path: &Path) -> Result<()> {
     let mut ranks: Vec<usize> = adapter.pairs.values().map(|p| p.rank).collect();
     ranks.sort_unstable();
     ranks.dedup();
-    println!("{place}: LoRA adapter, {} layers, rank {ranks:?}, {}", adapter.pairs.len(), contents(&weights)?);
+    println!(
+        "{place}: LoRA adapter, {} layers, rank {ranks:?}, {}",
+        adapter.pairs.len(),
+        contents(&weights)?
+    );
     for target in adapter.pairs.keys() {
         println!("  {target}");
     }

@@ -8,7 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 #[derive(Parser)]
-#[command(version, about = "Personalises SD3-family models to a few reference images, on whatever GPU there is")]
+#[command(
+    version,
+    about = "Personalises SD3-family models to a few reference images, on whatever GPU there is"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -50,7 +53,8 @@ impl Stop {
 }
 
 fn bar(length: u64, what: &str) -> indicatif::ProgressBar {
-    let style = indicatif::ProgressStyle::with_template("{msg:<12} [{bar:30}] {pos}/{len} {elapsed} (eta {eta})");
+    let style =
+        indicatif::ProgressStyle::with_template("{msg:<12} [{bar:30}] {pos}/{len} {elapsed} (eta {eta})");
     let bar = indicatif::ProgressBar::new(length).with_message(what.to_string());
     bar.with_style(style.unwrap_or_else(|_| indicatif::ProgressStyle::default_bar()))
 }
@@ -63,7 +67,10 @@ fn devices() -> pentimento::Result<()> {
     for a in all {
         println!("{}", a.name);
         println!("  {} on {}, {}", a.kind, a.backend, a.driver);
-        println!("  features: {}", if a.features.is_empty() { "none of interest".into() } else { a.features.join(", ") });
+        println!(
+            "  features: {}",
+            if a.features.is_empty() { "none of interest".into() } else { a.features.join(", ") }
+        );
         let c = &a.caps;
         println!(
             "  limits: binding {} MiB, buffer {} MiB, {} workgroups a side",

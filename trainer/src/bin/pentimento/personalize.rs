@@ -58,7 +58,7 @@ pub struct Args {
 }
 
 /// Images in a contact sheet, and how they are sampled.
-const SHEET: usize = 16;
+const SHEET: usize = 8;
 const SHEET_STEPS: usize = 10;
 
 impl Args {
@@ -125,7 +125,8 @@ pub fn run(args: &Args, stop: &Stop) -> Result<()> {
 
 fn native_size(args: &Args) -> Result<usize> {
     let folder = ModelFolder::open(&args.model)?;
-    let sample = folder.component_config("transformer")?.get("sample_size").and_then(serde_json::Value::as_u64);
+    let sample =
+        folder.component_config("transformer")?.get("sample_size").and_then(serde_json::Value::as_u64);
     let label = args.model.join("vae/config.json").display().to_string();
     let vae = pentimento::model::vae::Config::from_value(&folder.component_config("vae")?, &label)?;
     Ok(sample.unwrap_or(128) as usize * vae.downscale())
@@ -168,7 +169,10 @@ fn train(trainer: &mut Trainer, args: &Args, stop: &Stop) -> Result<()> {
                 }
                 progress.set_length(all as u64);
                 progress.set_position(done as u64);
-                note(&mut log, json!({"warm": done, "loss": loss, "elapsed": start.elapsed().as_secs_f64()}))?;
+                note(
+                    &mut log,
+                    json!({"warm": done, "loss": loss, "elapsed": start.elapsed().as_secs_f64()}),
+                )?;
             }
             Event::Part(done, all) => {
                 if label != "adv-grpo" {
@@ -195,7 +199,13 @@ fn train(trainer: &mut Trainer, args: &Args, stop: &Stop) -> Result<()> {
 fn summary(m: &Metrics) -> String {
     format!(
         "{:>3}  reward {:+.3} (references {:+.3})  head loss {:.3} accuracy {:.2}  gradient {:.3}  {:.1} s",
-        m.iteration, m.reward_generated, m.reward_reference, m.head_loss, m.head_accuracy, m.gradient_norm, m.seconds
+        m.iteration,
+        m.reward_generated,
+        m.reward_reference,
+        m.head_loss,
+        m.head_accuracy,
+        m.gradient_norm,
+        m.seconds
     )
 }
 
