@@ -253,7 +253,8 @@ impl<'a> Planner<'a> {
         let mut v = Variant::plain(lowered.kernel, self.caps.class);
         let p = &lowered.params;
         let software = self.caps.class == Class::Software;
-        let stageable = |s: &Slot| s.len.div_ceil(4096) <= self.caps.texture_rows as usize && s.len.is_multiple_of(4);
+        let stageable =
+            |s: &Slot| s.len.div_ceil(4096) <= self.caps.texture_rows as usize && s.len.is_multiple_of(4);
         match lowered.kernel {
             Kernel::Matmul => {
                 let weight = match inputs[1].place {
@@ -268,8 +269,12 @@ impl<'a> Planner<'a> {
                     software && weight == WeightType::F32 && stageable(&inputs[0]) && stageable(&inputs[1]);
                 v.body = match (a_t, b_t) {
                     (false, true) if texels && k.is_multiple_of(4) => MatmulBody::TextureNt,
-                    (false, false) if texels && k.is_multiple_of(4) && n.is_multiple_of(4) => MatmulBody::TextureNn,
-                    (true, false) if texels && m.is_multiple_of(4) && n.is_multiple_of(4) => MatmulBody::TextureTn,
+                    (false, false) if texels && k.is_multiple_of(4) && n.is_multiple_of(4) => {
+                        MatmulBody::TextureNn
+                    }
+                    (true, false) if texels && m.is_multiple_of(4) && n.is_multiple_of(4) => {
+                        MatmulBody::TextureTn
+                    }
                     _ if software => MatmulBody::Naive,
                     _ => MatmulBody::Tile,
                 };

@@ -63,9 +63,10 @@ fn counts_are_exact() {
     let forward = null::count(&plan(&small(), &caps, 2, 4, false, false));
     let train = null::count(&plan(&small(), &caps, 2, 4, true, false));
     let again = null::count(&plan(&small(), &caps, 2, 4, true, true));
-    // Frozen weights get no gradient: the backward pass costs little more than the forward one.
+    // Frozen weights get no gradient, so a linear's backward costs its forward again (and embeddings nothing), an
+    // attention's 3.5 times: the whole stays well below the 3 times of training every weight.
     let ratio = train.flops as f64 / forward.flops as f64;
-    assert!((1.9..2.4).contains(&ratio), "{ratio}");
+    assert!((1.7..2.3).contains(&ratio), "{ratio}");
     assert!(again.flops > train.flops && again.bytes < train.bytes, "{again:?} against {train:?}");
     assert_eq!(null::count(&plan(&small(), &caps, 2, 4, false, false)), forward);
 }
