@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Makes sure a Vulkan adapter exists: installs Mesa's software driver on Debian and Ubuntu when none does. Sourced by
-# quickstart.sh and test.sh; PENTIMENTO is the built command-line tool.
+# examples/quickstart.sh and tests/run.sh; PENTIMENTO is the built command-line tool.
+# Without it the driver complains about a display nobody asked for.
+export XDG_RUNTIME_DIR="${XDG_RUNTIME_DIR:-${TMPDIR:-/tmp}}"
 have_adapter() { "$PENTIMENTO" devices >/dev/null 2>&1; }
 ensure_adapter() {
     have_adapter && return 0

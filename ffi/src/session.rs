@@ -93,7 +93,7 @@ impl Session {
             references: &self.references,
             prompts: &self.prompts,
         };
-        let mut trainer = Trainer::new(Box::new(Wgpu::open(device)?), &setup, self.config.clone())?;
+        let mut trainer = Trainer::new(open(device)?, &setup, self.config.clone())?;
         if self.seconds > 0.0 {
             trainer.set_deadline(self.seconds);
         }
@@ -126,6 +126,14 @@ impl Session {
             Event::Done => at(pmt_phase::Done, 0, 0),
         }
     }
+}
+
+/// A device of its own for each handle.
+fn open(device: Option<&str>) -> Result<Box<Wgpu>> {
+    Wgpu::open(device).map(Box::new).map_err(|e| match e {
+        Error::Bad { .. } => Failure::Argument(e), // no device of that name
+        e => e.into(),
+    })
 }
 
 /// The host's settings on top of the defaults.
@@ -171,8 +179,7 @@ pub struct Artist {
 
 impl Artist {
     pub fn new(model: &str, adapter: Option<&str>, device: Option<&str>) -> Result<Self> {
-        let exec = Box::new(Wgpu::open(device)?);
-        let mut pipeline = adapted::open(Path::new(model), adapter.map(Path::new), exec)?;
+        let mut pipeline = adapted::open(Path::new(model), adapter.map(Path::new), open(device)?)?;
         let null = pipeline.encode("")?;
         Ok(Artist { pipeline, null })
     }
