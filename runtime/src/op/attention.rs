@@ -11,7 +11,7 @@ pub const MAX_HEAD: usize = 128;
 impl Graph {
     /// `softmax(q k^T / sqrt(D) + bias) v` per head. q: `[B, Q, H*D]`, k, v: `[B, K, H*D]`; `bias`: `[K]`, added to the
     /// logits of every query (`log N` stands for N equal keys); `causal` hides keys after the query.
-    /// Heads are multiples of 4 wide and at most [`MAX_HEAD`].
+    /// Heads are multiples of 4 wide and at most 128.
     pub fn attention(&mut self, q: Id, k: Id, v: Id, heads: usize, bias: Option<Id>, causal: bool) -> Id {
         let (sq, sk, sv) = (self.shape(q).to_vec(), self.shape(k).to_vec(), self.shape(v).to_vec());
         let fits = sq.len() == 3 && sk.len() == 3 && sk == sv && sq[0] == sk[0] && sq[2] == sk[2];

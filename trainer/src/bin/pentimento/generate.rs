@@ -2,10 +2,8 @@
 use crate::{Stop, bar};
 use clap::Args as ClapArgs;
 use pentimento::exec::wgpu::Wgpu;
-use pentimento::folder::ModelFolder;
-use pentimento::model::mmdit::{Lora, lora_targets};
 use pentimento::pipeline::{Pipeline, Sampling, Text};
-use pentimento_trainer::adapter::Adapter;
+use pentimento_trainer::adapted;
 use pentimento_trainer::files::write_atomically;
 use pentimento_trainer::images::Picture;
 use pentimento_trainer::{Error, Result};
@@ -62,33 +60,6 @@ pub fn make_folder(path: &Path) -> Result<()> {
     std::fs::create_dir_all(path).map_err(|e| Error::io(path.display().to_string(), "create", e.to_string()))
 }
 
-/// Opens a model with an adapter loaded into it.
-pub fn open(model: &Path, adapter: Option<&Path>, device: Option<&str>) -> Result<Pipeline> {
-    let folder = ModelFolder::open(model)?;
-    let exec = Box::new(Wgpu::open(device)?);
-    let Some(path) = adapter else { return Pipeline::open(&folder, exec, None) };
-    let config = folder.component_config("transformer")?;
-    let config = pentimento::model::mmdit::Config::from_value(&config, &model.display().to_string())?;
-    let targets = lora_targets(&config);
-    let sizes = |t: &str| targets.iter().find(|x| x.0 == t).map(|x| (x.1, x.2));
-    let adapter = Adapter::load(path, &sizes)?;
-    let rank = adapter.pairs.values().map(|p| p.rank).max().unwrap_or(1);
-    let mut pipeline = Pipeline::open(&folder, exec, Some(Lora { rank, scale: 1.0 }))?;
-    for (target, inputs, outputs) in &targets {
-        // Layers the adapter leaves alone, and ranks below the largest, are filled up with zeros.
-        let (mut a, mut b) = (vec![0.0; rank * inputs], vec![0.0; outputs * rank]);
-        if let Some(pair) = adapter.pairs.get(target) {
-            a[..pair.a.len()].copy_from_slice(&pair.a);
-            for (row, from) in b.chunks_exact_mut(rank).zip(pair.b.chunks_exact(pair.rank)) {
-                row[..pair.rank].copy_from_slice(from);
-            }
-        }
-        pipeline.set_param(&format!("lora/{target}.lora_A.weight"), &a)?;
-        pipeline.set_param(&format!("lora/{target}.lora_B.weight"), &b)?;
-    }
-    Ok(pipeline)
-}
-
 /// Draws prompts in batches of [`BATCH`] with a progress bar; image i has seed `seed + i`.
 pub fn draw(
     pipeline: &mut Pipeline,
@@ -127,7 +98,8 @@ pub fn run(args: &Args, stop: &Stop) -> Result<()> {
             Error::missing("command line", "a prompt").with_hint("Give --prompt TEXT or --prompts FILE.")
         );
     }
-    let mut pipeline = open(&args.model, args.adapter.as_deref(), args.device.as_deref())?;
+    let exec = Box::new(Wgpu::open(args.device.as_deref())?);
+    let mut pipeline = adapted::open(&args.model, args.adapter.as_deref(), exec)?;
     let native = pipeline.native_size();
     let how = Sampling {
         steps: args.steps,
