@@ -107,6 +107,7 @@ pub fn run(args: &Args, stop: &Stop) -> Result<()> {
         width: args.width.unwrap_or(native),
         height: args.height.unwrap_or(native),
     };
+    pipeline.latent_size(how.width, how.height)?;
     make_folder(&args.out)?;
     let pictures = draw(&mut pipeline, &prompts, args.seed, &how, stop)?;
     for (i, picture) in pictures.iter().enumerate() {
