@@ -2,7 +2,7 @@
 // a: M x K; b: K x N; y: [M, N]; three entries by which side is contiguous:
 // nt: a [M, K], b [N, K]; nn: a [M, K], b [K, N]; tn: a [K, M], b [K, N]. The sides read as vec4 are multiples of 4.
 // One invocation per tile, m fastest. Rows past the end read the last row and are not written.
-// Why 12 x 16: 28 texels serve 192 outputs; 8 x 8 was 1.7 times slower on llvmpipe 22.3, 16 x 16 spilled.
+// Why 12 x 16: 28 texels serve 192 outputs; 8 x 8 and 16 x 16 were slower on llvmpipe 22.3, see REJECTED.md.
 // Written out because llvmpipe unrolls loops over accumulators only up to about 8 x 8.
 // Reference: wgsl/src/cpu/matmul.rs
 @group(0) @binding(1) var a: texture_2d<f32>;

@@ -6,7 +6,7 @@ fn tanh_safe(x: f32) -> f32 {
     let e = exp(-2.0 * min(abs(x), 15.0));
     return sign(x) * (1.0 - e) / (1.0 + e);
 }
-// erf, Abramowitz & Stegun 7.1.26 refined: W. J. Cody's rational forms are overkill here; error < 1.5e-7.
+// erf, Abramowitz & Stegun 7.1.26: absolute error below 1.5e-7.
 fn erf(x: f32) -> f32 {
     let a = abs(x);
     let t = 1.0 / (1.0 + 0.3275911 * a);
