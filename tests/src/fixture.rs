@@ -55,12 +55,20 @@ pub struct Tolerance {
     pub rel_l2: f64,
 }
 
-/// Accepts `got` if it is within `tol` of `want`; never rejects by `err > tol`, so NaN fails. Returns the share of the
-/// limit that was used.
+/// How far a result is from its expectation.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Distance {
+    /// Largest share of a limit that was used; at most 1.
+    pub share: f64,
+    /// Norm of the difference over the norm of the expectation.
+    pub rel_l2: f64,
+}
+
+/// Accepts `got` if it is within `tol` of `want`; never rejects by `err > tol`, so NaN fails.
 ///
 /// # Errors
 /// A sentence with both errors and limits.
-pub fn within(got: &[f32], want: &[f32], tol: Tolerance) -> Result<f64, String> {
+pub fn within(got: &[f32], want: &[f32], tol: Tolerance) -> Result<Distance, String> {
     if got.len() != want.len() {
         return Err(format!("{} numbers, {} expected", got.len(), want.len()));
     }
@@ -68,7 +76,9 @@ pub fn within(got: &[f32], want: &[f32], tol: Tolerance) -> Result<f64, String> 
     let norm = want.iter().map(|&w| f64::from(w).powi(2)).sum::<f64>().sqrt();
     let (worst, l2) = (diff().fold(0.0, f64::max), diff().map(|d| d * d).sum::<f64>().sqrt());
     if diff().all(|d| d <= tol.max_abs) && l2 <= tol.rel_l2 * norm {
-        return Ok((worst / tol.max_abs).max(if norm > 0.0 { l2 / norm / tol.rel_l2 } else { 0.0 }));
+        let rel_l2 = if norm > 0.0 { l2 / norm } else { 0.0 };
+        let part = |err: f64, limit: f64| if err > 0.0 { err / limit } else { 0.0 };
+        return Ok(Distance { share: part(worst, tol.max_abs).max(part(rel_l2, tol.rel_l2)), rel_l2 });
     }
     let rel = l2 / norm;
     let (a, b) = (tol.max_abs, tol.rel_l2);
@@ -143,22 +153,45 @@ pub struct Check<'a> {
     golden: &'a Golden,
     exec: &'a str,
     done: usize,
-    worst: (f64, String),
+    worst: (Distance, Tolerance, String),
     wrong: Vec<String>,
 }
 
 impl<'a> Check<'a> {
     /// `exec` names the executor in messages.
     pub fn new(golden: &'a Golden, exec: &'a str) -> Self {
-        Check { golden, exec, done: 0, worst: (0.0, String::new()), wrong: Vec::new() }
+        Check {
+            golden,
+            exec,
+            done: 0,
+            worst: (Distance::default(), Tolerance { max_abs: 0.0, rel_l2: 0.0 }, String::new()),
+            wrong: Vec::new(),
+        }
     }
     /// One result against the expectation of that name.
     pub fn tensor(&mut self, name: &str, got: &[f32]) {
+        self.against(name, got, self.golden.floats(name), self.golden.tolerance(name));
+    }
+    /// One result against an expectation and a limit from elsewhere.
+    pub fn against(&mut self, name: &str, got: &[f32], want: &[f32], tol: Tolerance) {
         self.done += 1;
-        match within(got, self.golden.floats(name), self.golden.tolerance(name)) {
-            Ok(share) if share >= self.worst.0 => self.worst = (share, name.to_string()),
+        match within(got, want, tol) {
+            Ok(d) if d.share >= self.worst.0.share => self.worst = (d, tol, name.to_string()),
             Ok(_) => {}
             Err(e) => self.wrong.push(format!("{name}: {e}")),
+        }
+    }
+    /// Numbers that must be equal, such as token ids.
+    pub fn exact<T: PartialEq + std::fmt::Debug>(&mut self, name: &str, got: &[T], want: &[T]) {
+        self.done += 1;
+        if got != want {
+            let at = got.iter().zip(want).position(|(g, w)| g != w).unwrap_or(got.len().min(want.len()));
+            let (g, w) = (got.get(at), want.get(at));
+            self.wrong.push(format!(
+                "{name}: {g:?} at {at}, expected {w:?} ({} and {} long)",
+                got.len(),
+                want.len()
+            ));
         }
     }
     /// As [`Check::tensor`], where the folder may lack the expectation.
@@ -172,11 +205,13 @@ impl<'a> Check<'a> {
         let place = format!("{} on {}", self.golden.path.display(), self.exec);
         assert!(self.done > 0, "{place}: nothing was compared");
         assert!(self.wrong.is_empty(), "{place}:\n  {}", self.wrong.join("\n  "));
+        let (distance, tol, name) = self.worst;
         println!(
-            "{place}: {} tensors agree; {:.0} % of a limit at {}",
+            "{place}: {} agree; worst {name}: relative error {:.1e} (limit {:.1e}), {:.0} % of its limits",
             self.done,
-            self.worst.0 * 100.0,
-            self.worst.1
+            distance.rel_l2,
+            tol.rel_l2,
+            distance.share * 100.0,
         );
     }
 }

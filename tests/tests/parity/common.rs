@@ -1,0 +1,43 @@
+//! What every comparison needs: executors, model folders, one run of a graph.
+use pentimento::exec::cpu::Cpu;
+use pentimento::exec::{Executor, compile, upload};
+use pentimento::folder::{Component, open_component};
+use pentimento::graph::{Graph, Id};
+use pentimento::weights::Weights;
+use serde_json::Value;
+use std::path::Path;
+use tests::adapter::adapter;
+
+/// A fresh executor of each kind: the CPU twins, and the adapter where there is one.
+pub fn executors(what: &str) -> Vec<(String, Box<dyn Executor>)> {
+    let mut all: Vec<(String, Box<dyn Executor>)> = vec![("cpu".into(), Box::new(Cpu::new()))];
+    if let Some(gpu) = adapter(what) {
+        all.push((gpu.caps().name.clone(), Box::new(gpu)));
+    }
+    all
+}
+
+/// Plans, uploads, writes and runs a graph; the outputs in order.
+pub fn run(
+    exec: &mut dyn Executor,
+    g: Graph,
+    weights: &[(&str, &Weights)],
+    inputs: &[(&str, &[f32])],
+    outputs: &[(&str, Id)],
+) -> Vec<Vec<f32>> {
+    for (component, weights) in weights {
+        upload(exec, &g, &format!("{component}/"), weights).expect("the checkpoint fits the graph");
+    }
+    let plan = compile(exec, g, outputs).expect("a plan");
+    for (name, data) in inputs {
+        exec.write(plan, name, data).expect("an input");
+    }
+    exec.run(plan).expect("a run");
+    outputs.iter().map(|(name, _)| exec.read(plan, name).expect("an output")).collect()
+}
+
+pub fn model(path: &Path) -> (Component, Value, Weights) {
+    let component = open_component(path).expect("a model folder");
+    let (config, weights) = (component.config().expect("a config"), component.weights().expect("weights"));
+    (component, config, weights)
+}

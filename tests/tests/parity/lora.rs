@@ -1,0 +1,133 @@
+//! Adapters: forward and every gradient.
+use crate::common::{executors, model};
+use crate::transformer::{Inputs, sample};
+use pentimento::exec::{Executor, LeafData, compile, upload};
+use pentimento::grad::gradients;
+use pentimento::graph::{Graph, Id};
+use pentimento::model::channels_last;
+use pentimento::model::mmdit::{self, Lora, lora_targets};
+use pentimento::weights::Weights;
+use tests::fixture::{Check, Golden};
+
+/// The golden LoRA folder with its base model and adapter.
+struct Adapted {
+    golden: Golden,
+    cfg: mmdit::Config,
+    weights: Weights,
+    adapter: Weights,
+    lora: Lora,
+}
+
+impl Adapted {
+    fn open() -> Option<Self> {
+        let golden = Golden::find("lora")?;
+        let base = golden.json["checkpoint"][0].as_str().and_then(|s| s.split_whitespace().next());
+        let path = golden.path.join(base.expect("checkpoint[0] names the base model"));
+        if !path.join("config.json").is_file() {
+            println!("SKIPPED: no base model {}", path.display());
+            return None;
+        }
+        let (_, config, weights) = model(&path);
+        let cfg = mmdit::Config::from_value(&config, "config.json").expect("a config");
+        let file = golden.path.join("diffusers/pytorch_lora_weights.safetensors");
+        let adapter =
+            Weights::from_bytes("adapter", std::fs::read(file).expect("an adapter")).expect("an adapter");
+        let rank = golden.json["r"].as_u64().expect("r") as usize;
+        let scale = golden.json["scaling"].as_f64().expect("scaling") as f32;
+        Some(Adapted { golden, cfg, weights, adapter, lora: Lora { rank, scale } })
+    }
+    /// (leaf name, target, A or B, shape) of every parameter.
+    fn params(&self) -> Vec<(String, String, [usize; 2])> {
+        let r = self.lora.rank;
+        let both = |(t, i, o): (String, usize, usize)| {
+            [(format!("{t}.lora_A.weight"), [r, i]), (format!("{t}.lora_B.weight"), [o, r])]
+        };
+        let all = lora_targets(&self.cfg).into_iter().flat_map(both);
+        all.map(|(name, shape)| (format!("lora/{name}"), name, shape)).collect()
+    }
+    fn set_params(&self, exec: &mut dyn Executor, factor_b: f32) {
+        for (leaf, name, shape) in self.params() {
+            let view =
+                self.adapter.expect(&format!("transformer.{name}"), &shape).expect("an adapter tensor");
+            let factor = if name.contains("lora_B") { factor_b } else { 1.0 };
+            let data: Vec<f32> = view.to_f32().iter().map(|v| v * factor).collect();
+            exec.set_leaf(&leaf, LeafData::F32(&data)).expect("a parameter");
+        }
+    }
+}
+
+#[test]
+fn lora_gradients_agree() {
+    let Some(a) = Adapted::open() else { return };
+    assert_eq!(a.adapter.len(), a.params().len(), "every tensor of the adapter is used");
+    let inputs = Inputs::new(&a.golden);
+    let [b, h, w, c] = inputs.latents;
+    let cotangent = channels_last(a.golden.floats("R"), c, h * w, c);
+    for recompute in [false, true] {
+        for (name, mut exec) in executors("LoRA gradients") {
+            let mut g = Graph::new();
+            let ids = inputs.ids(&mut g);
+            let y = mmdit::velocity(&mut g, &a.cfg, Some(&a.lora), ids[0], ids[1], ids[2], ids[3], None);
+            let dy = g.input("dy", &[b, h, w, c]);
+            let params = a.params();
+            let mut wrt = vec![ids[0], ids[2], ids[3]];
+            wrt.extend(params.iter().map(|(leaf, _, shape)| g.param(leaf.as_str(), shape)));
+            let grads = gradients(&mut g, y, dy, &wrt, recompute).expect("gradients");
+            let labels =
+                ["y", "hidden_states", "pooled_projections", "encoder_hidden_states"].map(String::from);
+            let labels: Vec<String> = labels.into_iter().chain(params.iter().map(|p| p.1.clone())).collect();
+            let outputs: Vec<(&str, Id)> =
+                labels.iter().map(String::as_str).zip([y].into_iter().chain(grads)).collect();
+
+            let exec = exec.as_mut();
+            upload(exec, &g, "transformer/", &a.weights).expect("the checkpoint fits the graph");
+            a.set_params(exec, 1.0);
+            let plan = compile(exec, g, &outputs).expect("a plan");
+            for (input, data) in inputs.values().into_iter().chain([("dy", cotangent.as_slice())]) {
+                exec.write(plan, input, data).expect("an input");
+            }
+            let place = format!("{name}, recompute {recompute}");
+            let mut check = Check::new(&a.golden, &place);
+            exec.run(plan).expect("a run");
+            let mut read = |label: &str| exec.read(plan, label).expect("an output");
+            let y = read("y");
+            let loss: f64 = y.iter().zip(&cotangent).map(|(&y, &r)| f64::from(y) * f64::from(r)).sum();
+            check.tensor("sample", &inputs.stored(&y));
+            check.tensor("loss", &[loss as f32]);
+            check.tensor("grad_hidden_states", &inputs.stored(&read("hidden_states")));
+            for input in ["pooled_projections", "encoder_hidden_states"] {
+                check.tensor(&format!("grad_{input}"), &read(input));
+            }
+            for (_, param, _) in &params {
+                check.tensor(&format!("grad.base_model.model.{param}"), &read(param));
+            }
+            let expected = a.golden.names().filter(|n| n.starts_with("grad.")).count();
+            assert_eq!(expected, params.len(), "{place}: every golden gradient is compared");
+
+            // A fresh adapter has B = 0: the output is the base model's, and B already has a gradient.
+            a.set_params(exec, 0.0);
+            exec.run(plan).expect("a run");
+            let mut read = |label: &str| exec.read(plan, label).expect("an output");
+            check.optional("fresh.sample", &inputs.stored(&read("y")));
+            for (_, param, _) in &params {
+                check.optional(&format!("fresh.grad.base_model.model.{param}"), &read(param));
+            }
+            check.finish();
+        }
+    }
+}
+
+#[test]
+fn adapters_can_be_off_or_rescaled() {
+    let Some(a) = Adapted::open() else { return };
+    let inputs = Inputs::new(&a.golden);
+    for (name, mut exec) in executors("adapter scale") {
+        let mut check = Check::new(&a.golden, &name);
+        a.set_params(exec.as_mut(), 1.0);
+        let exec = exec.as_mut();
+        check.tensor("sample_adapter_disabled", &sample(exec, &a.cfg, None, &a.weights, &inputs));
+        let unscaled = Lora { scale: 1.0, ..a.lora };
+        check.tensor("sample_diffusers_nometa", &sample(exec, &a.cfg, Some(&unscaled), &a.weights, &inputs));
+        check.finish();
+    }
+}
