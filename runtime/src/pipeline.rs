@@ -14,7 +14,7 @@ use alloc::{boxed::Box, collections::BTreeMap, format, vec, vec::Vec};
 pub const ABSENT_T5_TOKENS: usize = 256;
 
 /// A prompt as the transformer reads it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Text {
     /// `[T, J]`: CLIP tokens, then one zero token that stands for [`ABSENT_T5_TOKENS`].
     pub context: Vec<f32>,
@@ -70,6 +70,7 @@ pub struct Pipeline {
     sample_size: usize,
     velocities: BTreeMap<(usize, usize, usize), Velocity>,
     decoders: BTreeMap<(usize, usize, usize), PlanId>,
+    image_encoders: BTreeMap<(usize, usize), PlanId>,
 }
 
 impl Pipeline {
@@ -114,6 +115,7 @@ impl Pipeline {
             sample_size,
             velocities: BTreeMap::new(),
             decoders: BTreeMap::new(),
+            image_encoders: BTreeMap::new(),
         })
     }
 
@@ -255,30 +257,24 @@ impl Pipeline {
         g.unary(pentimento_wgsl::kernel::Unary::Clamp(0.0, 1.0), image)
     }
 
-    /// Latents of images in 0 to 1 (`[H, W, 3]` each): the mean of the encoder's distribution, scaled as the
-    /// transformer expects it.
+    /// The plan that encodes one image, made on first use: input `image` (see [`encoder_pixels`]), output `z`, the mean of
+    /// the encoder's distribution, scaled as the transformer expects it.
     ///
     /// # Errors
-    /// As [`Pipeline::compile`], or an image of the wrong size.
-    pub fn encode_images(&mut self, images: &[&[f32]], width: usize, height: usize) -> Result<Vec<Vec<f32>>> {
+    /// As [`Pipeline::compile`], or a size the model cannot draw.
+    pub fn image_encoder(&mut self, width: usize, height: usize) -> Result<PlanId> {
         let size = self.latent_size(width, height)?;
+        if let Some(&plan) = self.image_encoders.get(&(width, height)) {
+            return Ok(plan);
+        }
         let mut g = Graph::new();
         let x = g.input("image", &[1, height, width, vae::IMAGE_CHANNELS]);
         let moments = vae::encode(&mut g, &self.vae, x);
         let mean = g.slice(moments, 3, 0, self.vae.latent_channels);
         let z = g.affine(mean, self.vae.scaling_factor, -self.vae.shift_factor * self.vae.scaling_factor);
         let plan = self.compile(g, &[("z", z)], size)?;
-        let mut out = Vec::with_capacity(images.len());
-        for image in images {
-            let padded: Vec<f32> = image
-                .chunks_exact(3)
-                .flat_map(|p| [2.0 * p[0] - 1.0, 2.0 * p[1] - 1.0, 2.0 * p[2] - 1.0, 0.0])
-                .collect();
-            self.exec.write(plan, "image", &padded)?;
-            self.exec.run(plan)?;
-            out.push(self.exec.read(plan, "z")?);
-        }
-        Ok(out)
+        self.image_encoders.insert((width, height), plan);
+        Ok(plan)
     }
 
     /// Sets an adapter parameter.
@@ -398,6 +394,12 @@ impl Encoder {
         upload(exec, &g, &format!("{component}/"), &self.weights)?;
         compile(exec, g, &[("penultimate", out.penultimate), ("pooled", out.pooled)])
     }
+}
+
+/// An image in 0 to 1, `[H, W, 3]`, as [`Pipeline::image_encoder`] takes it: -1 to 1, a fourth channel of zeros.
+pub fn encoder_pixels(image: &[f32]) -> Vec<f32> {
+    let unit = |v: f32| 2.0 * v - 1.0;
+    image.chunks_exact(3).flat_map(|p| [unit(p[0]), unit(p[1]), unit(p[2]), 0.0]).collect()
 }
 
 /// The initial noise of an image: a function of its seed alone.

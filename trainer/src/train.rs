@@ -6,6 +6,7 @@
 //!                                              ^ references, encoded once
 //! ```
 mod draw;
+mod prepare;
 mod rollout;
 mod update;
 
@@ -58,7 +59,7 @@ pub struct Metrics {
 pub enum Event {
     /// Work was submitted; nothing to tell.
     Working,
-    /// References encoded so far.
+    /// Preparation, done and all: prompts encoded, references encoded and described.
     Encoded(usize, usize),
     /// A warm-start step: its number from 1, how many there are, its loss.
     Warm(usize, usize, f32),
@@ -72,6 +73,10 @@ pub enum Event {
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Phase {
+    /// Encode the text of this number.
+    Texts(usize),
+    /// Encode the reference image of this number.
+    Latents(usize),
     /// Decode and describe reference latents from this index.
     Encode(usize),
     /// The supervised step of this number.
@@ -100,6 +105,7 @@ pub struct Trainer {
     ema: Option<Ema>,
     adam: AdamW,
     rng: Philox,
+    todo: prepare::Todo,
     null: Text,
     prompts: Vec<Text>,
     order: Vec<usize>,
@@ -136,47 +142,22 @@ pub struct Setup<'a> {
 }
 
 impl Trainer {
-    /// Loads everything and encodes prompts and references.
+    /// Opens the model and makes the first plans. Prompts and references are encoded by the first steps.
     ///
     /// # Errors
     /// Settings, files or a device that cannot be used; references without captions where no prompts are given.
     pub fn new(exec: Box<dyn Executor>, setup: &Setup<'_>, config: Config) -> Result<Self> {
         config.check()?;
-        if setup.references.is_empty() {
-            return Err(Error::missing("references", "images").with_hint("Give at least one."));
-        }
         let folder = pentimento::folder::ModelFolder::open(setup.model)?;
         let lora = Lora { rank: config.rank, scale: config.lora_scale };
         let mut pipeline = Pipeline::open(&folder, exec, Some(lora))?;
         let (width, height) = resolution(&config, &pipeline);
         let size = pipeline.latent_size(width, height)?;
+        let todo = prepare::Todo::new(setup, (width, height))?;
         let mut backbone =
             Backbone::open(&setup.reward.map_or_else(|| setup.model.join("reward"), Path::to_path_buf))?;
         let params = Params::new(&pipeline.mmdit, config.rank);
         let values = initial(&mut pipeline, &params, &config)?;
-        let captions: Vec<&str> = setup.references.iter().filter_map(|r| r.caption.as_deref()).collect();
-        let prompts: Vec<&str> = if setup.prompts.is_empty() {
-            captions
-        } else {
-            setup.prompts.iter().map(String::as_str).collect()
-        };
-        if prompts.is_empty() {
-            return Err(Error::missing("references", "captions")
-                .with_hint("Give prompts, or a NAME.txt beside each image, or a metadata.jsonl."));
-        }
-        let null = pipeline.encode("")?;
-        let prompts = prompts.iter().map(|p| pipeline.encode(p)).collect::<Result<Vec<_>>>()?;
-        let caption = |r: &Reference| r.caption.clone().unwrap_or_default();
-        let reference_texts =
-            setup.references.iter().map(|r| pipeline.encode(&caption(r))).collect::<Result<Vec<_>>>()?;
-        let mirrored: Vec<Vec<f32>> = setup.references.iter().map(|r| mirror(&r.pixels, width)).collect();
-        let images: Vec<&[f32]> = setup
-            .references
-            .iter()
-            .map(|r| r.pixels.as_slice())
-            .chain(mirrored.iter().map(Vec::as_slice))
-            .collect();
-        let latents = pipeline.encode_images(&images, width, height)?;
         let head = Head::new(&mut pipeline, &backbone, &config, config.prompts * config.group)?;
         let describe = (describe(&mut pipeline, &mut backbone, DESCRIBE, size)?, DESCRIBE);
         let adam = AdamW::new((0.9, 0.999), config.weight_decay, values.iter().map(Vec::len));
@@ -191,11 +172,12 @@ impl Trainer {
             ema: None,
             adam,
             rng,
-            null,
-            prompts,
+            todo,
+            null: Text::default(),
+            prompts: Vec::new(),
             order: Vec::new(),
-            reference_texts,
-            latents,
+            reference_texts: Vec::new(),
+            latents: Vec::new(),
             reference_tokens: Vec::new(),
             replay: VecDeque::new(),
             tokens: Vec::new(),
@@ -203,7 +185,7 @@ impl Trainer {
             update: Update::default(),
             describe,
             plans: BTreeMap::new(),
-            phase: Phase::Encode(0),
+            phase: Phase::Texts(0),
             running: None,
             held: None,
             iteration: 0,
@@ -242,6 +224,9 @@ impl Trainer {
             self.running = None;
             return self.collect();
         }
+        if let Phase::Texts(k) = self.phase {
+            return self.encode_text(k);
+        }
         match self.launch()? {
             Some(plan) => {
                 self.pipeline.exec.rewind(plan);
@@ -255,25 +240,27 @@ impl Trainer {
     /// Writes the inputs of the phase's next run.
     fn launch(&mut self) -> Result<Option<PlanId>> {
         Ok(Some(match self.phase {
+            Phase::Latents(k) => self.launch_latents(k)?,
             Phase::Encode(first) => self.launch_describe(first, true)?,
             Phase::Warm(_) => self.launch_warm()?,
             Phase::Sample => self.launch_sample()?,
             Phase::Describe(first) => self.launch_describe(first, false)?,
             Phase::Head(_) => self.launch_head()?,
             Phase::Generator => self.launch_generator()?,
-            Phase::Done => return Ok(None),
+            Phase::Texts(_) | Phase::Done => return Ok(None),
         }))
     }
     /// Reads the finished run and moves on.
     fn collect(&mut self) -> Result<Event> {
         match self.phase {
+            Phase::Latents(k) => self.collect_latents(k),
             Phase::Encode(first) => self.collect_encode(first),
             Phase::Warm(k) => self.collect_warm(k),
             Phase::Sample => self.collect_sample(),
             Phase::Describe(first) => self.collect_describe(first),
             Phase::Head(k) => self.collect_head(k),
             Phase::Generator => self.collect_generator(),
-            Phase::Done => Ok(Event::Done),
+            Phase::Texts(_) | Phase::Done => Ok(Event::Done),
         }
     }
 
@@ -290,18 +277,6 @@ impl Trainer {
         let per = self.backbone.token_numbers();
         Ok(tokens.chunks_exact(per).take(wanted).map(<[f32]>::to_vec).collect())
     }
-    fn collect_encode(&mut self, first: usize) -> Result<Event> {
-        let (all, batch) = (self.latents.len(), self.describe.1);
-        let tokens = self.read_tokens(all - first)?;
-        self.reference_tokens.extend(tokens);
-        let done = (first + batch).min(all);
-        self.phase = Phase::Encode(done);
-        if done == all {
-            self.phase = if self.config.warm_steps > 0 { Phase::Warm(0) } else { self.begin_adversarial()? };
-        }
-        Ok(Event::Encoded(done, all))
-    }
-
     fn launch_warm(&mut self) -> Result<PlanId> {
         let (batch, size) = (self.config.warm_batch, self.size);
         let plan = match self.plans.get("warm") {
@@ -478,12 +453,6 @@ fn initial(pipeline: &mut Pipeline, params: &Params, config: &Config) -> Result<
         values.push(data);
     }
     Ok(values)
-}
-
-/// Left and right exchanged. `[H, W, 3]`.
-fn mirror(pixels: &[f32], width: usize) -> Vec<f32> {
-    let row = |r: &[f32]| r.chunks_exact(3).rev().flatten().copied().collect::<Vec<f32>>();
-    pixels.chunks_exact(3 * width).flat_map(row).collect()
 }
 
 /// Latents to reward tokens: decode, resize, encode.

@@ -1,5 +1,5 @@
 //! `pentimento generate`.
-use crate::{Stop, bar};
+use crate::{Spinner, Stop, bar};
 use clap::Args as ClapArgs;
 use pentimento::exec::wgpu::Wgpu;
 use pentimento::pipeline::{Pipeline, Sampling, Text};
@@ -68,8 +68,11 @@ pub fn draw(
     how: &Sampling,
     stop: &Stop,
 ) -> Result<Vec<Picture>> {
+    let reading = bar(prompts.len() as u64, "prompts");
     let null = pipeline.encode("")?;
-    let texts = prompts.iter().map(|p| pipeline.encode(p)).collect::<Result<Vec<Text>>>()?;
+    let texts =
+        reading.wrap_iter(prompts.iter()).map(|p| pipeline.encode(p)).collect::<Result<Vec<Text>>>()?;
+    reading.finish_and_clear();
     let jobs: Vec<(&Text, u64)> = texts.iter().zip(seed..).collect();
     let progress = bar((prompts.len().div_ceil(BATCH) * how.steps) as u64, "drawing");
     let mut pictures = Vec::with_capacity(prompts.len());
@@ -98,6 +101,7 @@ pub fn run(args: &Args, stop: &Stop) -> Result<()> {
             Error::missing("command line", "a prompt").with_hint("Give --prompt TEXT or --prompts FILE.")
         );
     }
+    let loading = Spinner::new("loading");
     let exec = Box::new(Wgpu::open(args.device.as_deref())?);
     let mut pipeline = adapted::open(&args.model, args.adapter.as_deref(), exec)?;
     let native = pipeline.native_size();
@@ -108,6 +112,7 @@ pub fn run(args: &Args, stop: &Stop) -> Result<()> {
         height: args.height.unwrap_or(native),
     };
     pipeline.latent_size(how.width, how.height)?;
+    drop(loading);
     make_folder(&args.out)?;
     let pictures = draw(&mut pipeline, &prompts, args.seed, &how, stop)?;
     for (i, picture) in pictures.iter().enumerate() {

@@ -59,6 +59,22 @@ fn bar(length: u64, what: &str) -> indicatif::ProgressBar {
     bar.with_style(style.unwrap_or_else(|_| indicatif::ProgressStyle::default_bar()))
 }
 
+/// Shown while something without parts takes its time; gone when dropped.
+struct Spinner(indicatif::ProgressBar);
+
+impl Spinner {
+    fn new(what: &str) -> Self {
+        let spinner = indicatif::ProgressBar::new_spinner().with_message(what.to_string());
+        spinner.enable_steady_tick(std::time::Duration::from_millis(120));
+        Spinner(spinner)
+    }
+}
+impl Drop for Spinner {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
 fn devices() -> pentimento::Result<()> {
     let all = pentimento::exec::wgpu::adapters();
     if all.is_empty() {

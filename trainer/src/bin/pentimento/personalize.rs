@@ -1,6 +1,6 @@
 //! `pentimento personalize`.
 use crate::generate::{draw, lines, make_folder};
-use crate::{Stop, bar};
+use crate::{Spinner, Stop, bar};
 use clap::Args as ClapArgs;
 use pentimento::exec::wgpu::Wgpu;
 use pentimento::folder::ModelFolder;
@@ -49,6 +49,9 @@ pub struct Args {
     /// Use at most this many references, chosen by the seed.
     #[arg(long)]
     limit: Option<usize>,
+    /// Keep the adapter of every iteration, as iteration-N.safetensors.
+    #[arg(long)]
+    keep: bool,
     /// The released objective instead of the default recipe.
     #[arg(long)]
     official: bool,
@@ -96,7 +99,9 @@ pub fn run(args: &Args, stop: &Stop) -> Result<()> {
         references: &references,
         prompts: &prompts,
     };
+    let loading = Spinner::new("loading");
     let mut trainer = Trainer::new(exec, &setup, config)?;
+    drop(loading);
     let captions: Vec<String> = references.iter().filter_map(|r| r.caption.clone()).collect();
     let show = match &args.show {
         Some(path) => lines(path)?,
@@ -154,8 +159,8 @@ fn train(trainer: &mut Trainer, args: &Args, stop: &Stop) -> Result<()> {
     };
     let iterations = trainer.config().iterations;
     let start = std::time::Instant::now();
-    let mut progress = bar(1, "references");
-    let mut label = "references";
+    let mut progress = bar(1, "preparing");
+    let mut label = "preparing";
     while !stop.asked() {
         match trainer.step()? {
             Event::Working => {}
@@ -188,6 +193,10 @@ fn train(trainer: &mut Trainer, args: &Args, stop: &Stop) -> Result<()> {
                 progress.set_position(m.iteration as u64 * all);
                 progress.println(summary(&m));
                 note(&mut log, record(&m, start.elapsed().as_secs_f64()))?;
+                if args.keep {
+                    let name = format!("iteration-{}.safetensors", m.iteration);
+                    trainer.adapter()?.save(&args.out.join(name))?;
+                }
             }
             Event::Done => break,
         }

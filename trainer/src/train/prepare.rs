@@ -1,0 +1,92 @@
+//! What comes before training: prompts and references as the networks see them, one piece a step.
+use super::{Event, Phase, Setup, Trainer};
+use crate::{Error, Result};
+use pentimento::exec::PlanId;
+use pentimento::pipeline::{Text, encoder_pixels};
+
+/// What is still to be encoded.
+pub(super) struct Todo {
+    /// The empty prompt, the training prompts, the references' captions.
+    texts: Vec<String>,
+    /// How many of them are training prompts.
+    prompts: usize,
+    /// References, then mirrored, in 0 to 1, `[H, W, 3]`; each is dropped when it is encoded.
+    images: Vec<Vec<f32>>,
+    /// Width and height, pixels.
+    size: (usize, usize),
+}
+
+impl Todo {
+    pub fn new(setup: &Setup<'_>, size: (usize, usize)) -> Result<Self> {
+        if setup.references.is_empty() {
+            return Err(Error::missing("references", "images").with_hint("Give at least one."));
+        }
+        let captions: Vec<String> = setup.references.iter().filter_map(|r| r.caption.clone()).collect();
+        let prompts = if setup.prompts.is_empty() { captions } else { setup.prompts.to_vec() };
+        if prompts.is_empty() {
+            return Err(Error::missing("references", "captions")
+                .with_hint("Give prompts, or a NAME.txt beside each image, or a metadata.jsonl."));
+        }
+        let count = prompts.len();
+        let captions = setup.references.iter().map(|r| r.caption.clone().unwrap_or_default());
+        let texts = core::iter::once(String::new()).chain(prompts).chain(captions).collect();
+        let given = setup.references.iter().map(|r| r.pixels.clone());
+        let mirrored = setup.references.iter().map(|r| mirror(&r.pixels, size.0));
+        Ok(Todo { texts, prompts: count, images: given.chain(mirrored).collect(), size })
+    }
+}
+
+impl Trainer {
+    /// Encodes one text; the text encoders' small plans run to their end.
+    pub(super) fn encode_text(&mut self, k: usize) -> Result<Event> {
+        let text: Text = self.pipeline.encode(&self.todo.texts[k])?;
+        match k {
+            0 => self.null = text,
+            k if k <= self.todo.prompts => self.prompts.push(text),
+            _ => self.reference_texts.push(text),
+        }
+        self.phase = if k + 1 < self.todo.texts.len() { Phase::Texts(k + 1) } else { Phase::Latents(0) };
+        Ok(self.encoded())
+    }
+
+    pub(super) fn launch_latents(&mut self, k: usize) -> Result<PlanId> {
+        let (width, height) = self.todo.size;
+        let plan = self.pipeline.image_encoder(width, height)?;
+        let image = core::mem::take(&mut self.todo.images[k]);
+        self.pipeline.exec.write(plan, "image", &encoder_pixels(&image))?;
+        Ok(plan)
+    }
+    pub(super) fn collect_latents(&mut self, k: usize) -> Result<Event> {
+        let (width, height) = self.todo.size;
+        let plan = self.pipeline.image_encoder(width, height)?;
+        self.latents.push(self.pipeline.exec.read(plan, "z")?);
+        self.phase = if k + 1 < self.todo.images.len() { Phase::Latents(k + 1) } else { Phase::Encode(0) };
+        Ok(self.encoded())
+    }
+
+    pub(super) fn collect_encode(&mut self, first: usize) -> Result<Event> {
+        let (all, batch) = (self.latents.len(), self.describe.1);
+        let tokens = self.read_tokens(all - first)?;
+        self.reference_tokens.extend(tokens);
+        let done = (first + batch).min(all);
+        self.phase = Phase::Encode(done);
+        if done == all {
+            self.phase = if self.config.warm_steps > 0 { Phase::Warm(0) } else { self.begin_adversarial()? };
+        }
+        Ok(self.encoded())
+    }
+
+    /// How far the preparation is, in texts, latents and descriptions.
+    fn encoded(&self) -> Event {
+        let texts =
+            usize::from(!self.null.context.is_empty()) + self.prompts.len() + self.reference_texts.len();
+        let done = texts + self.latents.len() + self.reference_tokens.len();
+        Event::Encoded(done, self.todo.texts.len() + 2 * self.todo.images.len())
+    }
+}
+
+/// Left and right exchanged. `[H, W, 3]`.
+fn mirror(pixels: &[f32], width: usize) -> Vec<f32> {
+    let row = |r: &[f32]| r.chunks_exact(3).rev().flatten().copied().collect::<Vec<f32>>();
+    pixels.chunks_exact(3 * width).flat_map(row).collect()
+}
