@@ -51,7 +51,7 @@ typedef enum pmt_status {
 
 // Where a training is.
 typedef enum pmt_phase {
-    // Describing the references; `done` of `total`, each counted twice: as given and mirrored.
+    // Encoding prompts and references; `done` of `total` pieces.
     PMT_PHASE_ENCODE = 0,
     // Supervised steps on the references; `done` of `total`.
     PMT_PHASE_WARM = 1,
@@ -209,8 +209,8 @@ enum pmt_status pmt_trainer_add_reference(struct pmt_trainer *trainer,
 enum pmt_status pmt_trainer_add_prompt(struct pmt_trainer *trainer,
                                        const char *prompt);
 
-// Trains a little. The first call opens the device, loads the model and encodes prompts and references: seconds. Every
-// later one submits or reads one piece of work, about 0.1 s; the first of its kind also builds its shaders, up to
+// Trains a little. The first call opens the device and loads the reward model: seconds. Every later one encodes a text,
+// or submits or reads one piece of work, about 0.1 s; the first of its kind also builds its shaders, up to
 // seconds on slow drivers. `progress` may be NULL; else `size` is `sizeof(pmt_progress)`. Call until
 // `progress->phase` is PMT_PHASE_DONE; calls after that do nothing. After a failure the adapter can still be saved.
 enum pmt_status pmt_trainer_step(struct pmt_trainer *trainer,

@@ -1,145 +1,26 @@
-//! C interface of pentimento. Everything a C program sees is in this file, in the order of include/pentimento.h, which
-//! cbindgen makes from it; the rules that hold for all functions are in `cbindgen.toml`.
+//! C interface of pentimento. Everything a C program sees is in this file and in `types.rs`, in the order of
+//! include/pentimento.h, which cbindgen makes from them; the rules that hold for all functions are in `cbindgen.toml`.
 #![allow(non_camel_case_types, reason = "these are the names C sees")]
 #![allow(clippy::missing_safety_doc, reason = "one set of rules for all functions heads the header")]
 
 mod guard;
 mod session;
+mod types;
 
-use guard::{
-    Failure, Handle, Shared, bytes, check_size, exclusive, guard, optional_text, place, record, room, text,
-};
-use pentimento_trainer::config::Config;
+use guard::{Failure, Handle, Shared, bytes, exclusive, guard, optional_text, place, record, room, text};
 use pentimento_trainer::images::MAX_SIDE;
 use session::{Artist, Session, deliver, picture, sampling};
 use std::ffi::{CStr, c_char};
 use std::path::Path;
 use std::ptr::null_mut;
 use std::sync::{Arc, Mutex};
+use types::{pmt_config, pmt_phase, pmt_progress, pmt_status};
 
 /// Version of this header's functions and structures. Compare it with `pmt_abi_version` when linking dynamically. It
 /// changes only when a program built for the old one would break: new functions, and new fields at the end of
 /// structures, keep it.
 pub const PMT_ABI_VERSION: u32 = 1;
 
-/// The outcome of a call.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum pmt_status {
-    /// It worked.
-    Ok = 0,
-    /// A NULL, size, setting or order of calls that cannot be.
-    BadArgument = 1,
-    /// A model, adapter or other file cannot be used as it is, or training diverged.
-    BadFile = 2,
-    /// A file, tensor, adapter or device that must be there is not.
-    Missing = 3,
-    /// The operating system refused to read or write.
-    Io = 4,
-    /// The GPU cannot run this, or failed while running it.
-    Device = 5,
-    /// Stopped by `pmt_context_cancel`.
-    Cancelled = 6,
-    /// A bug in the library. The handle is of no more use: free it.
-    Internal = 7,
-}
-
-/// Where a training is.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum pmt_phase {
-    /// Describing the references; `done` of `total`, each counted twice: as given and mirrored.
-    #[default]
-    Encode = 0,
-    /// Supervised steps on the references; `done` of `total`.
-    Warm = 1,
-    /// Adversarial iterations; `done` of `total` model runs within the one that follows `iteration`.
-    Adversarial = 2,
-    /// Finished.
-    Done = 3,
-}
-
-/// Settings of a training. Start from `pmt_config_default`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct pmt_config {
-    /// Bytes of this structure in the program, set by `pmt_config_default`.
-    pub size: u64,
-    /// Everything random follows from it.
-    pub seed: u64,
-    /// End after about this many seconds instead of after `iterations`; 0: no such limit.
-    pub max_seconds: f64,
-    /// Training resolution, pixels; 0: the model's own.
-    pub width: u32,
-    /// Training resolution, pixels; 0: the model's own.
-    pub height: u32,
-    /// LoRA rank, a multiple of 4.
-    pub rank: u32,
-    /// Supervised steps before the first iteration; may be 0.
-    pub warm_steps: u32,
-    /// References in one of those steps.
-    pub warm_batch: u32,
-    /// Learning rate of those steps.
-    pub warm_rate: f32,
-    /// Adversarial iterations.
-    pub iterations: u32,
-    /// Prompts in an iteration.
-    pub prompts: u32,
-    /// Images drawn for each prompt, even.
-    pub group: u32,
-    /// Sampling steps of those images.
-    pub steps: u32,
-    /// How many of these are stochastic, the ones that are trained; at most `steps`.
-    pub window: u32,
-    /// Samples in one training run: less of them, less memory.
-    pub micro_batch: u32,
-    /// Steps of the reward head before the first update.
-    pub head_warm: u32,
-    /// References, and as many drawn images, in a step of the reward head.
-    pub head_batch: u32,
-    /// Classifier-free guidance; 1 turns it off.
-    pub guidance: f32,
-    /// Learning rate.
-    pub rate: f32,
-}
-
-/// How far a training is. Numbers of the last complete iteration stay until the next one is complete.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
-pub struct pmt_progress {
-    /// Where `done` and `total` belong.
-    pub phase: pmt_phase,
-    /// Work done in this phase.
-    pub done: u32,
-    /// All work of this phase; 0 while unknown.
-    pub total: u32,
-    /// Iterations complete.
-    pub iteration: u32,
-    /// All iterations; 0 while `max_seconds` decides.
-    pub iterations: u32,
-    /// Loss of the last supervised step.
-    pub warm_loss: f32,
-    /// Mean reward of the generated images.
-    pub reward_generated: f32,
-    /// Mean reward of the references.
-    pub reward_reference: f32,
-    /// Standard deviation of the rewards within groups.
-    pub reward_spread: f32,
-    /// Hinge loss of the reward head.
-    pub head_loss: f32,
-    /// Part of images the reward head told apart, 0 to 1.
-    pub head_accuracy: f32,
-    /// Part of probability ratios outside the clip range, 0 to 1.
-    pub clip_fraction: f32,
-    /// Gradient norm before clipping.
-    pub gradient_norm: f32,
-    /// Seconds the iteration took.
-    pub iteration_seconds: f32,
-}
-
-// Fields may be added at the end only if there is no padding in which old programs have garbage.
-const _: () = assert!(size_of::<pmt_config>() == 3 * 8 + 16 * 4 && align_of::<pmt_config>() == 8);
-const _: () = assert!(size_of::<pmt_progress>() == 14 * 4 && size_of::<pmt_phase>() == 4);
 // Handles may move between threads as long as the device may.
 const _: fn() = || {
     fn may_move<T: Send>() {}
@@ -352,8 +233,8 @@ pub unsafe extern "C" fn pmt_trainer_add_prompt(
     })
 }
 
-/// Trains a little. The first call opens the device, loads the model and encodes prompts and references: seconds. Every
-/// later one submits or reads one piece of work, about 0.1 s; the first of its kind also builds its shaders, up to
+/// Trains a little. The first call opens the device and loads the reward model: seconds. Every later one encodes a text,
+/// or submits or reads one piece of work, about 0.1 s; the first of its kind also builds its shaders, up to
 /// seconds on slow drivers. `progress` may be NULL; else `size` is `sizeof(pmt_progress)`. Call until
 /// `progress->phase` is PMT_PHASE_DONE; calls after that do nothing. After a failure the adapter can still be saved.
 #[unsafe(no_mangle)]
@@ -486,50 +367,6 @@ pub unsafe extern "C" fn pmt_pipeline_generate(
         let image = artist.draw(prompt, seed, &how, &pipeline.shared)?;
         deliver(&image, room)
     })
-}
-
-impl Default for pmt_config {
-    fn default() -> Self {
-        let c = Config::default();
-        pmt_config {
-            size: size_of::<Self>() as u64,
-            seed: c.seed,
-            max_seconds: 0.0,
-            width: c.width as u32,
-            height: c.height as u32,
-            rank: c.rank as u32,
-            warm_steps: c.warm_steps as u32,
-            warm_batch: c.warm_batch as u32,
-            warm_rate: c.warm_rate,
-            iterations: c.iterations as u32,
-            prompts: c.prompts as u32,
-            group: c.group as u32,
-            steps: c.steps as u32,
-            window: c.window as u32,
-            micro_batch: c.micro_batch as u32,
-            head_warm: c.head_warm as u32,
-            head_batch: c.head_batch as u32,
-            guidance: c.guidance,
-            rate: c.rate,
-        }
-    }
-}
-
-impl pmt_config {
-    /// The host's structure, which may be an older and shorter one.
-    ///
-    /// # Safety
-    /// NULL, or `size` is readable and says how much more is.
-    unsafe fn read(p: *const pmt_config) -> guard::Result<Self> {
-        let mut config = pmt_config::default();
-        // SAFETY: the caller's promise.
-        let size = unsafe { bytes(p.cast(), size_of::<u64>(), "config").map(|_| p.cast::<u64>().read())? };
-        let size = usize::try_from(size).unwrap_or(usize::MAX);
-        check_size::<Self>(size, "config.size")?;
-        // SAFETY: the caller's promise; no more than there is room for.
-        unsafe { (&raw mut config).cast::<u8>().copy_from_nonoverlapping(p.cast(), size) };
-        Ok(config)
-    }
 }
 
 /// Bytes from the first pixel to the last.
