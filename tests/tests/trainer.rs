@@ -112,6 +112,31 @@ fn same_seed_same_bits() {
     assert!((0.0..=1.0).contains(&metrics.head_accuracy), "{metrics:?}");
 }
 
+/// With a deadline the number of steps and iterations follows from the time they take, not from the settings.
+#[test]
+fn a_deadline_ends_the_training() {
+    let Some(gpu) = adapter("a deadline") else { return };
+    let references = references();
+    let setup = Setup { model: &model(), reward: None, references: &references, prompts: &[] };
+    let endless = Config { warm_steps: 1_000_000, iterations: 1_000_000, ..tiny(1) };
+    let mut trainer = Trainer::new(Box::new(gpu), &setup, endless).expect("a trainer");
+    const SECONDS: f64 = 5.0;
+    let start = std::time::Instant::now();
+    trainer.set_deadline(SECONDS);
+    let (mut warm, mut last) = (0, 0.0);
+    loop {
+        match trainer.step().expect("a step") {
+            Event::Warm(k, _, _) => warm = k,
+            Event::Iteration(m) => last = m.seconds,
+            Event::Done => break,
+            _ => {}
+        }
+        // Preparation and compilation may take long on a slow driver; what is cut is what repeats.
+        assert!(start.elapsed().as_secs_f64() < 100.0 * SECONDS, "the deadline is ignored");
+    }
+    assert!(warm >= 1 && last > 0.0, "at least one step of each kind: {warm} warm, iteration of {last} s");
+}
+
 #[test]
 fn the_released_objective_runs() {
     let official = Config::official();
