@@ -5,29 +5,38 @@
 pub mod clip;
 pub mod dino;
 pub mod mmdit;
+mod resample;
 pub mod vae;
 
+pub use resample::{Cubic, bicubic, bicubic_matrix};
+
+use crate::exec::{Executor, LeafData};
 use crate::graph::{Graph, Id, Layout};
 use crate::{Error, Result};
-use alloc::{format, string::String, vec, vec::Vec};
+use alloc::{format, string::String, vec::Vec};
 use core::fmt::Display;
 use serde_json::Value;
 
-/// A place in a checkpoint: a component and the beginning of a tensor name.
+/// A place in a checkpoint: a component and the beginning of a tensor name; and whether its tensors are trained.
 #[derive(Clone, Debug)]
-struct Names(String);
+struct Names(String, bool);
 
 impl Names {
     fn new(component: &str) -> Self {
-        Names(format!("{component}/"))
+        Names(format!("{component}/"), false)
     }
     /// One level deeper.
     fn at(&self, part: impl Display) -> Names {
-        Names(format!("{}{part}.", self.0))
+        Names(format!("{}{part}.", self.0), self.1)
+    }
+    /// The same place, its tensors parameters instead of frozen weights where `yes`.
+    fn trained(self, yes: bool) -> Names {
+        Names(self.0, yes)
     }
     /// A tensor as it is in the file.
     fn tensor(&self, g: &mut Graph, name: &str, shape: &[usize]) -> Id {
-        g.weight(format!("{}{name}", self.0), shape, Layout::Plain)
+        let name = format!("{}{name}", self.0);
+        if self.1 { g.param(name, shape) } else { g.weight(name, shape, Layout::Plain) }
     }
     /// `x w^T`; x: `[.., K]`, w: `[out, K]`.
     fn matmul(&self, g: &mut Graph, x: Id, out: usize) -> Id {
@@ -50,11 +59,15 @@ impl Names {
     /// A convolution whose stride equals its kernel, as a linear layer over patches.
     /// x: `[B, H, W, C]`; result: `[B, H/p * W/p, out]`, rows of patches from the top.
     fn patch_embedding(&self, g: &mut Graph, x: Id, p: usize, out: usize) -> Id {
+        let b = self.tensor(g, "bias", &[out]);
+        self.patch_projection(g, x, p, out, Some(b))
+    }
+    /// As [`Names::patch_embedding`], with the bias given, if there is one.
+    fn patch_projection(&self, g: &mut Graph, x: Id, p: usize, out: usize, bias: Option<Id>) -> Id {
         let x = patches(g, x, p);
         let w = [out, columns(g, x)];
         let w = g.weight(format!("{}weight", self.0), &w, Layout::Patch);
-        let b = self.tensor(g, "bias", &[out]);
-        g.linear(x, w, Some(b))
+        g.linear(x, w, bias)
     }
 }
 
@@ -94,48 +107,6 @@ fn unpatch(g: &mut Graph, x: Id, p: usize, h: usize, w: usize) -> Id {
     g.reshape(x, &[b, h * p, w * p, c])
 }
 
-/// Resampling of `[B, H, W, C]` to `h x w` by torch's bicubic kernel without antialiasing: a linear map per axis.
-/// Skips an axis that keeps its length.
-pub fn bicubic(g: &mut Graph, constants: &mut Constants, x: Id, h: usize, w: usize) -> Id {
-    let x = bicubic_rows(g, constants, x, h, &[1, 0, 2, 3]);
-    bicubic_rows(g, constants, x, w, &[2, 0, 1, 3])
-}
-
-/// Brings an axis of `[B, H, W, C]` to the front, resamples it and puts it back.
-fn bicubic_rows(g: &mut Graph, constants: &mut Constants, x: Id, to: usize, front: &[usize; 4]) -> Id {
-    let s = image_shape(g, x, "bicubic");
-    let from = s[front[0]];
-    if from == to {
-        return x;
-    }
-    let map = constants.tensor(g, format!("bicubic/{from}/{to}"), &[to, from], || bicubic_matrix(from, to));
-    let x = g.permute(x, front);
-    let x = g.reshape(x, &[from, s.iter().product::<usize>() / from.max(1)]);
-    let x = g.matmul(map, x, false, false);
-    let x = g.reshape(x, &[to, s[front[1]], s[front[2]], s[front[3]]]);
-    g.permute(x, if front[0] == 1 { &[1, 0, 2, 3] } else { &[1, 2, 0, 3] })
-}
-
-/// `[to, from]`: row i holds the weights of torch's `interpolate(mode="bicubic", align_corners=False)` for target i
-/// (Keys 1981 with a = -0.75; pixels beyond a border repeat it).
-pub fn bicubic_matrix(from: usize, to: usize) -> Vec<f32> {
-    const A: f64 = -0.75;
-    let weight = |x: f64| match x.abs() {
-        x if x <= 1.0 => ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0,
-        x if x < 2.0 => ((A * x - 5.0 * A) * x + 8.0 * A) * x - 4.0 * A,
-        _ => 0.0,
-    };
-    let mut rows = vec![0.0f64; from * to];
-    for (i, row) in rows.chunks_exact_mut(from.max(1)).enumerate() {
-        let center = (i as f64 + 0.5) * from as f64 / to as f64 - 0.5;
-        let first = libm::floor(center) as i64 - 1;
-        for x in first..first + 4 {
-            row[x.clamp(0, from as i64 - 1) as usize] += weight(x as f64 - center);
-        }
-    }
-    rows.into_iter().map(|v| v as f32).collect()
-}
-
 /// Tensors that a graph needs besides its checkpoint: small tables known when it is built.
 /// Set them with `Executor::set_leaf` before the plan is prepared.
 #[derive(Clone, Debug, Default)]
@@ -149,6 +120,18 @@ impl Constants {
     /// Leaf names and contents.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &[f32])> {
         self.0.iter().map(|(name, data)| (name.as_str(), data.as_slice()))
+    }
+    /// Sets those that an executor lacks.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn upload(&self, exec: &mut dyn Executor) -> Result<()> {
+        for (name, data) in &self.0 {
+            if !exec.has_leaf(name) {
+                exec.set_leaf(name, LeafData::F32(data))?;
+            }
+        }
+        Ok(())
     }
     /// A constant; equal names must mean equal contents.
     fn tensor(
@@ -263,19 +246,6 @@ mod tests {
         assert_eq!(last[..4], [0.0, 4.0, 8.0, 1.0]);
         assert_eq!(channels_first(&last, 3, 4), data);
         assert_eq!(channels_last(&data, 3, 4, 4)[..8], [0.0, 4.0, 8.0, 0.0, 1.0, 5.0, 9.0, 0.0]);
-    }
-
-    #[test]
-    fn bicubic_weights_sum_to_one() {
-        for (from, to) in [(4, 6), (7, 3), (1, 5), (5, 1), (4, 4)] {
-            for row in bicubic_matrix(from, to).chunks_exact(from) {
-                assert!((row.iter().sum::<f32>() - 1.0).abs() <= 1e-6, "{from} -> {to}: {row:?}");
-            }
-        }
-        // torch.nn.functional.interpolate of [0, 1] to 4: the first pixel lies at -0.25.
-        let row = &bicubic_matrix(2, 4)[..2];
-        assert!((row[1] + 0.10546875).abs() <= 1e-6, "{row:?}");
-        assert_eq!(bicubic_matrix(3, 3), [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]);
     }
 
     #[test]

@@ -289,12 +289,7 @@ impl Pipeline {
     /// # Errors
     /// The device failed.
     pub fn set_constants(&mut self, constants: &Constants) -> Result<()> {
-        for (name, data) in constants.iter() {
-            if !self.exec.has_leaf(name) {
-                self.exec.set_leaf(name, LeafData::F32(data))?;
-            }
-        }
-        Ok(())
+        constants.upload(&mut *self.exec)
     }
 
     /// Writes a velocity run's inputs: `latents` `[n, ..]` at `sigma`, for the given texts; with `null`, each sample

@@ -2,6 +2,8 @@
 //!
 //! A block is any storage that gives bytes (a `Vec<u8>`, a static slice, a memory map); one model may be spread over
 //! several (shards). Everything is checked when a block is opened, so later access cannot go out of bounds.
+mod names;
+
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -13,6 +15,7 @@ use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 
 use crate::{Error, Result};
+pub use names::Part;
 
 /// Bytes shared between [`Weights`] and whoever else holds them.
 pub type Storage = Arc<dyn AsRef<[u8]> + Send + Sync>;

@@ -73,6 +73,8 @@ pub struct Config {
     pub updates: usize,
     /// Samples in one training run; gradients are accumulated.
     pub micro_batch: usize,
+    /// Weight of the squared distance between the means of a step with and without the adapter (released: 0).
+    pub beta: f32,
     /// AdamW learning rate (released: 3e-4).
     pub rate: f32,
     /// AdamW weight decay (released: 1e-4).
@@ -85,6 +87,11 @@ pub struct Config {
     pub class_weight: f32,
     /// Weight of the patches in the head's loss (released: 0.3).
     pub patch_loss: f32,
+    /// Patches drawn with replacement from each image, for a head step and again for a reward; 0 takes all of them
+    /// (released: 64).
+    pub head_patches: usize,
+    /// Whether the reward divides tokens by their norms, which head training does not (released: yes).
+    pub normalise_reward: bool,
     /// Head learning rate (released: 1e-4), Adam betas (0.5, 0.999).
     pub head_rate: f32,
     /// Head steps before the first update.
@@ -125,12 +132,15 @@ impl Default for Config {
             clip: 1e-5,
             updates: 1,
             micro_batch: 16,
+            beta: 0.0,
             rate: 8e-4,
             weight_decay: 1e-4,
             max_norm: 1.0,
             ema: 0.3,
             class_weight: 0.7,
             patch_loss: 0.3,
+            head_patches: 0,
+            normalise_reward: false,
             head_rate: 3e-4,
             head_warm: 30,
             head_steps: 2,
@@ -160,6 +170,8 @@ impl Config {
             ema: 0.9,
             head_rate: 1e-4,
             head_steps: 1,
+            head_patches: 64,
+            normalise_reward: true,
             ..Config::default()
         }
     }

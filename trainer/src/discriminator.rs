@@ -1,21 +1,22 @@
 //! The reward: frozen DINOv2 tokens and a small head that learns to tell references from generated images.
-//! Head: `Linear(D, 512) -> GELU -> Linear(512, 1)` on the class token and on every patch token alike.
+//! Head: `Linear(D, 512) -> GELU -> Linear(512, 1)` on the class token and on patch tokens alike.
 use crate::config::Config;
 use crate::optim::AdamW;
 use crate::{Error, Result};
-use pentimento::exec::{LeafData, PlanId, compile, upload};
+use pentimento::exec::{Executor, LeafData, PlanId, compile, upload};
 use pentimento::folder::open_component;
 use pentimento::grad::gradients;
 use pentimento::graph::{Graph, Id};
 use pentimento::model::{Constants, dino};
-use pentimento::pipeline::Pipeline;
 use pentimento::rng::Philox;
 use pentimento::weights::Weights;
 use pentimento_wgsl::kernel::{Act, Unary};
 use std::path::Path;
 
-const HIDDEN: usize = 512;
-const NAMES: [&str; 4] = ["head/0.weight", "head/0.bias", "head/2.weight", "head/2.bias"];
+/// Hidden units of the released head.
+pub const HIDDEN: usize = 512;
+/// The head's tensors: leaf names, torch's names after the component.
+pub const NAMES: [&str; 4] = ["head/0.weight", "head/0.bias", "head/2.weight", "head/2.bias"];
 
 /// The frozen backbone.
 pub struct Backbone {
@@ -26,56 +27,125 @@ pub struct Backbone {
 }
 
 impl Backbone {
-    /// Opens a transformers `Dinov2Model` folder.
+    /// Opens a DINOv2 folder of transformers (`Dinov2Model`, `Dinov2WithRegistersModel`) or timm.
     ///
     /// # Errors
     /// A missing or damaged file, or a configuration this runtime does not compute.
     pub fn open(path: &Path) -> Result<Self> {
         let component = open_component(path)?;
         let label = path.join("config.json").display().to_string();
-        let config = dino::Config::from_value(&component.config()?, &label)?;
+        let json = component.config()?;
+        let config = dino::Config::from_value(&json, &label)?;
         let file = "preprocessor_config.json";
         let pixels = if component.has_file(file) {
             dino::Pixels::from_value(&component.json(file)?, &path.join(file).display().to_string())?
         } else {
-            dino::Pixels::imagenet()
+            dino::Pixels::from_timm(&json, &label)?.unwrap_or(dino::Pixels::imagenet())
         };
-        Ok(Backbone { config, pixels, weights: component.weights()?, constants: Constants::new() })
+        let weights = dino::transformers_names(&config, &component.weights()?)?;
+        Ok(Backbone { config, pixels, weights, constants: Constants::new() })
     }
     /// Patches a side at the native size.
     pub fn grid(&self) -> usize {
-        self.config.image_size / self.config.patch_size
+        self.config.grid()
+    }
+    /// Side of the images it was trained on, pixels.
+    pub fn image_size(&self) -> usize {
+        self.config.image_size
+    }
+    /// The statistics its pixels are normalised with.
+    pub fn pixels(&self) -> &dino::Pixels {
+        &self.pixels
+    }
+    /// Tokens of an image, registers left out, and numbers in each.
+    pub fn shape(&self) -> [usize; 2] {
+        [1 + self.grid() * self.grid(), self.config.hidden_size]
     }
     /// Numbers in the tokens of one image: `(1 + patches) * D`.
     pub fn token_numbers(&self) -> usize {
-        (1 + self.grid() * self.grid()) * self.config.hidden_size
+        self.shape().iter().product()
     }
-    /// Tokens of images in 0 to 1, `[B, H, W, 3]`, resized to the native size: `[B, 1 + N, D]`.
+    /// Tokens of images in 0 to 1, `[B, H, W, 3]`, resized to the native size on the device: `[B, 1 + N, D]`.
     pub fn tokens(&mut self, g: &mut Graph, image: Id) -> Id {
         let side = self.config.image_size;
         let x = dino::preprocess(g, &mut self.constants, image, [side, side], &self.pixels);
-        dino::encode(g, &mut self.constants, &self.config, "reward", x)
+        self.tokens_of_pixels(g, x)
+    }
+    /// Tokens of normalised pixels, `[B, H, W, 3]`, whose sides are multiples of a patch's: `[B, 1 + N, D]`.
+    /// Register tokens are no patches and are left out.
+    pub fn tokens_of_pixels(&mut self, g: &mut Graph, pixels: Id) -> Id {
+        let x = dino::encode(g, &mut self.constants, &self.config, "reward", pixels);
+        dino::without_registers(g, &self.config, x)
     }
     /// Uploads what a graph with [`Backbone::tokens`] needs.
     ///
     /// # Errors
     /// Missing or mis-shaped tensors.
-    pub fn upload(&self, pipeline: &mut Pipeline, g: &Graph) -> Result<()> {
-        pipeline.set_constants(&self.constants)?;
-        upload(&mut *pipeline.exec, g, "reward/", &self.weights)
+    pub fn upload(&self, exec: &mut dyn Executor, g: &Graph) -> Result<()> {
+        self.constants.upload(exec)?;
+        upload(exec, g, "reward/", &self.weights)
+    }
+}
+
+/// The patches of an image that count: all of them, or a list per image, in which a patch may stand more than once.
+#[derive(Clone, Copy, Debug)]
+pub enum Patches<'a> {
+    /// Every patch, equally.
+    All,
+    /// Indices from 0 to N - 1, one list per image; lists of one length.
+    Picked(&'a [Vec<u32>]),
+}
+
+impl Patches<'_> {
+    /// Share of each patch of image `i`, summing to one. `n`: patches in an image.
+    fn shares(self, i: usize, n: usize) -> Result<Vec<f32>> {
+        let Patches::Picked(lists) = self else { return Ok(vec![1.0 / n as f32; n]) };
+        let bad = |expected: String, found: String| Error::bad("patch indices", expected, found);
+        let list = lists.get(i).filter(|l| !l.is_empty());
+        let list = list.ok_or_else(|| bad(format!("at least one for image {i}"), "none".into()))?;
+        let mut counts = vec![0u32; n];
+        for &patch in list {
+            let count = counts.get_mut(patch as usize);
+            *count.ok_or_else(|| bad(format!("numbers below {n}"), patch.to_string()))? += 1;
+        }
+        Ok(counts.into_iter().map(|c| c as f32 / list.len() as f32).collect())
+    }
+}
+
+/// Sizes of a head and what it reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Tokens of an image: the class token and N patches.
+    pub tokens: usize,
+    /// D, numbers in a token.
+    pub width: usize,
+    /// Hidden units; [`HIDDEN`] as released.
+    pub hidden: usize,
+}
+
+impl Shape {
+    /// Of a head as released, for a backbone.
+    pub fn of(backbone: &Backbone) -> Self {
+        let [tokens, width] = backbone.shape();
+        Shape { tokens, width, hidden: HIDDEN }
+    }
+    /// Of the four tensors in [`NAMES`].
+    fn params(self) -> [Vec<usize>; 4] {
+        [vec![self.hidden, self.width], vec![self.hidden], vec![1, self.hidden], vec![1]]
     }
 }
 
 /// The trainable head with its optimiser.
 pub struct Head {
-    width: usize,
-    tokens: usize,
+    shape: Shape,
     batch: usize,
     patch_loss: f32,
     rate: f32,
     params: Vec<Vec<f32>>,
     adam: AdamW,
     step_plan: PlanId,
+    /// Weight of each hinge term of the step in progress, `[2 B, 1 + N]`.
+    weights: Vec<f32>,
     score_plan: PlanId,
     score_batch: usize,
 }
@@ -89,14 +159,13 @@ pub struct HeadStep {
     pub accuracy: f32,
 }
 
-fn head(g: &mut Graph, tokens: Id, width: usize) -> (Id, [Id; 4]) {
-    let w0 = g.param(NAMES[0], &[HIDDEN, width]);
-    let b0 = g.param(NAMES[1], &[HIDDEN]);
-    let w2 = g.param(NAMES[2], &[1, HIDDEN]);
-    let b2 = g.param(NAMES[3], &[1]);
+fn head(g: &mut Graph, tokens: Id, shape: Shape) -> (Id, [Id; 4]) {
+    let sizes = shape.params();
+    let params: [Id; 4] = core::array::from_fn(|i| g.param(NAMES[i], &sizes[i]));
+    let [w0, b0, w2, b2] = params;
     let h = g.linear(tokens, w0, Some(b0));
     let h = g.act(Act::Gelu, h);
-    (g.linear(h, w2, Some(b2)), [w0, b0, w2, b2])
+    (g.linear(h, w2, Some(b2)), params)
 }
 
 impl Head {
@@ -104,47 +173,68 @@ impl Head {
     ///
     /// # Errors
     /// The device refuses the plans.
-    pub fn new(
-        pipeline: &mut Pipeline,
-        backbone: &Backbone,
-        config: &Config,
-        score_batch: usize,
-    ) -> Result<Self> {
-        let width = backbone.config.hidden_size;
-        let tokens = 1 + backbone.grid() * backbone.grid();
+    pub fn new(exec: &mut dyn Executor, shape: Shape, config: &Config, score_batch: usize) -> Result<Self> {
+        let Shape { tokens, width, hidden } = shape;
+        if tokens < 2 || score_batch == 0 {
+            return Err(Error::bad("head", "a class token, patches and images", format!("{tokens} tokens")));
+        }
         let mut rng = Philox::new(config.seed, 0x4ead);
         let mut uniform = |n: usize, inputs: usize| -> Vec<f32> {
             let limit = 1.0 / (inputs as f32).sqrt();
             (0..n).map(|_| (2.0 * rng.uniform() - 1.0) * limit).collect()
         };
         let params = vec![
-            uniform(HIDDEN * width, width),
-            uniform(HIDDEN, width),
-            uniform(HIDDEN, HIDDEN),
-            uniform(1, HIDDEN),
+            uniform(hidden * width, width),
+            uniform(hidden, width),
+            uniform(hidden, hidden),
+            uniform(1, hidden),
         ];
-        for (name, data) in NAMES.iter().zip(&params) {
-            pipeline.exec.set_leaf(name, LeafData::F32(data))?;
-        }
         let adam = AdamW::new((0.5, 0.999), 0.0, params.iter().map(Vec::len));
-        let step_plan = step_plan(pipeline, 2 * config.head_batch, tokens, width)?;
+        for (name, data) in NAMES.iter().zip(&params) {
+            exec.set_leaf(name, LeafData::F32(data))?;
+        }
+        let step_plan = step_plan(exec, 2 * config.head_batch, shape)?;
         let mut g = Graph::new();
         let x = g.input("tokens", &[score_batch, tokens, width]);
-        let (h, _) = head(&mut g, x, width);
-        let score_plan = compile(&mut *pipeline.exec, g, &[("score", h)])?;
+        let (h, _) = head(&mut g, x, shape);
+        let score_plan = compile(exec, g, &[("score", h)])?;
         let (batch, patch_loss, rate) = (config.head_batch, config.patch_loss, config.head_rate);
-        Ok(Head { width, tokens, batch, patch_loss, rate, params, adam, step_plan, score_plan, score_batch })
+        let weights = Vec::new();
+        Ok(Head { shape, batch, patch_loss, rate, params, adam, step_plan, weights, score_plan, score_batch })
     }
 
-    /// Writes the inputs of one step: as many real as generated images, tokens `[1 + N, D]` each. Returns the plan.
+    /// The four tensors, in the order of [`NAMES`].
+    pub fn params(&self) -> &[Vec<f32>] {
+        &self.params
+    }
+    /// Replaces the four tensors; the optimiser keeps its moments.
     ///
     /// # Errors
-    /// The device failed.
+    /// Other lengths than before; the device failed.
+    pub fn set_params(&mut self, exec: &mut dyn Executor, params: Vec<Vec<f32>>) -> Result<()> {
+        let lengths = |p: &[Vec<f32>]| p.iter().map(Vec::len).collect::<Vec<_>>();
+        if lengths(&params) != lengths(&self.params) {
+            let expected = format!("tensors of {:?} numbers", lengths(&self.params));
+            return Err(Error::bad("head", expected, format!("{:?}", lengths(&params))));
+        }
+        self.params = params;
+        self.upload(exec)
+    }
+    fn upload(&self, exec: &mut dyn Executor) -> Result<()> {
+        NAMES.iter().zip(&self.params).try_for_each(|(name, data)| exec.set_leaf(name, LeafData::F32(data)))
+    }
+
+    /// Writes the inputs of one step: as many real as generated images, tokens `[1 + N, D]` each, and which patches
+    /// of the real ones, then of the generated ones, count. Returns the plan.
+    ///
+    /// # Errors
+    /// Another number of images; patches that do not exist; the device failed.
     pub fn begin_step(
         &mut self,
-        pipeline: &mut Pipeline,
+        exec: &mut dyn Executor,
         real: &[&[f32]],
         fake: &[&[f32]],
+        patches: Patches,
     ) -> Result<PlanId> {
         if real.len() != self.batch || fake.len() != self.batch {
             let found = format!("{} and {}", real.len(), fake.len());
@@ -155,65 +245,116 @@ impl Head {
             ));
         }
         let x: Vec<f32> = real.iter().chain(fake).flat_map(|t| t.iter().copied()).collect();
-        pipeline.exec.write(self.step_plan, "tokens", &x)?;
+        exec.write(self.step_plan, "tokens", &x)?;
         // relu(1 - h) for references, relu(1 + h) for generated images.
         let sign: Vec<f32> = (0..2 * self.batch).map(|i| if i < self.batch { -1.0 } else { 1.0 }).collect();
-        pipeline.exec.write(self.step_plan, "sign", &sign)?;
-        pipeline.exec.write(self.step_plan, "weight", &self.loss_weights())?;
+        exec.write(self.step_plan, "sign", &sign)?;
+        self.weights = self.loss_weights(patches)?;
+        exec.write(self.step_plan, "weight", &self.weights)?;
         Ok(self.step_plan)
     }
     /// Weight of each hinge term: half for each side, means over images and over patches.
-    fn loss_weights(&self) -> Vec<f32> {
-        let class = 0.5 / self.batch as f32;
-        let patch = self.patch_loss * 0.5 / (self.batch * (self.tokens - 1)) as f32;
-        let row = core::iter::once(class).chain(core::iter::repeat_n(patch, self.tokens - 1));
-        row.collect::<Vec<_>>().repeat(2 * self.batch)
+    fn loss_weights(&self, patches: Patches) -> Result<Vec<f32>> {
+        let (batch, n) = (self.batch, self.shape.tokens - 1);
+        let class = 0.5 / batch as f32;
+        let mut all = Vec::with_capacity(2 * batch * (n + 1));
+        for i in 0..2 * batch {
+            all.push(class);
+            if let Patches::All = patches {
+                let patch = self.patch_loss * 0.5 / (batch * n) as f32;
+                all.extend(core::iter::repeat_n(patch, n));
+            } else {
+                all.extend(patches.shares(i, n)?.iter().map(|share| share * self.patch_loss * class));
+            }
+        }
+        Ok(all)
+    }
+    /// Gradients of a finished step, in the order of [`NAMES`].
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn gradients(&self, exec: &mut dyn Executor) -> Result<Vec<Vec<f32>>> {
+        NAMES.iter().map(|name| exec.read(self.step_plan, name)).collect()
     }
     /// Reads the gradients of a finished step and moves the head.
     ///
     /// # Errors
     /// The device failed.
-    pub fn end_step(&mut self, pipeline: &mut Pipeline) -> Result<HeadStep> {
-        let hinge = pipeline.exec.read(self.step_plan, "hinge")?;
-        let loss = hinge.iter().zip(self.loss_weights()).map(|(h, w)| h * w).sum();
+    pub fn end_step(&mut self, exec: &mut dyn Executor) -> Result<HeadStep> {
+        let hinge = exec.read(self.step_plan, "hinge")?;
+        let loss = hinge.iter().zip(&self.weights).map(|(h, w)| h * w).sum();
         // A class logit is on the right side where its hinge term is below 1.
-        let right = hinge.iter().step_by(self.tokens).filter(|h| **h < 1.0).count();
+        let right = hinge.iter().step_by(self.shape.tokens).filter(|h| **h < 1.0).count();
         let accuracy = right as f32 / (2 * self.batch) as f32;
-        let mut grads = Vec::with_capacity(4);
-        for name in NAMES {
-            grads.push(pipeline.exec.read(self.step_plan, name)?);
-        }
+        let grads = self.gradients(exec)?;
         self.adam.update(&mut self.params, &grads, self.rate);
-        for (name, data) in NAMES.iter().zip(&self.params) {
-            pipeline.exec.set_leaf(name, LeafData::F32(data))?;
-        }
+        self.upload(exec)?;
         Ok(HeadStep { loss, accuracy })
     }
 
-    /// Head outputs of images' tokens: `[1 + N]` each, the class token's first.
+    /// Head outputs of images' tokens: `[1 + N]` each, the class token's first. With `normalised`, tokens are first
+    /// divided by their 2-norm plus 1e-6, as the released reward does it (and the released head training does not).
     ///
     /// # Errors
     /// The device failed.
-    pub fn score(&self, pipeline: &mut Pipeline, tokens: &[&[f32]]) -> Result<Vec<Vec<f32>>> {
+    pub fn score(
+        &self,
+        exec: &mut dyn Executor,
+        tokens: &[&[f32]],
+        normalised: bool,
+    ) -> Result<Vec<Vec<f32>>> {
         let mut out = Vec::with_capacity(tokens.len());
         for part in tokens.chunks(self.score_batch) {
             let mut x: Vec<f32> = part.iter().flat_map(|t| t.iter().copied()).collect();
-            x.resize(self.score_batch * self.tokens * self.width, 0.0);
-            pipeline.exec.write(self.score_plan, "tokens", &x)?;
-            pipeline.exec.run(self.score_plan)?;
-            let h = pipeline.exec.read(self.score_plan, "score")?;
-            out.extend(h.chunks_exact(self.tokens).take(part.len()).map(<[f32]>::to_vec));
+            if normalised {
+                x.chunks_exact_mut(self.shape.width).for_each(normalise);
+            }
+            x.resize(self.score_batch * self.shape.tokens * self.shape.width, 0.0);
+            exec.write(self.score_plan, "tokens", &x)?;
+            exec.run(self.score_plan)?;
+            let h = exec.read(self.score_plan, "score")?;
+            out.extend(h.chunks_exact(self.shape.tokens).take(part.len()).map(<[f32]>::to_vec));
         }
         Ok(out)
     }
 }
 
-fn step_plan(pipeline: &mut Pipeline, batch: usize, tokens: usize, width: usize) -> Result<PlanId> {
+/// `x / (|x| + 1e-6)`.
+fn normalise(x: &mut [f32]) {
+    let norm = x.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>().sqrt() + 1e-6;
+    x.iter_mut().for_each(|v| *v = (f64::from(*v) / norm) as f32);
+}
+
+/// Rewards of images from [`Head::score`]: `class_weight` of the class token's, the rest of the patches' mean.
+///
+/// # Errors
+/// Patches that do not exist.
+pub fn rewards(scores: &[Vec<f32>], class_weight: f32, patches: Patches) -> Result<Vec<f32>> {
+    let reward = |(i, h): (usize, &Vec<f32>)| {
+        let Some((class, rest)) = h.split_first().filter(|(_, rest)| !rest.is_empty()) else {
+            return Err(Error::bad("reward", "scores of a class token and patches", format!("{h:?}")));
+        };
+        let patch = match patches {
+            Patches::All => return Ok(all_patches(class_weight, *class, rest)),
+            picked => picked.shares(i, rest.len())?,
+        };
+        let mean: f32 = patch.iter().zip(rest).map(|(share, h)| share * h).sum();
+        Ok(class_weight * class + (1.0 - class_weight) * mean)
+    };
+    scores.iter().enumerate().map(reward).collect()
+}
+
+fn all_patches(class_weight: f32, class: f32, patches: &[f32]) -> f32 {
+    class_weight * class + (1.0 - class_weight) * patches.iter().sum::<f32>() / patches.len() as f32
+}
+
+fn step_plan(exec: &mut dyn Executor, batch: usize, shape: Shape) -> Result<PlanId> {
+    let Shape { tokens, width, .. } = shape;
     let mut g = Graph::new();
     let x = g.input("tokens", &[batch, tokens, width]);
     let sign = g.input("sign", &[batch, 1]);
     let weight = g.input("weight", &[batch, tokens]);
-    let (h, params) = head(&mut g, x, width);
+    let (h, params) = head(&mut g, x, shape);
     let h = g.reshape(h, &[batch, tokens]);
     let signed = g.mul(h, sign);
     let margin = g.affine(signed, 1.0, 1.0);
@@ -221,5 +362,5 @@ fn step_plan(pipeline: &mut Pipeline, batch: usize, tokens: usize, width: usize)
     let grads = gradients(&mut g, hinge, weight, &params, false)?;
     let mut outputs = vec![("hinge", hinge)];
     outputs.extend(NAMES.into_iter().zip(grads));
-    compile(&mut *pipeline.exec, g, &outputs)
+    compile(exec, g, &outputs)
 }

@@ -12,7 +12,7 @@ mod update;
 
 use crate::adapter::{Adapter, Pair};
 use crate::config::Config;
-use crate::discriminator::{Backbone, Head, HeadStep};
+use crate::discriminator::{Backbone, Head, HeadStep, Patches, Shape};
 use crate::objective::{self, Params};
 use crate::optim::{AdamW, Ema, clip_norm};
 use crate::references::Reference;
@@ -158,7 +158,8 @@ impl Trainer {
             Backbone::open(&setup.reward.map_or_else(|| setup.model.join("reward"), Path::to_path_buf))?;
         let params = Params::new(&pipeline.mmdit, config.rank);
         let values = initial(&mut pipeline, &params, &config)?;
-        let head = Head::new(&mut pipeline, &backbone, &config, config.prompts * config.group)?;
+        let head =
+            Head::new(&mut *pipeline.exec, Shape::of(&backbone), &config, config.prompts * config.group)?;
         let describe = (describe(&mut pipeline, &mut backbone, DESCRIBE, size)?, DESCRIBE);
         let adam = AdamW::new((0.9, 0.999), config.weight_decay, values.iter().map(Vec::len));
         let rng = Philox::new(config.seed, 1);
@@ -370,10 +371,12 @@ impl Trainer {
             .map(|&i| self.tokens[i].as_slice())
             .chain(kept.iter().map(|&i| self.replay[i].as_slice()))
             .collect();
-        self.head.begin_step(&mut self.pipeline, &real, &fake)
+        let picked = pick_patches(&mut self.rng, &self.config, &self.backbone, 2 * n);
+        let patches = picked.as_deref().map_or(Patches::All, Patches::Picked);
+        self.head.begin_step(&mut *self.pipeline.exec, &real, &fake, patches)
     }
     fn collect_head(&mut self, k: usize) -> Result<Event> {
-        let HeadStep { loss, accuracy } = self.head.end_step(&mut self.pipeline)?;
+        let HeadStep { loss, accuracy } = self.head.end_step(&mut *self.pipeline.exec)?;
         (self.metrics.head_loss, self.metrics.head_accuracy) = (loss, accuracy);
         let steps = if self.iteration == 0 { self.config.head_warm } else { self.config.head_steps };
         self.phase = Phase::Head(k + 1);
@@ -455,6 +458,18 @@ fn initial(pipeline: &mut Pipeline, params: &Params, config: &Config) -> Result<
     Ok(values)
 }
 
+/// Patches drawn with replacement for each of some images, as released; `None` where all of them count.
+fn pick_patches(
+    rng: &mut Philox,
+    config: &Config,
+    backbone: &Backbone,
+    images: usize,
+) -> Option<Vec<Vec<u32>>> {
+    let patches = (backbone.grid() * backbone.grid()) as u32;
+    let count = config.head_patches.min(patches as usize);
+    (count > 0).then(|| (0..images).map(|_| (0..count).map(|_| rng.below(patches)).collect()).collect())
+}
+
 /// Latents to reward tokens: decode, resize, encode.
 fn describe(
     pipeline: &mut Pipeline,
@@ -467,6 +482,6 @@ fn describe(
     let image = pipeline.decode_graph(&mut g, x);
     let tokens = backbone.tokens(&mut g, image);
     g.check()?;
-    backbone.upload(pipeline, &g)?;
+    backbone.upload(&mut *pipeline.exec, &g)?;
     pipeline.compile(g, &[("tokens", tokens)], size)
 }

@@ -1,84 +1,120 @@
-//! The reward backbone and the way of an image into it.
+//! The reward backbone in both libraries' formats.
 use crate::common::{executors, model, run};
-use pentimento::exec::LeafData;
 use pentimento::graph::Graph;
-use pentimento::model::{Constants, channels_first, channels_last, dino};
-use tests::fixture::{Check, Golden, Tolerance, folders, within};
+use pentimento::model::{Constants, channels_last, dino};
+use std::path::PathBuf;
+use tests::fixture::{Check, Golden, folders, to_f16, within};
+
+/// Folders whose `config.json` is a DINOv2 model of transformers or timm.
+fn backbones() -> Vec<PathBuf> {
+    let mut all = folders("dino", "model_type", "dinov2");
+    all.extend(folders("dino", "model_type", "dinov2_with_registers"));
+    // timm names an architecture instead of a type of model.
+    let with_config = |p: &PathBuf| p.join("config.json").is_file();
+    let root = std::fs::read_dir(tests::fixture::root().join("dino")).into_iter().flatten().flatten();
+    let mut more: Vec<PathBuf> = root.map(|e| e.path()).filter(with_config).collect();
+    more.retain(|p| model(p).1.get("architecture").is_some());
+    if more.is_empty() {
+        println!("SKIPPED: no golden folder of timm's format");
+    }
+    more.sort();
+    all.extend(more);
+    all
+}
 
 #[test]
 fn image_encoders_agree_at_every_size() {
-    for path in folders("dino", "model_type", "dinov2") {
+    for path in backbones() {
         let golden = Golden::open(&path);
         let (_, config, weights) = model(&path);
         let cfg = dino::Config::from_value(&config, &path.display().to_string()).expect("a config");
-        for (name, mut exec) in executors("image encoder") {
-            let mut check = Check::new(&golden, &name);
-            for size in golden.names().filter_map(|n| n.strip_suffix("_pixel_values")) {
-                let pixels = format!("{size}_pixel_values");
-                let &[b, c, h, w] = golden.shape(&pixels) else { panic!("pixels are [B, C, H, W]") };
-                let data = channels_last(golden.floats(&pixels), c, h * w, c);
-                let (mut g, mut constants) = (Graph::new(), Constants::new());
-                let x = g.input("pixels", &[b, h, w, c]);
-                let y = dino::encode(&mut g, &mut constants, &cfg, "reward", x);
-                for (leaf, data) in constants.iter() {
-                    exec.set_leaf(leaf, LeafData::F32(data)).expect("a constant");
+        for suffix in ["", "_f16w"] {
+            if !suffix.is_empty() && !golden.names().any(|n| n.ends_with(suffix)) {
+                continue;
+            }
+            let weights = if suffix.is_empty() { weights.clone() } else { to_f16(&weights) };
+            let weights = dino::transformers_names(&cfg, &weights).expect("names of one library");
+            for (name, mut exec) in executors("image encoder") {
+                let mut check = Check::new(&golden, &name);
+                for size in golden.names().filter_map(|n| n.strip_suffix("_pixel_values")) {
+                    let pixels = format!("{size}_pixel_values");
+                    let &[b, c, h, w] = golden.shape(&pixels) else { panic!("pixels are [B, C, H, W]") };
+                    let data = channels_last(golden.floats(&pixels), c, h * w, c);
+                    let (mut g, mut constants) = (Graph::new(), Constants::new());
+                    let x = g.input("pixels", &[b, h, w, c]);
+                    let states = dino::hidden_states(&mut g, &mut constants, &cfg, "reward", x);
+                    constants.upload(exec.as_mut()).expect("constants");
+                    let names: Vec<String> = names(states.len(), size, suffix);
+                    let outputs: Vec<_> = names.iter().map(String::as_str).zip(states).collect();
+                    let inputs = [("pixels", data.as_slice())];
+                    let out = run(exec.as_mut(), g, &[("reward", &weights)], &inputs, &outputs);
+                    for (name, got) in names.iter().zip(&out) {
+                        check.optional(name, got);
+                    }
+                    // timm's name of the last one.
+                    let last = out.last().expect("a last state");
+                    check.optional(&format!("{size}_forward_features{suffix}"), last);
                 }
-                let out = run(exec.as_mut(), g, &[("reward", &weights)], &[("pixels", &data)], &[("y", y)]);
-                check.tensor(&format!("{size}_last_hidden_state"), &out[0]);
+                check.finish();
             }
-            check.finish();
         }
     }
 }
 
-/// The released reward's path from pixels to encoder input.
+/// Names of hidden states in the golden files.
+fn names(states: usize, size: &str, suffix: &str) -> Vec<String> {
+    let name = |i: usize| match i {
+        0 => "embeddings".to_string(),
+        i if i + 1 == states => "last_hidden_state".to_string(),
+        i => format!("block{}", i - 1),
+    };
+    (0..states).map(|i| format!("{size}_{}{suffix}", name(i))).collect()
+}
+
+/// The libraries resample positions differently, and the goldens notice.
 #[test]
-fn reward_images_are_prepared_as_released() {
-    let Some(golden) = Golden::find("dino/preprocess") else { return };
-    for (name, mut exec) in executors("reward images") {
-        let mut check = Check::new(&golden, &name);
-        for image in golden.names().filter_map(|n| n.strip_suffix("_reward_path")) {
-            let &[h, w, 3] = golden.shape(&format!("{image}_u8")) else { panic!("images are [H, W, 3]") };
-            let bytes = golden.ints(&format!("{image}_u8"));
-            let image01: Vec<f32> = bytes.iter().map(|&b| b as f32 / 255.0).collect();
-            let expected = format!("{image}_reward_path");
-            let &[_, _, th, tw] = golden.shape(&expected) else { panic!("pixels are [1, 3, H, W]") };
+fn the_wrong_resampling_is_noticed() {
+    use pentimento::model::Cubic;
+    for path in backbones() {
+        let golden = Golden::open(&path);
+        let (_, config, weights) = model(&path);
+        let mut cfg = dino::Config::from_value(&config, "config.json").expect("a config");
+        cfg.position_resampling = match cfg.position_resampling {
+            Cubic::Plain => Cubic::Antialiased,
+            Cubic::Antialiased => Cubic::Plain,
+        };
+        let weights = dino::transformers_names(&cfg, &weights).expect("names of one library");
+        let native = |name: &str| {
+            let shape = golden.shape(&format!("{name}_pixel_values"));
+            shape[2] == cfg.image_size && shape[3] == cfg.image_size
+        };
+        for size in golden.names().filter_map(|n| n.strip_suffix("_pixel_values")) {
+            let pixels = format!("{size}_pixel_values");
+            let &[b, c, h, w] = golden.shape(&pixels) else { panic!("pixels are [B, C, H, W]") };
+            let data = channels_last(golden.floats(&pixels), c, h * w, c);
             let (mut g, mut constants) = (Graph::new(), Constants::new());
-            let x = g.input("x", &[1, h, w, 3]);
-            let y = dino::preprocess(&mut g, &mut constants, x, [th, tw], &dino::Pixels::imagenet());
-            for (leaf, data) in constants.iter() {
-                exec.set_leaf(leaf, LeafData::F32(data)).expect("a constant");
-            }
-            let out = run(exec.as_mut(), g, &[], &[("x", &image01)], &[("y", y)]);
-            check.tensor(&expected, &channels_first(&out[0], 3, th * tw));
+            let x = g.input("pixels", &[b, h, w, c]);
+            let y = dino::encode(&mut g, &mut constants, &cfg, "reward", x);
+            let mut exec = pentimento::exec::cpu::Cpu::new();
+            constants.upload(&mut exec).expect("constants");
+            let out = run(&mut exec, g, &[("reward", &weights)], &[("pixels", &data)], &[("y", y)]);
+            let names = ["last_hidden_state", "forward_features"].map(|n| format!("{size}_{n}"));
+            let want = names.iter().find(|n| golden.has(n)).expect("a last state");
+            let same = within(&out[0], golden.floats(want), golden.tolerance(want)).is_ok();
+            assert_eq!(same, native(size), "{} {want}", path.display());
         }
-        check.finish();
     }
 }
 
-/// Resizing and normalising on the graph, against the definition.
+/// Register tokens are no patches.
 #[test]
-fn pixels_are_resized_and_normalised() {
-    let pixels = dino::Pixels::imagenet();
-    let image: Vec<f32> = (0..2 * 3 * 5 * 3).map(|i| (i * 37 % 101) as f32 / 100.0).collect();
-    let (ry, rx) = (pentimento::model::bicubic_matrix(3, 4), pentimento::model::bicubic_matrix(5, 2));
-    let mut want = Vec::new();
-    for (b, y, x, c) in (0..2 * 4 * 2 * 3).map(|i| (i / 24, i / 6 % 4, i / 3 % 2, i % 3)) {
-        let all = (0..3).flat_map(|sy| (0..5).map(move |sx| (sy, sx)));
-        let v: f32 = all
-            .map(|(sy, sx)| ry[y * 3 + sy] * rx[x * 5 + sx] * image[((b * 3 + sy) * 5 + sx) * 3 + c])
-            .sum();
-        want.push((v - pixels.mean[c]) / pixels.std[c]);
-    }
-    for (name, mut exec) in executors("resizing") {
-        let (mut g, mut constants) = (Graph::new(), Constants::new());
-        let x = g.input("x", &[2, 3, 5, 3]);
-        let y = dino::preprocess(&mut g, &mut constants, x, [4, 2], &pixels);
-        for (leaf, data) in constants.iter() {
-            exec.set_leaf(leaf, LeafData::F32(data)).expect("a constant");
-        }
-        let out = run(exec.as_mut(), g, &[], &[("x", &image)], &[("y", y)]);
-        let tol = Tolerance { max_abs: 1e-5, rel_l2: 1e-5 };
-        within(&out[0], &want, tol).unwrap_or_else(|e| panic!("{name}: {e}"));
-    }
+fn registers_are_left_out() {
+    let cfg = dino::Config { num_register_tokens: 2, ..dino::Config::small() };
+    let mut g = Graph::new();
+    let x = g.input("tokens", &[1, 6, 1]);
+    let y = dino::without_registers(&mut g, &cfg, x);
+    let mut exec = pentimento::exec::cpu::Cpu::new();
+    let tokens = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0];
+    let out = run(&mut exec, g, &[], &[("tokens", &tokens)], &[("y", y)]);
+    assert_eq!(out[0], [0.0, 3.0, 4.0, 5.0]);
 }

@@ -1,8 +1,9 @@
 //! Rewards, advantages and the generator's optimiser steps.
-use super::{Event, Metrics, Trainer};
+use super::{Event, Metrics, Trainer, pick_patches};
 use crate::Result;
 use crate::advantage::{advantages, moments, resample};
 use crate::config::Credit;
+use crate::discriminator::{Patches, rewards};
 use crate::objective;
 use crate::optim::clip_norm;
 use pentimento::exec::PlanId;
@@ -25,13 +26,12 @@ impl Trainer {
     /// Scores the batch and turns rewards into advantages.
     pub(super) fn begin_update(&mut self) -> Result<()> {
         let refs: Vec<&[f32]> = self.tokens.iter().map(Vec::as_slice).collect();
-        let scores = self.head.score(&mut self.pipeline, &refs)?;
+        let normalised = self.config.normalise_reward;
+        let scores = self.head.score(&mut *self.pipeline.exec, &refs, normalised)?;
         let known =
             self.reference_tokens.iter().take(self.tokens.len()).map(Vec::as_slice).collect::<Vec<_>>();
-        let reference = self.head.score(&mut self.pipeline, &known)?;
-        let w = self.config.class_weight;
-        let reward = |h: &Vec<f32>| w * h[0] + (1.0 - w) * h[1..].iter().sum::<f32>() / (h.len() - 1) as f32;
-        let rewards: Vec<f32> = scores.iter().map(reward).collect();
+        let reference = self.head.score(&mut *self.pipeline.exec, &known, normalised)?;
+        let rewards = self.rewards(&scores)?;
         let group = self.config.group;
         let (spread, limit) = (self.config.spread, self.config.advantage_limit);
         let image = advantages(&rewards, group, 1, spread, limit);
@@ -46,7 +46,7 @@ impl Trainer {
             });
             self.update.advantages = mixed.collect();
         }
-        let reference: Vec<f32> = reference.iter().map(reward).collect();
+        let reference = self.rewards(&reference)?;
         let within =
             rewards.chunks_exact(group).map(|g| moments(g).1).sum::<f32>() / self.config.prompts as f32;
         self.metrics.reward_generated = moments(&rewards).0;
@@ -61,6 +61,11 @@ impl Trainer {
             self.replay.pop_front();
         }
         Ok(())
+    }
+    /// Rewards of images from the head's scores, over all patches or some drawn anew.
+    fn rewards(&mut self, scores: &[Vec<f32>]) -> Result<Vec<f32>> {
+        let picked = pick_patches(&mut self.rng, &self.config, &self.backbone, scores.len());
+        rewards(scores, self.config.class_weight, picked.as_deref().map_or(Patches::All, Patches::Picked))
     }
     /// Latent positions, rows and columns.
     fn token_grid(&self) -> [usize; 2] {

@@ -54,13 +54,16 @@ fn pipeline(path: &Path) -> Result<()> {
 fn component(path: &Path, component: &Component) -> Result<()> {
     let label = path.join("config.json").display().to_string();
     let config = component.config()?;
-    let kind =
-        config.get("_class_name").or(config.get("model_type")).and_then(|v| v.as_str()).unwrap_or("unknown");
+    let field = |name: &str| config.get(name);
+    let kind = field("_class_name").or(field("model_type")).or(field("architecture"));
+    let kind = kind.and_then(|v| v.as_str()).unwrap_or("unknown");
     match kind {
         "SD3Transformer2DModel" => mmdit::Config::from_value(&config, &label).map(|_| ())?,
         "AutoencoderKL" => vae::Config::from_value(&config, &label).map(|_| ())?,
         "clip_text_model" => clip::Config::from_value(&config, &label).map(|_| ())?,
-        "dinov2" => dino::Config::from_value(&config, &label).map(|_| ())?,
+        "dinov2" | "dinov2_with_registers" => dino::Config::from_value(&config, &label).map(|_| ())?,
+        // timm names an architecture instead of a type of model.
+        _ if field("architecture").is_some() => dino::Config::from_value(&config, &label).map(|_| ())?,
         other => {
             let known = "SD3Transformer2DModel, AutoencoderKL, clip_text_model or dinov2";
             return Err(Error::bad(label, known, other));
