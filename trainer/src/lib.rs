@@ -13,10 +13,12 @@ pub mod discriminator;
 pub mod files;
 pub mod images;
 pub mod objective;
+pub mod official;
 pub mod optim;
 pub mod preprocess;
 pub mod references;
 mod resize;
+pub mod taken;
 pub mod train;
 
 pub use pentimento::{Error, Result};

@@ -436,14 +436,14 @@ impl Trainer {
 /// Images decoded and described in one run.
 const DESCRIBE: usize = 8;
 
-fn resolution(config: &Config, pipeline: &Pipeline) -> (usize, usize) {
+pub(crate) fn resolution(config: &Config, pipeline: &Pipeline) -> (usize, usize) {
     let native = pipeline.native_size();
     let side = |n: usize| if n == 0 { native } else { n };
     (side(config.width), side(config.height))
 }
 
 /// A: normal with deviation 1/r, B: zero, as released; so the first images are the base model's.
-fn initial(pipeline: &mut Pipeline, params: &Params, config: &Config) -> Result<Vec<Vec<f32>>> {
+pub(crate) fn initial(pipeline: &mut Pipeline, params: &Params, config: &Config) -> Result<Vec<Vec<f32>>> {
     let mut rng = Philox::new(config.seed, 0x10a);
     let mut values = Vec::new();
     for (name, shape) in params.leaves() {

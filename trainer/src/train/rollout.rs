@@ -1,21 +1,10 @@
 //! Sampling a batch of groups, and describing the images for the reward.
 use super::{Event, Phase, Trainer};
 use crate::Result;
-use crate::objective;
+use crate::taken::Taken;
 use pentimento::exec::PlanId;
 use pentimento::pipeline::Text;
-use pentimento::sampler::{self, CpsCoefficients};
-
-/// A stochastic step that was taken.
-pub(super) struct Taken {
-    pub sigma: f32,
-    pub coefficients: CpsCoefficients,
-    /// Latents before and after, of all images.
-    pub x: Vec<f32>,
-    pub next: Vec<f32>,
-    /// `-logp` of each place, image after image.
-    pub old: Vec<f32>,
-}
+use pentimento::sampler;
 
 /// A batch on its way from noise to images.
 #[derive(Default)]
@@ -125,9 +114,7 @@ impl Trainer {
 
     /// Flow-CPS: `x' = mean + std z`.
     fn stochastic_step(&mut self, v: &[f32], sigma: f32, next_sigma: f32) -> Result<Taken> {
-        let coefficients = CpsCoefficients::new(sigma, next_sigma, self.config.eta)?;
-        let mean = coefficients.mean(&self.rollout.x, v)?;
-        let mut z = vec![0.0; mean.len()];
+        let mut z = vec![0.0; v.len()];
         let per = self.rollout_numbers();
         if self.config.antithetic {
             for pair in z.chunks_exact_mut(2 * per) {
@@ -138,14 +125,8 @@ impl Trainer {
         } else {
             self.rng.normals(&mut z);
         }
-        let next = coefficients.next(&mean, &z)?;
-        let channels = self.pipeline.mmdit.in_channels;
-        let old = next
-            .chunks_exact(per)
-            .zip(mean.chunks_exact(per))
-            .flat_map(|(n, m)| objective::distances(&self.config, n, m, channels))
-            .collect();
-        Ok(Taken { sigma, coefficients, x: self.rollout.x.clone(), next, old })
+        let shape = [per, self.pipeline.mmdit.in_channels];
+        Taken::step(&self.config, [sigma, next_sigma], &self.rollout.x, v, &z, shape)
     }
 
     pub(super) fn collect_describe(&mut self, first: usize) -> Result<Event> {

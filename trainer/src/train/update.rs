@@ -6,8 +6,9 @@ use crate::config::Credit;
 use crate::discriminator::{Patches, rewards};
 use crate::objective;
 use crate::optim::clip_norm;
+use crate::taken::Rows;
 use pentimento::exec::PlanId;
-use pentimento::model::mmdit::time_projection;
+use pentimento::pipeline::Text;
 
 /// An update in progress: trained step by trained step, micro-batch by micro-batch.
 #[derive(Default)]
@@ -86,41 +87,18 @@ impl Trainer {
         };
         self.plans.insert("grpo", plan);
         let (rows, real) = self.micro();
-        let (n, per) = (rows.len(), self.rollout_numbers());
         let places = objective::places(&self.config, self.size);
-        let pick = |all: &[f32], width: usize| -> Vec<f32> {
-            rows.iter().flat_map(|&i| all[i * width..(i + 1) * width].iter().copied()).collect()
-        };
-        let taken = &self.rollout.taken[self.update.step];
-        let time = time_projection(self.pipeline.schedule.timestep(taken.sigma)).repeat(n);
-        let texts = self.row_texts(true);
-        let texts: Vec<_> = rows.iter().map(|&i| texts[i]).collect();
-        let context: Vec<f32> = texts.iter().flat_map(|t| t.context.iter().copied()).collect();
-        let pooled: Vec<f32> = texts.iter().flat_map(|t| t.pooled.iter().copied()).collect();
         // The loss of an optimiser step is the mean over its steps, images and places.
         let steps = self.config.window / self.config.updates;
         let each = 1.0 / (steps * self.config.prompts * self.config.group * places) as f32;
-        let seed: Vec<f32> = (0..n * places).map(|i| if i < real * places { each } else { 0.0 }).collect();
-        let inputs = [
-            ("latents", pick(&taken.x, per)),
-            ("next", pick(&taken.next, per)),
-            ("old", pick(&taken.old, places)),
-            ("advantage", pick(&self.update.advantages, places)),
-            ("seed", seed),
-            ("mean_x", vec![taken.coefficients.mean_x; n]),
-            ("mean_v", vec![taken.coefficients.mean_v; n]),
-            ("time", time.clone()),
-            ("context", context),
-            ("pooled", pooled),
-        ];
-        for (name, data) in inputs {
-            self.pipeline.exec.write(plan, name, &data)?;
-        }
-        if self.config.guidance != 1.0 {
-            self.pipeline.exec.write(plan, "u.time", &time)?;
-            self.pipeline.exec.write(plan, "u.context", &self.null.context.repeat(n))?;
-            self.pipeline.exec.write(plan, "u.pooled", &self.null.pooled.repeat(n))?;
-        }
+        let seed: Vec<f32> =
+            (0..rows.len() * places).map(|i| if i < real * places { each } else { 0.0 }).collect();
+        let texts = self.row_texts(true);
+        let texts: Vec<Text> = rows.iter().map(|&i| texts[i].clone()).collect();
+        let texts: Vec<&Text> = texts.iter().collect();
+        let inputs = Rows { images: &rows, texts: &texts, advantages: &self.update.advantages, seed: &seed };
+        let taken = &self.rollout.taken[self.update.step];
+        taken.write(&mut self.pipeline, plan, &self.config, &inputs, &self.null)?;
         Ok(plan)
     }
 

@@ -1,0 +1,430 @@
+//! The released schedule, step by step: `scripts/train_sd3_fast_dino_patch.py` of the Adv-GRPO code at 8287f90, with
+//! what is odd in it kept and named. The slow, exact loop beside [`crate::train`].
+//!
+//! ```text
+//! epoch: batches of one prompt each -> rollout -> images -> reward of generated and reference images
+//!        (epoch + 1) mod d_times != 0: one head step over all of them, nothing else
+//!        else: two generator steps, each over half of the batches and all trained steps of the rollout
+//! ```
+//!
+//! Kept on purpose:
+//! - Nine of ten epochs train the head only; their rewards and advantages are computed and thrown away.
+//! - Rewards of an epoch come from the head as it was before the epoch's own step.
+//! - Every image has its own initial noise; steps outside the window are the same step with noise level 0.
+//! - The reward normalises tokens and resizes floats; the head trains on raw tokens of 8-bit images.
+//! - References of the batch's prompt: all of them, whatever their number; lists of unequal length are cut to the shorter.
+//! - Prompts that are equal without regard to case and spacing are one group.
+//! - `global_step` counts head epochs too; the average ([`Ema::step`]) follows it and is asked once per batch.
+mod generator;
+mod rollout;
+mod script;
+
+pub use script::{Script, Seeded};
+
+use crate::adapter::{Adapter, Pair};
+use crate::advantage;
+use crate::config::Config;
+use crate::discriminator::{Backbone, Head, HeadStep, Patches, Shape, rewards};
+use crate::objective::Params;
+use crate::optim::{AdamW, Ema};
+use crate::preprocess::{head_picture, head_pixels};
+use crate::references::Reference;
+use crate::train::{Setup, initial, resolution};
+use crate::{Error, Result};
+use pentimento::exec::{Executor, PlanId};
+use pentimento::folder::ModelFolder;
+use pentimento::graph::Graph;
+use pentimento::model::mmdit::Lora;
+use pentimento::pipeline::{Pipeline, Text};
+use rollout::Batch;
+
+/// What the released script has besides [`Config`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Schedule {
+    /// The head trains in every epoch but each `d_times`-th (released: 10).
+    pub d_times: usize,
+    /// The average takes the adapter in at every `ema_interval`-th global step (released: 8).
+    pub ema_interval: usize,
+    /// Hidden units of the head (released: 512).
+    pub hidden: usize,
+}
+
+impl Default for Schedule {
+    fn default() -> Self {
+        Schedule { d_times: 10, ema_interval: 8, hidden: crate::discriminator::HIDDEN }
+    }
+}
+
+/// A prompt with its encoded text and its references.
+struct Prompt {
+    text: Text,
+    /// Prompts of one key are one group.
+    key: String,
+    references: Vec<Reference>,
+}
+
+/// What an epoch did.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// Counted from 0.
+    pub epoch: usize,
+    /// Mean reward of the generated images.
+    pub reward_generated: f32,
+    /// Mean reward of the references.
+    pub reward_reference: f32,
+    /// The head's step, in an epoch that trains it.
+    pub head: Option<HeadStep>,
+    /// Gradient norms of the generator's optimiser steps.
+    pub gradient_norms: Vec<f32>,
+    /// Part of the ratios outside the clip range.
+    pub clip_fraction: f32,
+}
+
+/// A run of the released schedule. In [`Config`], `prompts` is the number of batches of an epoch and `group` the images in
+/// one.
+pub struct Official {
+    /// The model. Between epochs it may be used to draw, too.
+    pub pipeline: Pipeline,
+    config: Config,
+    schedule: Schedule,
+    /// Latent height and width.
+    size: [usize; 2],
+    /// Width and height in pixels.
+    pixels: (usize, usize),
+    params: Params,
+    values: Vec<Vec<f32>>,
+    adam: AdamW,
+    ema: Ema,
+    backbone: Backbone,
+    head: Head,
+    prompts: Vec<Prompt>,
+    null: Text,
+    /// Images in 0 to 1 to tokens; normalised encoder input to tokens. For batches of `group`.
+    describe: [PlanId; 2],
+    grpo: Option<PlanId>,
+    /// Gradients so far, and training runs that went into them.
+    sums: Vec<Vec<f32>>,
+    micro_steps: usize,
+    optimiser_steps: usize,
+    epoch: usize,
+    global_step: u32,
+}
+
+impl Official {
+    /// Loads everything and encodes the prompts: those of `setup`, or the references' captions. A prompt that is the
+    /// caption of no reference has all of them (the released loader would stop there).
+    ///
+    /// # Errors
+    /// Settings, files or a device that cannot be used; references without captions where no prompts are given.
+    pub fn new(
+        exec: Box<dyn Executor>,
+        setup: &Setup<'_>,
+        config: Config,
+        schedule: Schedule,
+    ) -> Result<Self> {
+        config.check()?;
+        if schedule.d_times == 0 || schedule.ema_interval == 0 || config.prompts < 2 {
+            let found = format!("{schedule:?} with {} batches", config.prompts);
+            return Err(Error::bad(
+                "official schedule",
+                "intervals of 1 or more and 2 batches or more",
+                found,
+            ));
+        }
+        let lora = Lora { rank: config.rank, scale: config.lora_scale };
+        let mut pipeline = Pipeline::open(&ModelFolder::open(setup.model)?, exec, Some(lora))?;
+        let pixels = resolution(&config, &pipeline);
+        let size = pipeline.latent_size(pixels.0, pixels.1)?;
+        let reward = setup.reward.map_or_else(|| setup.model.join("reward"), std::path::Path::to_path_buf);
+        let mut backbone = Backbone::open(&reward)?;
+        let params = Params::new(&pipeline.mmdit, config.rank);
+        let values = initial(&mut pipeline, &params, &config)?;
+        let null = pipeline.encode("")?;
+        let prompts = prompts(&mut pipeline, setup)?;
+        let most = prompts.iter().map(|p| p.references.len()).max().unwrap_or(0).max(config.group);
+        let head_config = Config { head_batch: config.prompts * most, ..config.clone() };
+        let shape = Shape { hidden: schedule.hidden, ..Shape::of(&backbone) };
+        let head = Head::new(&mut *pipeline.exec, shape, &head_config, config.group)?;
+        let describe = [
+            describe(&mut pipeline, &mut backbone, config.group, pixels, false)?,
+            describe(&mut pipeline, &mut backbone, config.group, pixels, true)?,
+        ];
+        let adam = AdamW::new((0.9, 0.999), config.weight_decay, values.iter().map(Vec::len));
+        let ema = Ema::new(config.ema, &values);
+        Ok(Official {
+            pipeline,
+            schedule,
+            size,
+            pixels,
+            params,
+            values,
+            adam,
+            ema,
+            backbone,
+            head,
+            prompts,
+            null,
+            describe,
+            grpo: None,
+            sums: Vec::new(),
+            micro_steps: 0,
+            optimiser_steps: 0,
+            epoch: 0,
+            global_step: 0,
+            config,
+        })
+    }
+
+    /// Replaces the adapter, in training and averaged; the optimiser starts anew.
+    ///
+    /// # Errors
+    /// An adapter of another rank or with other targets.
+    pub fn start_from(&mut self, adapter: &Adapter) -> Result<()> {
+        let (rank, scale) = (self.config.rank, self.config.lora_scale);
+        let mut values = Vec::with_capacity(self.values.len());
+        for (target, i, o) in &self.params.targets {
+            let pair =
+                adapter.pairs.get(target).filter(|p| (p.rank, p.inputs(), p.outputs()) == (rank, *i, *o));
+            let Some(pair) = pair else {
+                let expected = format!("factors of rank {rank} from {i} to {o} numbers");
+                return Err(Error::bad(target.as_str(), expected, "none or others"));
+            };
+            values.push(pair.a.clone());
+            values.push(pair.b.iter().map(|b| b / scale).collect());
+        }
+        self.adam = AdamW::new((0.9, 0.999), self.config.weight_decay, values.iter().map(Vec::len));
+        self.ema = Ema::new(self.config.ema, &values);
+        self.values = values;
+        self.write_params(false)
+    }
+    /// Replaces the head's four tensors ([`crate::discriminator::NAMES`]).
+    ///
+    /// # Errors
+    /// Other lengths; the device failed.
+    pub fn start_head_from(&mut self, params: Vec<Vec<f32>>) -> Result<()> {
+        self.head.set_params(&mut *self.pipeline.exec, params)
+    }
+    /// Steps so far: epochs that trained the head, and the generator's optimiser steps.
+    pub fn global_step(&self) -> u32 {
+        self.global_step
+    }
+    /// The encoded prompts, the empty one first.
+    pub fn texts(&self) -> impl Iterator<Item = &Text> {
+        core::iter::once(&self.null).chain(self.prompts.iter().map(|p| &p.text))
+    }
+    /// The averaged adapter, which is the one the released code saves.
+    ///
+    /// # Errors
+    /// Factors that do not fit (never, for a run's own).
+    pub fn adapter(&self) -> Result<Adapter> {
+        let pairs = self.params.targets.iter().zip(self.ema.average.chunks_exact(2));
+        let pair = |ab: &[Vec<f32>]| {
+            Pair::new(self.config.rank, ab[0].clone(), ab[1].clone(), self.config.lora_scale)
+        };
+        let pairs = pairs.map(|((target, _, _), ab)| Ok((target.clone(), pair(ab)?)));
+        Ok(Adapter { pairs: pairs.collect::<Result<_>>()? })
+    }
+    /// Makes [`Official::pipeline`] draw with the averaged adapter (`true`) or with the one in training.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn show_average(&mut self, average: bool) -> Result<()> {
+        self.write_params(average)
+    }
+    fn write_params(&mut self, average: bool) -> Result<()> {
+        let values = if average { &self.ema.average } else { &self.values };
+        for ((name, _), data) in self.params.leaves().iter().zip(values) {
+            self.pipeline.set_param(name, data)?;
+        }
+        Ok(())
+    }
+
+    /// Runs one epoch. `progress` is called after every model run of the rollouts with (done, all) and may stop the
+    /// run by returning false.
+    ///
+    /// # Errors
+    /// The device failed, training diverged, or [`Error::Cancelled`].
+    pub fn epoch(
+        &mut self,
+        script: &mut dyn Script,
+        progress: &mut dyn FnMut(usize, usize) -> bool,
+    ) -> Result<Report> {
+        let (e, batches) = (self.epoch, self.config.prompts);
+        let order = script.order(e, batches, self.prompts.len());
+        if order.len() != batches || order.iter().any(|&p| p >= self.prompts.len()) {
+            let expected = format!("{batches} of {} prompts", self.prompts.len());
+            return Err(Error::bad("order of prompts", expected, format!("{order:?}")));
+        }
+        let mut all = Vec::with_capacity(batches);
+        for (b, &prompt) in order.iter().enumerate() {
+            let steps = self.config.steps;
+            let mut on = |step: usize| progress(b * steps + step, batches * steps);
+            all.push(self.rollout(prompt, &format!("e{e}.b{b}"), script, &mut on)?);
+        }
+        let (generated, reference) = self.score(&all, script)?;
+        let keys: Vec<&str> = all
+            .iter()
+            .flat_map(|b| core::iter::repeat_n(self.prompts[b.prompt].key.as_str(), self.config.group))
+            .collect();
+        let groups = advantage::groups(&keys);
+        let (spread, limit) = (self.config.spread, self.config.advantage_limit);
+        let advantages = advantage::grouped(&generated, &groups, 1, spread, limit);
+        script.note(&format!("e{e}.rewards"), &generated);
+        script.note(&format!("e{e}.reference_rewards"), &reference);
+        script.note(&format!("e{e}.advantages"), &advantages);
+        let mut report = Report {
+            epoch: e,
+            reward_generated: advantage::moments(&generated).0,
+            reward_reference: advantage::moments(&reference).0,
+            ..Report::default()
+        };
+        if (e + 1).is_multiple_of(self.schedule.d_times) {
+            self.train_generator(&all, &advantages, script, &mut report)?;
+        } else {
+            report.head = Some(self.train_head(&all, script)?);
+            self.global_step += 1;
+        }
+        self.epoch += 1;
+        Ok(report)
+    }
+
+    /// Rewards of generated images and of their prompts' references, batch after batch.
+    fn score(&mut self, all: &[Batch], script: &mut dyn Script) -> Result<(Vec<f32>, Vec<f32>)> {
+        let (mut generated, mut reference) = (Vec::new(), Vec::new());
+        for (b, batch) in all.iter().enumerate() {
+            let name = format!("e{}.b{b}", self.epoch);
+            let images: Vec<&[f32]> = batch.images.iter().map(Vec::as_slice).collect();
+            generated.extend(self.reward(&images, &format!("{name}.idx_gen"), script)?);
+            let known: Vec<Vec<f32>> =
+                self.prompts[batch.prompt].references.iter().map(|r| r.pixels.clone()).collect();
+            let known: Vec<&[f32]> = known.iter().map(Vec::as_slice).collect();
+            reference.extend(self.reward(&known, &format!("{name}.idx_ref"), script)?);
+        }
+        Ok((generated, reference))
+    }
+    fn reward(&mut self, images: &[&[f32]], name: &str, script: &mut dyn Script) -> Result<Vec<f32>> {
+        let tokens = self.tokens(images, false)?;
+        let tokens: Vec<&[f32]> = tokens.iter().map(Vec::as_slice).collect();
+        let picked = self.pick(name, images.len(), script)?;
+        let scores = self.head.score(&mut *self.pipeline.exec, &tokens, self.config.normalise_reward)?;
+        rewards(&scores, self.config.class_weight, Patches::Picked(&picked))
+    }
+    fn pick(&self, name: &str, images: usize, script: &mut dyn Script) -> Result<Vec<Vec<u32>>> {
+        let patches = self.backbone.grid() * self.backbone.grid();
+        let count = self.config.head_patches.min(patches);
+        let picked = script.patches(name, images, count, patches);
+        let fits = picked.len() == images && picked.iter().all(|list| !list.is_empty());
+        if fits { Ok(picked) } else { Err(Error::bad(name, format!("{images} lists of patches"), "others")) }
+    }
+    /// Tokens of images in 0 to 1, or of normalised encoder inputs.
+    fn tokens(&mut self, inputs: &[&[f32]], normalised: bool) -> Result<Vec<Vec<f32>>> {
+        let plan = self.describe[usize::from(normalised)];
+        let (group, per) = (self.config.group, self.backbone.token_numbers());
+        let mut out = Vec::with_capacity(inputs.len());
+        for part in inputs.chunks(group) {
+            let mut x: Vec<f32> = part.iter().flat_map(|i| i.iter().copied()).collect();
+            x.resize(x.len() / part.len() * group, 0.0);
+            self.pipeline.exec.write(plan, "image", &x)?;
+            self.pipeline.exec.run(plan)?;
+            let tokens = self.pipeline.exec.read(plan, "tokens")?;
+            out.extend(tokens.chunks_exact(per).take(part.len()).map(<[f32]>::to_vec));
+        }
+        Ok(out)
+    }
+
+    /// One Adam step of the head over all images of the epoch.
+    fn train_head(&mut self, all: &[Batch], script: &mut dyn Script) -> Result<HeadStep> {
+        let e = self.epoch;
+        let references = all.iter().flat_map(|b| self.prompts[b.prompt].references.iter().map(|r| &r.pixels));
+        let real: Vec<Vec<f32>> = references.cloned().collect();
+        let fake: Vec<Vec<f32>> = all.iter().flat_map(|b| b.images.iter().cloned()).collect();
+        let n = real.len().min(fake.len());
+        let real = self.eight_bit_tokens(&real[..n], &format!("e{e}.d_real_u8"), script)?;
+        let fake = self.eight_bit_tokens(&fake[..n], &format!("e{e}.d_fake_u8"), script)?;
+        let mut picked = self.pick(&format!("e{e}.d.idx_real"), n, script)?;
+        picked.extend(self.pick(&format!("e{e}.d.idx_fake"), n, script)?);
+        let real: Vec<&[f32]> = real.iter().map(Vec::as_slice).collect();
+        let fake: Vec<&[f32]> = fake.iter().map(Vec::as_slice).collect();
+        let exec = &mut *self.pipeline.exec;
+        let plan = self.head.begin_step(exec, &real, &fake, Patches::Picked(&picked))?;
+        exec.run(plan)?;
+        let step = self.head.end_step(exec)?;
+        script.note(&format!("e{e}.d_loss"), &[step.loss]);
+        script.note(&format!("e{e}.d_acc"), &[step.accuracy]);
+        for (name, data) in crate::discriminator::NAMES.iter().zip(self.head.params()) {
+            script.note(&format!("e{e}.{name}"), data);
+        }
+        Ok(step)
+    }
+    /// Tokens by the head training's way: 8-bit pictures, PIL's bicubic.
+    fn eight_bit_tokens(
+        &mut self,
+        images: &[Vec<f32>],
+        name: &str,
+        script: &mut dyn Script,
+    ) -> Result<Vec<Vec<f32>>> {
+        let (width, height) = (self.pixels.0 as u32, self.pixels.1 as u32);
+        let side = self.backbone.image_size() as u32;
+        let (mut inputs, mut bytes) = (Vec::with_capacity(images.len()), Vec::new());
+        for image in images {
+            let picture = head_picture(width, height, image)?;
+            bytes.extend(picture.rgb().iter().map(|&b| f32::from(b)));
+            inputs.push(head_pixels(&picture, side, self.backbone.pixels())?);
+        }
+        script.note(name, &bytes);
+        let inputs: Vec<&[f32]> = inputs.iter().map(Vec::as_slice).collect();
+        self.tokens(&inputs, true)
+    }
+}
+
+/// Prompts with their texts and references.
+fn prompts(pipeline: &mut Pipeline, setup: &Setup<'_>) -> Result<Vec<Prompt>> {
+    let mut names: Vec<&str> = setup.prompts.iter().map(String::as_str).collect();
+    if names.is_empty() {
+        for caption in setup.references.iter().filter_map(|r| r.caption.as_deref()) {
+            if !names.contains(&caption) {
+                names.push(caption);
+            }
+        }
+    }
+    if names.is_empty() || setup.references.is_empty() {
+        return Err(Error::missing("references", "images and prompts or captions")
+            .with_hint("Give prompts, or a NAME.txt beside each image, or a metadata.jsonl."));
+    }
+    let prompt = |name: &str| {
+        let own = |r: &&Reference| r.caption.as_deref().is_some_and(|c| key(c) == key(name));
+        let mut references: Vec<Reference> = setup.references.iter().filter(own).cloned().collect();
+        if references.is_empty() {
+            references = setup.references.to_vec();
+        }
+        Ok(Prompt { text: pipeline.encode(name)?, key: key(name), references })
+    };
+    names.into_iter().map(prompt).collect()
+}
+
+/// What the released grouping compares: CLIP's decoded tokens, so lower case and single spaces.
+fn key(prompt: &str) -> String {
+    prompt.split_whitespace().map(str::to_lowercase).collect::<Vec<_>>().join(" ")
+}
+
+/// The reward backbone on images in 0 to 1, or on its own normalised input.
+fn describe(
+    pipeline: &mut Pipeline,
+    backbone: &mut Backbone,
+    batch: usize,
+    (width, height): (usize, usize),
+    normalised: bool,
+) -> Result<PlanId> {
+    let mut g = Graph::new();
+    let side = backbone.image_size();
+    let tokens = if normalised {
+        let x = g.input("image", &[batch, side, side, 3]);
+        backbone.tokens_of_pixels(&mut g, x)
+    } else {
+        let x = g.input("image", &[batch, height, width, 3]);
+        backbone.tokens(&mut g, x)
+    };
+    g.check()?;
+    backbone.upload(&mut *pipeline.exec, &g)?;
+    pentimento::exec::compile(&mut *pipeline.exec, g, &[("tokens", tokens)])
+}

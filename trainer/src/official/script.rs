@@ -1,0 +1,49 @@
+//! Where an official run's randomness comes from, and who watches it.
+use pentimento::rng::Philox;
+
+/// Supplies what is drawn and hears what is computed. Names are `e{epoch}.b{batch}.latents_init`,
+/// `e{epoch}.b{batch}.s{step}.noise`, `e{epoch}.b{batch}.idx_gen`, `….idx_ref`, `e{epoch}.d.idx_real`, `….idx_fake`;
+/// a recorded run can be replayed by answering with its numbers.
+pub trait Script {
+    /// Which of `prompts` prompts each batch of an epoch draws.
+    fn order(&mut self, epoch: usize, batches: usize, prompts: usize) -> Vec<usize>;
+    /// Standard normal numbers for latents, `[images, h, w, channels]`.
+    fn noise(&mut self, name: &str, out: &mut [f32]);
+    /// For each image, `count` of `patches` patches, with replacement.
+    fn patches(&mut self, name: &str, images: usize, count: usize, patches: usize) -> Vec<Vec<u32>>;
+    /// Something was computed: latents and images in the device's layout (channels last), the rest as it is.
+    fn note(&mut self, name: &str, values: &[f32]) {
+        let _ = (name, values);
+    }
+}
+
+/// The ordinary script: everything from one seed, nothing noted.
+pub struct Seeded {
+    rng: Philox,
+    left: Vec<usize>,
+}
+
+impl Seeded {
+    /// Of a seed.
+    pub fn new(seed: u64) -> Self {
+        Seeded { rng: Philox::new(seed, 2), left: Vec::new() }
+    }
+}
+
+impl Script for Seeded {
+    fn order(&mut self, _: usize, batches: usize, prompts: usize) -> Vec<usize> {
+        while self.left.len() < batches && prompts > 0 {
+            let mut more: Vec<usize> = (0..prompts).collect();
+            self.rng.shuffle(&mut more);
+            self.left.extend(more);
+        }
+        self.left.drain(..batches.min(self.left.len())).collect()
+    }
+    fn noise(&mut self, _: &str, out: &mut [f32]) {
+        self.rng.normals(out);
+    }
+    fn patches(&mut self, _: &str, images: usize, count: usize, patches: usize) -> Vec<Vec<u32>> {
+        let mut list = || (0..count).map(|_| self.rng.below(patches as u32)).collect();
+        (0..images).map(|_| list()).collect()
+    }
+}
