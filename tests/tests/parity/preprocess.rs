@@ -88,7 +88,10 @@ fn reward_images_are_prepared_as_released() {
             // The head's path is another one, unless nothing is resized.
             let d = format!("{image}_d_path");
             let native = size(&reward) == [h, w];
-            assert!(native || within(&stored(&out[0]), golden.floats(&d), golden.tolerance(&d)).is_err(), "{d}");
+            assert!(
+                native || within(&stored(&out[0]), golden.floats(&d), golden.tolerance(&d)).is_err(),
+                "{d}"
+            );
         }
         check.finish();
     }
