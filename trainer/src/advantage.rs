@@ -1,19 +1,33 @@
 //! Group-relative advantages: how much better an image, or a place in it, is than its group. Pure functions.
 use crate::config::Spread;
 
-/// Deviations from the group's mean. Rewards stand group after group; each row holds `width` numbers that are
-/// compared with the same column of the group's other rows.
-fn centred(rewards: &[f32], group: usize, width: usize) -> Vec<f32> {
-    let mut out = rewards.to_vec();
-    for rows in out.chunks_mut(group * width) {
-        let n = (rows.len() / width) as f32;
-        for c in 0..width {
-            let mean = rows.iter().skip(c).step_by(width).sum::<f32>() / n;
-            rows.iter_mut().skip(c).step_by(width).for_each(|r| *r -= mean);
-        }
-    }
-    out
+/// Numbers the groups from 0 in order of appearance: equal keys (the released code takes the prompts) are one group.
+pub fn groups<K: PartialEq>(keys: &[K]) -> Vec<usize> {
+    let mut first: Vec<usize> = Vec::new();
+    let number = |(i, key): (usize, &K)| {
+        first.iter().position(|&f| keys[f] == *key).unwrap_or_else(|| {
+            first.push(i);
+            first.len() - 1
+        })
+    };
+    keys.iter().enumerate().map(number).collect()
 }
+
+/// For each group and column, the mean of `f` over its rows. Rows hold `width` numbers. `[groups, width]`.
+fn group_means<F: Fn(f32) -> f32>(rows: &[f32], groups: &[usize], width: usize, f: F) -> Vec<f32> {
+    let count = groups.iter().max().map_or(0, |m| m + 1);
+    let (mut sums, mut sizes) = (vec![0.0f32; count * width], vec![0u32; count]);
+    for (row, &group) in rows.chunks_exact(width).zip(groups) {
+        let sum = sums[group * width..].iter_mut();
+        sum.zip(row).for_each(|(s, &r)| *s += f(r));
+        sizes[group] += 1;
+    }
+    for (sum, &n) in sums.chunks_exact_mut(width).zip(&sizes) {
+        sum.iter_mut().for_each(|s| *s /= n.max(1) as f32);
+    }
+    sums
+}
+
 /// Population standard deviation about the mean.
 fn deviation(x: &[f32]) -> f32 {
     let n = x.len().max(1) as f64;
@@ -21,14 +35,34 @@ fn deviation(x: &[f32]) -> f32 {
     (x.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / n).sqrt() as f32
 }
 
-/// `(r - mean of the group) / (std + 1e-4)`, clamped. `rewards`: `[groups * group, width]`, result likewise.
+/// [`grouped`] for rewards that stand group after group, `group` rows each.
 pub fn advantages(rewards: &[f32], group: usize, width: usize, spread: Spread, limit: f32) -> Vec<f32> {
-    let mut a = centred(rewards, group, width);
-    let std = match spread {
-        Spread::Global => deviation(rewards),
-        Spread::Within => deviation(&a),
+    let rows = rewards.len() / width.max(1);
+    let groups: Vec<usize> = (0..rows).map(|i| i / group.max(1)).collect();
+    grouped(rewards, &groups, width, spread, limit)
+}
+
+/// `(r - mean of the group) / (std + 1e-4)`, clamped. `rewards`: `[rows, width]`, result likewise; each column is
+/// compared with the same column of the group's other rows. `groups`: the group of each row, as from [`groups`].
+pub fn grouped(rewards: &[f32], groups: &[usize], width: usize, spread: Spread, limit: f32) -> Vec<f32> {
+    let width = width.max(1);
+    let means = group_means(rewards, groups, width, |r| r);
+    let mut a = rewards.to_vec();
+    for (row, &group) in a.chunks_exact_mut(width).zip(groups) {
+        row.iter_mut().zip(&means[group * width..]).for_each(|(r, mean)| *r -= mean);
+    }
+    // One deviation per group and column.
+    let stds = match spread {
+        Spread::Global => vec![deviation(rewards); means.len()],
+        Spread::Within => vec![deviation(&a); means.len()],
+        Spread::Group => {
+            group_means(&a, groups, width, |d| d * d).into_iter().map(f32::sqrt).collect::<Vec<f32>>()
+        }
     };
-    a.iter_mut().for_each(|v| *v = (*v / (std + 1e-4)).clamp(-limit, limit));
+    for (row, &group) in a.chunks_exact_mut(width).zip(groups) {
+        let scaled = row.iter_mut().zip(&stds[group * width..]);
+        scaled.for_each(|(v, std)| *v = (*v / (std + 1e-4)).clamp(-limit, limit));
+    }
     a
 }
 
@@ -67,6 +101,16 @@ mod tests {
     fn columns_are_compared_with_their_own_kind() {
         let a = advantages(&[0.0, 100.0, 2.0, 100.0], 2, 2, Spread::Within, 5.0);
         assert!(a[0] < 0.0 && a[2] > 0.0 && a[1] == 0.0 && a[3] == 0.0, "{a:?}");
+    }
+    #[test]
+    fn groups_may_be_scattered() {
+        let prompts = ["b", "a", "b", "c", "a"];
+        let groups = groups(&prompts);
+        assert_eq!(groups, [0, 1, 0, 2, 1]);
+        let a = grouped(&[1.0, 10.0, 3.0, 7.0, 30.0], &groups, 1, Spread::Group, 5.0);
+        for (got, want) in a.iter().zip([-1.0, -1.0, 1.0, 0.0, 1.0]) {
+            assert!((got - want).abs() <= 1e-3, "{a:?}");
+        }
     }
     #[test]
     fn resampling_keeps_corners() {

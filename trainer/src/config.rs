@@ -18,6 +18,8 @@ pub enum Spread {
     Global,
     /// Root mean square of the advantages themselves, so of the deviations within groups.
     Within,
+    /// Standard deviation of the prompt's own rewards (released with `global_std` off).
+    Group,
 }
 
 /// Settings of a personalisation. `Default` is the recipe measured in README.md; `official()` is the released one.

@@ -82,13 +82,60 @@ pub fn supervised(
     Ok(plan)
 }
 
-/// The clipped objective of one trained Flow-CPS step: `max(-A rho, -A clamp(rho, 1 - c, 1 + c))` with
-/// `rho = exp(logp - logp_old)`, `logp = -mean((x' - mean)^2)`, `mean = mean_x x + mean_v v` and guided
-/// `v = u + guidance (c - u)`; the unconditioned u gets no gradient. With [`Credit::Image`] the mean runs over an
-/// image, with [`Credit::Patch`] over the channels of each latent position.
+/// Guided velocity of `n` samples at `size`, `u + guidance (c - u)`, with gradients through c only; the latents too.
+fn guided(
+    pipeline: &Pipeline,
+    g: &mut Graph,
+    config: &Config,
+    size: [usize; 2],
+    latents: Option<Id>,
+) -> (Id, Id) {
+    let n = config.micro_batch;
+    let (x, cond) = pipeline.velocity_graph(g, "", n, size, latents);
+    if config.guidance == 1.0 {
+        return (x, cond);
+    }
+    let (_, uncond) = pipeline.velocity_graph(g, "u.", n, size, Some(x));
+    let uncond = g.detach(uncond);
+    let d = g.sub(cond, uncond);
+    let d = g.affine(d, config.guidance, 0.0);
+    (x, g.add(uncond, d))
+}
+
+/// Mean of a stochastic step: `mean_x x + mean_v v`; mean_x, mean_v: `[B, 1, 1, 1]`.
+pub fn step_mean(g: &mut Graph, x: Id, v: Id, mean_x: Id, mean_v: Id) -> Id {
+    let (a, b) = (g.mul(x, mean_x), g.mul(v, mean_v));
+    g.add(a, b)
+}
+
+/// Mean of `(a - b)^2` over all but the first `keep` axes. Between a step's result and its mean this is Flow-CPS's
+/// `-logp`; between two means it is the released KL term.
+pub fn distance(g: &mut Graph, a: Id, b: Id, keep: usize) -> Id {
+    let d = g.sub(a, b);
+    let square = g.unary(Unary::Square, d);
+    g.mean(square, keep)
+}
+
+/// `max(-A rho, -A clamp(rho, 1 - c, 1 + c))` with `rho = exp(logp - logp_old)`, and rho. Elementwise; old and new are
+/// *negative* log-probabilities. Schulman et al. 2017 (arXiv 1707.06347), eq. 7.
+pub fn clipped(g: &mut Graph, old: Id, new: Id, advantage: Id, clip: f32) -> (Id, Id) {
+    let log = g.sub(old, new);
+    let ratio = g.unary(Unary::Exp, log);
+    let clamped = g.unary(Unary::Clamp(1.0 - clip, 1.0 + clip), ratio);
+    let (free, bound) = (g.mul(ratio, advantage), g.mul(clamped, advantage));
+    let (free, bound) = (g.affine(free, -1.0, 0.0), g.affine(bound, -1.0, 0.0));
+    (g.binary(Binary::Max, free, bound), ratio)
+}
+
+/// The clipped objective of one trained Flow-CPS step: [`clipped`] with `logp = -mean((x' - mean)^2)`,
+/// `mean = mean_x x + mean_v v` and guided `v = u + guidance (c - u)`; the unconditioned u gets no gradient. With
+/// [`Credit::Image`] the mean runs over an image, with [`Credit::Patch`] over the channels of each latent position.
+/// A positive `beta` adds `beta mean((mean - mean_ref)^2)`, mean_ref being that of the model without its adapter (as
+/// released: not divided by the variance).
 ///
 /// Inputs: the velocity's twice (`u.` and plain), `next` x', `mean_x`, `mean_v` `[B, 1, 1, 1]`, `old`, `advantage`,
-/// `seed`: `[B, P]`. Outputs: `loss`, `ratio` `[B, P]` and the gradients. P is 1 or the number of latent positions.
+/// `seed`: `[B, P]`. Outputs: `loss`, `ratio`, with `beta` also `kl`, `[B, P]`, and the gradients. P is 1 or the number
+/// of latent positions.
 ///
 /// # Errors
 /// The device refuses the plan.
@@ -101,41 +148,38 @@ pub fn grpo(
 ) -> Result<PlanId> {
     let n = config.micro_batch;
     let mut g = Graph::new();
-    let (x, cond) = pipeline.velocity_graph(&mut g, "", n, size, None);
-    let v = if config.guidance == 1.0 {
-        cond
-    } else {
-        let (_, uncond) = pipeline.velocity_graph(&mut g, "u.", n, size, Some(x));
-        let uncond = g.detach(uncond);
-        let d = g.sub(cond, uncond);
-        let d = g.affine(d, config.guidance, 0.0);
-        g.add(uncond, d)
-    };
+    let (x, v) = guided(pipeline, &mut g, config, size, None);
     let shape = g.shape(x).to_vec();
     let next = g.input("next", &shape);
     let mean_x = g.input("mean_x", &[n, 1, 1, 1]);
     let mean_v = g.input("mean_v", &[n, 1, 1, 1]);
-    let (a, b) = (g.mul(x, mean_x), g.mul(v, mean_v));
-    let mean = g.add(a, b);
-    let d = g.sub(next, mean);
-    let square = g.unary(Unary::Square, d);
+    let mean = step_mean(&mut g, x, v, mean_x, mean_v);
     let places = places(config, size);
-    let negative = match config.credit {
-        Credit::Image => g.mean(square, 1),
-        Credit::Patch(_) => g.mean(square, 3),
+    let keep = match config.credit {
+        Credit::Image => 1,
+        Credit::Patch(_) => 3,
     };
+    let negative = distance(&mut g, next, mean, keep);
     let negative = g.reshape(negative, &[n, places]);
     let old = g.input("old", &[n, places]);
     let advantage = g.input("advantage", &[n, places]);
     let seed = g.input("seed", &[n, places]);
-    // log rho = logp - logp_old, and both inputs are -logp.
-    let log = g.sub(old, negative);
-    let ratio = g.unary(Unary::Exp, log);
-    let clamped = g.unary(Unary::Clamp(1.0 - config.clip, 1.0 + config.clip), ratio);
-    let (free, bound) = (g.mul(ratio, advantage), g.mul(clamped, advantage));
-    let (free, bound) = (g.affine(free, -1.0, 0.0), g.affine(bound, -1.0, 0.0));
-    let loss = g.binary(Binary::Max, free, bound);
-    let outputs = vec![("loss".into(), loss), ("ratio".into(), ratio)];
+    let (mut loss, ratio) = clipped(&mut g, old, negative, advantage, config.clip);
+    let mut outputs = vec![("ratio".into(), ratio)];
+    if config.beta > 0.0 {
+        // The same graph without the adapter: the reference needs no weights of its own.
+        let lora = pipeline.lora.take();
+        let (_, v) = guided(pipeline, &mut g, config, size, Some(x));
+        pipeline.lora = lora;
+        let reference = step_mean(&mut g, x, v, mean_x, mean_v);
+        let reference = g.detach(reference);
+        let kl = distance(&mut g, mean, reference, keep);
+        let kl = g.reshape(kl, &[n, places]);
+        outputs.push(("kl".into(), kl));
+        let kl = g.affine(kl, config.beta, 0.0);
+        loss = g.add(loss, kl);
+    }
+    outputs.push(("loss".into(), loss));
     let outputs = with_gradients(&mut g, loss, seed, params, recompute, outputs)?;
     compile(pipeline, g, &outputs, size)
 }

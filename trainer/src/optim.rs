@@ -19,6 +19,10 @@ impl AdamW {
         let m: Vec<Vec<f32>> = lengths.map(|n| vec![0.0; n]).collect();
         AdamW { beta1: betas.0, beta2: betas.1, eps: 1e-8, weight_decay, step: 0, v: m.clone(), m }
     }
+    /// With another epsilon than 1e-8.
+    pub fn with_eps(self, eps: f32) -> Self {
+        AdamW { eps, ..self }
+    }
     /// One step with learning rate `rate`, in torch's order: decay first, then the bias-corrected update.
     pub fn update(&mut self, params: &mut [Vec<f32>], grads: &[Vec<f32>], rate: f32) {
         self.step += 1;
@@ -59,10 +63,25 @@ impl Ema {
     pub fn new(limit: f32, params: &[Vec<f32>]) -> Self {
         Ema { limit, n: 0, average: params.to_vec() }
     }
-    /// Takes in the current parameters.
+    /// `min(limit, (1 + n) / (10 + n))`.
+    pub fn decay(&self, n: u32) -> f32 {
+        self.limit.min((1.0 + n as f32) / (10.0 + n as f32))
+    }
+    /// Takes in the current parameters; n counts these calls, from 1.
     pub fn update(&mut self, params: &[Vec<f32>]) {
-        self.n += 1;
-        let decay = self.limit.min((1.0 + self.n as f32) / (10.0 + self.n as f32));
+        self.n = self.n.saturating_add(1);
+        self.blend(params, self.decay(self.n));
+    }
+    /// The released schedule: n is the caller's step, and only every `interval`-th step takes the parameters in.
+    /// True when it did.
+    pub fn step(&mut self, params: &[Vec<f32>], n: u32, interval: u32) -> bool {
+        let due = n.checked_add(1).is_some_and(|n| n.is_multiple_of(interval));
+        if due {
+            self.blend(params, self.decay(n));
+        }
+        due
+    }
+    fn blend(&mut self, params: &[Vec<f32>], decay: f32) {
         for (a, p) in self.average.iter_mut().zip(params) {
             a.iter_mut().zip(p).for_each(|(a, p)| *a += (1.0 - decay) * (p - *a));
         }

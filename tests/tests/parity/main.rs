@@ -2,9 +2,11 @@
 //! on the CPU twins and on the adapter. `PENTIMENTO_GOLDENS` chooses the set.
 mod common;
 mod dino;
+mod grpo;
 mod head;
 mod lora;
 mod preprocess;
+mod sampler;
 mod text;
 mod transformer;
 mod vae;
