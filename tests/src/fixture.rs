@@ -3,6 +3,7 @@
 //! files, so any set of the same form will do.
 use pentimento::weights::{DType, Weights};
 use serde_json::Value;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -133,6 +134,13 @@ impl Golden {
             Data::Ints(_) => panic!("`{name}` holds floats"),
         }
     }
+    /// Elements of any tensor as floats.
+    pub fn numbers(&self, name: &str) -> Cow<'_, [f32]> {
+        match &self.tensor(name).1 {
+            Data::Floats(data) => Cow::Borrowed(data),
+            Data::Ints(data) => data.iter().map(|&v| v as f32).collect(),
+        }
+    }
     /// Elements of an integer tensor.
     pub fn ints(&self, name: &str) -> &[i64] {
         match &self.tensor(name).1 {
@@ -170,7 +178,7 @@ impl<'a> Check<'a> {
     }
     /// One result against the expectation of that name.
     pub fn tensor(&mut self, name: &str, got: &[f32]) {
-        self.against(name, got, self.golden.floats(name), self.golden.tolerance(name));
+        self.against(name, got, &self.golden.numbers(name), self.golden.tolerance(name));
     }
     /// One result against an expectation and a limit from elsewhere.
     pub fn against(&mut self, name: &str, got: &[f32], want: &[f32], tol: Tolerance) {

@@ -53,6 +53,8 @@ pub struct Config {
     pub steps: usize,
     /// Classifier-free guidance of rollouts and training (released: 4.5).
     pub guidance: f32,
+    /// Whether gradients stop at the unconditioned half of guidance (released: no).
+    pub detach_unconditional: bool,
     /// Noise level eta of the stochastic steps (released: 0.8). Flow-CPS, arXiv 2509.05952.
     pub eta: f32,
     /// Stochastic steps of a rollout, the ones that are trained (released: 2).
@@ -123,6 +125,7 @@ impl Default for Config {
             group: 8,
             steps: 6,
             guidance: 4.5,
+            detach_unconditional: true,
             eta: 0.8,
             window: 2,
             window_start: None,
@@ -162,6 +165,7 @@ impl Config {
             warm_steps: 0,
             steps: 10,
             window_start: Some(0),
+            detach_unconditional: false,
             share_noise: false,
             antithetic: false,
             credit: Credit::Image,

@@ -144,7 +144,9 @@ pub struct Head {
     params: Vec<Vec<f32>>,
     adam: AdamW,
     step_plan: PlanId,
-    /// Weight of each hinge term of the step in progress, `[2 B, 1 + N]`.
+    /// Images of the step in progress, real and generated.
+    images: usize,
+    /// Weight of each of its hinge terms, `[2 B, 1 + N]`.
     weights: Vec<f32>,
     score_plan: PlanId,
     score_batch: usize,
@@ -199,8 +201,20 @@ impl Head {
         let (h, _) = head(&mut g, x, shape);
         let score_plan = compile(exec, g, &[("score", h)])?;
         let (batch, patch_loss, rate) = (config.head_batch, config.patch_loss, config.head_rate);
-        let weights = Vec::new();
-        Ok(Head { shape, batch, patch_loss, rate, params, adam, step_plan, weights, score_plan, score_batch })
+        let (images, weights) = (0, Vec::new());
+        Ok(Head {
+            shape,
+            batch,
+            patch_loss,
+            rate,
+            params,
+            adam,
+            step_plan,
+            images,
+            weights,
+            score_plan,
+            score_batch,
+        })
     }
 
     /// The four tensors, in the order of [`NAMES`].
@@ -224,11 +238,11 @@ impl Head {
         NAMES.iter().zip(&self.params).try_for_each(|(name, data)| exec.set_leaf(name, LeafData::F32(data)))
     }
 
-    /// Writes the inputs of one step: as many real as generated images, tokens `[1 + N, D]` each, and which patches
-    /// of the real ones, then of the generated ones, count. Returns the plan.
+    /// Writes the inputs of one step: as many real as generated images, at most `head_batch` of each, tokens `[1 + N, D]`
+    /// each, and which patches of the real ones, then of the generated ones, count. Returns the plan.
     ///
     /// # Errors
-    /// Another number of images; patches that do not exist; the device failed.
+    /// Unequal numbers of images, none or too many; patches that do not exist; the device failed.
     pub fn begin_step(
         &mut self,
         exec: &mut dyn Executor,
@@ -236,26 +250,28 @@ impl Head {
         fake: &[&[f32]],
         patches: Patches,
     ) -> Result<PlanId> {
-        if real.len() != self.batch || fake.len() != self.batch {
-            let found = format!("{} and {}", real.len(), fake.len());
-            return Err(Error::bad(
-                "head step",
-                format!("{} real and generated images each", self.batch),
-                found,
-            ));
+        let n = real.len();
+        if n != fake.len() || n == 0 || n > self.batch {
+            let expected = format!("as many real as generated images, 1 to {}", self.batch);
+            return Err(Error::bad("head step", expected, format!("{n} and {}", fake.len())));
         }
-        let x: Vec<f32> = real.iter().chain(fake).flat_map(|t| t.iter().copied()).collect();
+        // Places of the plan that are left over hold zeros and weigh nothing.
+        let all = 2 * self.batch;
+        let mut x: Vec<f32> = real.iter().chain(fake).flat_map(|t| t.iter().copied()).collect();
+        x.resize(all * self.shape.tokens * self.shape.width, 0.0);
         exec.write(self.step_plan, "tokens", &x)?;
         // relu(1 - h) for references, relu(1 + h) for generated images.
-        let sign: Vec<f32> = (0..2 * self.batch).map(|i| if i < self.batch { -1.0 } else { 1.0 }).collect();
+        let sign: Vec<f32> = (0..all).map(|i| if i < n { -1.0 } else { 1.0 }).collect();
         exec.write(self.step_plan, "sign", &sign)?;
-        self.weights = self.loss_weights(patches)?;
+        self.images = 2 * n;
+        self.weights = self.loss_weights(n, patches)?;
+        self.weights.resize(all * self.shape.tokens, 0.0);
         exec.write(self.step_plan, "weight", &self.weights)?;
         Ok(self.step_plan)
     }
     /// Weight of each hinge term: half for each side, means over images and over patches.
-    fn loss_weights(&self, patches: Patches) -> Result<Vec<f32>> {
-        let (batch, n) = (self.batch, self.shape.tokens - 1);
+    fn loss_weights(&self, batch: usize, patches: Patches) -> Result<Vec<f32>> {
+        let n = self.shape.tokens - 1;
         let class = 0.5 / batch as f32;
         let mut all = Vec::with_capacity(2 * batch * (n + 1));
         for i in 0..2 * batch {
@@ -284,8 +300,8 @@ impl Head {
         let hinge = exec.read(self.step_plan, "hinge")?;
         let loss = hinge.iter().zip(&self.weights).map(|(h, w)| h * w).sum();
         // A class logit is on the right side where its hinge term is below 1.
-        let right = hinge.iter().step_by(self.shape.tokens).filter(|h| **h < 1.0).count();
-        let accuracy = right as f32 / (2 * self.batch) as f32;
+        let class = hinge.iter().step_by(self.shape.tokens).take(self.images);
+        let accuracy = class.filter(|h| **h < 1.0).count() as f32 / self.images.max(1) as f32;
         let grads = self.gradients(exec)?;
         self.adam.update(&mut self.params, &grads, self.rate);
         self.upload(exec)?;

@@ -82,7 +82,8 @@ pub fn supervised(
     Ok(plan)
 }
 
-/// Guided velocity of `n` samples at `size`, `u + guidance (c - u)`, with gradients through c only; the latents too.
+/// Guided velocity of a micro-batch at `size`, `u + guidance (c - u)`, and its latents. Gradients go through c, and
+/// through u only without `detach_unconditional`.
 fn guided(
     pipeline: &Pipeline,
     g: &mut Graph,
@@ -96,7 +97,7 @@ fn guided(
         return (x, cond);
     }
     let (_, uncond) = pipeline.velocity_graph(g, "u.", n, size, Some(x));
-    let uncond = g.detach(uncond);
+    let uncond = if config.detach_unconditional { g.detach(uncond) } else { uncond };
     let d = g.sub(cond, uncond);
     let d = g.affine(d, config.guidance, 0.0);
     (x, g.add(uncond, d))
@@ -128,7 +129,7 @@ pub fn clipped(g: &mut Graph, old: Id, new: Id, advantage: Id, clip: f32) -> (Id
 }
 
 /// The clipped objective of one trained Flow-CPS step: [`clipped`] with `logp = -mean((x' - mean)^2)`,
-/// `mean = mean_x x + mean_v v` and guided `v = u + guidance (c - u)`; the unconditioned u gets no gradient. With
+/// `mean = mean_x x + mean_v v` and guided `v = u + guidance (c - u)` (where gradients go: `detach_unconditional`). With
 /// [`Credit::Image`] the mean runs over an image, with [`Credit::Patch`] over the channels of each latent position.
 /// A positive `beta` adds `beta mean((mean - mean_ref)^2)`, mean_ref being that of the model without its adapter (as
 /// released: not divided by the variance).

@@ -8,5 +8,6 @@ mod lora;
 mod preprocess;
 mod sampler;
 mod text;
+mod trace;
 mod transformer;
 mod vae;

@@ -1,0 +1,218 @@
+//! The released training loop, replayed: recorded noise, patches and prompt order in; latents, rewards, losses,
+//! gradients, adapter and head out, in the order in which they were computed.
+use crate::common::executors;
+use pentimento::exec::Executor;
+use pentimento::model::mmdit::lora_targets;
+use pentimento::model::{channels_first, channels_last};
+use pentimento::weights::Weights;
+use pentimento_trainer::adapter::Adapter;
+use pentimento_trainer::config::{Config, Spread};
+use pentimento_trainer::images::Picture;
+use pentimento_trainer::official::{Official, Schedule, Script};
+use pentimento_trainer::references::Reference;
+use pentimento_trainer::train::Setup;
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use tests::fixture::{Check, Golden, root};
+
+/// Folders under `trace` that hold a recording.
+fn traces() -> Vec<PathBuf> {
+    let top = root().join("trace");
+    let inside = std::fs::read_dir(&top).into_iter().flatten().flatten().map(|e| e.path());
+    let mut found: Vec<PathBuf> = inside.filter(|p| p.join("golden.json").is_file()).collect();
+    found.sort();
+    if found.is_empty() {
+        println!("SKIPPED: no recorded runs in {}", top.display());
+    }
+    found
+}
+
+/// What a recording's configuration says.
+struct Recorded {
+    config: Config,
+    schedule: Schedule,
+    prompts: Vec<String>,
+    references: Vec<Reference>,
+    pipeline: PathBuf,
+    epochs: usize,
+    steps: usize,
+}
+
+impl Recorded {
+    fn new(golden: &Golden) -> Self {
+        let c = &golden.json["config"];
+        let whole = |key: &str| c[key].as_u64().unwrap_or_else(|| panic!("config.{key}")) as usize;
+        let real = |key: &str| c[key].as_f64().unwrap_or_else(|| panic!("config.{key}")) as f32;
+        let side = whole("res");
+        let config = Config {
+            width: side,
+            height: side,
+            rank: whole("r"),
+            lora_scale: real("alpha") / real("r"),
+            prompts: whole("num_batches"),
+            group: whole("mini"),
+            micro_batch: whole("mini"),
+            steps: whole("num_steps"),
+            window: whole("train_num_steps"),
+            window_start: Some(whole("random_timestep")),
+            guidance: real("guidance"),
+            eta: real("noise_level"),
+            rate: real("lr"),
+            head_rate: real("d_lr"),
+            beta: real("beta"),
+            clip: real("clip_range"),
+            advantage_limit: real("adv_clip_max"),
+            max_norm: real("max_grad_norm"),
+            weight_decay: real("wd"),
+            ema: real("ema_decay"),
+            spread: if c["global_std"].as_bool() == Some(true) { Spread::Global } else { Spread::Group },
+            ..Config::official()
+        };
+        let schedule = Schedule {
+            d_times: whole("d_times"),
+            ema_interval: whole("ema_interval"),
+            hidden: whole("h_hidden"),
+        };
+        let prompts: Vec<String> =
+            c["prompts"].as_array().expect("config.prompts").iter().map(text).collect();
+        let own = golden.path.join("pipeline");
+        let pipeline = if own.is_dir() { own } else { golden.path.join("../main/pipeline") };
+        let references = references(&golden.path.join("refs"), &prompts, side as u32);
+        let steps = whole("num_steps");
+        Recorded { config, schedule, prompts, references, pipeline, epochs: whole("epochs"), steps }
+    }
+}
+fn text(v: &Value) -> String {
+    v.as_str().expect("a text").to_string()
+}
+
+/// `p{prompt}_{number}.png`, in order.
+fn references(folder: &Path, prompts: &[String], side: u32) -> Vec<Reference> {
+    let mut all = Vec::new();
+    for (p, prompt) in prompts.iter().enumerate() {
+        for j in 0.. {
+            let path = folder.join(format!("p{p}_{j}.png"));
+            if !path.is_file() {
+                break;
+            }
+            let picture = Picture::open(&path).expect("a reference");
+            all.push(Reference::new("reference", Some(prompt), &picture, side, side).expect("a reference"));
+        }
+    }
+    assert!(!all.is_empty(), "references in {}", folder.display());
+    all
+}
+
+/// Answers with what was recorded, and compares what is computed.
+struct Replay<'a> {
+    golden: &'a Golden,
+    check: Check<'a>,
+    seen: BTreeSet<String>,
+    averages: usize,
+}
+
+impl Replay<'_> {
+    /// Device layout to the file's, for a tensor of 4 axes with channels first.
+    fn compare(&mut self, name: &str, values: &[f32]) {
+        if !self.golden.has(name) {
+            return;
+        }
+        let stored = match self.golden.shape(name) {
+            &[_, c, h, w] if !name.ends_with("_u8") => channels_first(values, c, h * w),
+            _ => values.to_vec(),
+        };
+        self.seen.insert(name.to_string());
+        self.check.tensor(name, &stored);
+    }
+}
+
+impl Script for Replay<'_> {
+    fn order(&mut self, epoch: usize, _: usize, _: usize) -> Vec<usize> {
+        let order = self.golden.json["config"]["order"][epoch].as_array().expect("config.order");
+        order.iter().map(|p| p.as_u64().expect("a prompt") as usize).collect()
+    }
+    fn noise(&mut self, name: &str, out: &mut [f32]) {
+        let &[_, c, h, w] = self.golden.shape(name) else { panic!("{name} is [B, C, H, W]") };
+        out.copy_from_slice(&channels_last(self.golden.floats(name), c, h * w, c));
+    }
+    fn patches(&mut self, name: &str, images: usize, _: usize, _: usize) -> Vec<Vec<u32>> {
+        let all = self.golden.ints(name);
+        let lists = all.chunks_exact(all.len() / images);
+        lists.map(|list| list.iter().map(|&p| p as u32).collect()).collect()
+    }
+    fn note(&mut self, name: &str, values: &[f32]) {
+        if name == "ema.call" {
+            let recorded = self.golden.ints(&format!("ema{}.call", self.averages));
+            let got: Vec<i64> = values.iter().map(|&v| v as i64).collect();
+            self.check.exact("ema.call", &got, recorded);
+            self.averages += 1;
+        }
+        let name = name.replacen("head/", "head_after.layers.", 1);
+        let name = name.replacen("grad/", "grad.base_model.model.", 1);
+        let name = name.replacen("lora/", "lora.base_model.model.", 1);
+        let name = name.replacen("lora.transformer", "lora.base_model.model.transformer", 1);
+        let name = match name.strip_prefix("ema.") {
+            Some(rest) => format!("ema{}.{rest}", self.averages.saturating_sub(1)),
+            None => name,
+        };
+        self.compare(&name, values);
+    }
+}
+
+fn open(golden: &Golden, exec: Box<dyn Executor>, recorded: &Recorded) -> Official {
+    let reward = golden.path.join("dino");
+    let setup = Setup {
+        model: &recorded.pipeline,
+        reward: Some(&reward),
+        references: &recorded.references,
+        prompts: &recorded.prompts,
+    };
+    let mut run =
+        Official::new(exec, &setup, recorded.config.clone(), recorded.schedule.clone()).expect("a run");
+    let targets = lora_targets(&run.pipeline.mmdit);
+    let sizes = |name: &str| targets.iter().find(|t| t.0 == name).map(|t| (t.1, t.2));
+    let adapter = Adapter::load(&golden.path.join("lora_init"), &sizes).expect("the first adapter");
+    run.start_from(&adapter).expect("an adapter that fits");
+    let bytes = std::fs::read(golden.path.join("head_init.safetensors")).expect("the first head");
+    let head = Weights::from_bytes("head_init", bytes).expect("the first head");
+    let names = ["layers.0.weight", "layers.0.bias", "layers.2.weight", "layers.2.bias"];
+    let tensor = |name: &&str| head.get(name).expect("a tensor of the head").to_f32();
+    run.start_head_from(names.iter().map(tensor).collect()).expect("a head that fits");
+    run
+}
+
+#[test]
+fn the_released_loop_is_replayed() {
+    for path in traces() {
+        let golden = Golden::open(&path);
+        let recorded = Recorded::new(&golden);
+        for (name, exec) in executors("recorded runs") {
+            let mut run = open(&golden, exec, &recorded);
+            let check = Check::new(&golden, &name);
+            let mut replay = Replay { golden: &golden, check, seen: BTreeSet::new(), averages: 0 };
+            let labels = std::iter::once("negative".to_string())
+                .chain((0..recorded.prompts.len()).map(|p| format!("prompt{p}")));
+            for (label, text) in labels.zip(run.texts()) {
+                replay.compare(&format!("{label}.prompt_embeds"), &text.context);
+                replay.compare(&format!("{label}.pooled"), &text.pooled);
+            }
+            for _ in 0..recorded.epochs {
+                run.epoch(&mut replay, &mut |_, _| true).expect("an epoch");
+            }
+            replay.compare("final.global_step", &[run.global_step() as f32]);
+            if golden.has("eval.latents_init") {
+                let &[n, c, h, w] = golden.shape("eval.latents_init") else { panic!("[B, C, H, W]") };
+                let x = channels_last(golden.floats("eval.latents_init"), c, h * w, c);
+                let who: Vec<usize> = (0..n).map(|i| i % recorded.prompts.len()).collect();
+                run.evaluate(&who, recorded.steps + 3, x, &mut replay).expect("images");
+            }
+            let missed: Vec<&str> = golden
+                .names()
+                .filter(|n| golden.json["tensors"][n]["role"] == "expect" && !replay.seen.contains(*n))
+                .collect();
+            assert!(missed.is_empty(), "{}: not compared: {missed:?}", path.display());
+            replay.check.finish();
+        }
+    }
+}
