@@ -2,7 +2,9 @@
 //! on the CPU twins and on the adapter. `PENTIMENTO_GOLDENS` chooses the set.
 mod common;
 mod dino;
+mod gguf;
 mod lora;
+mod single_file;
 mod text;
 mod transformer;
 mod vae;
