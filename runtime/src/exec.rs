@@ -1,15 +1,18 @@
 //! Executors run plans: `cpu` with the twins (the truth), `null` counts, `wgpu` on an adapter (the product).
 pub mod cpu;
+mod leaf;
 pub mod null;
 #[cfg(feature = "wgpu")]
 pub mod wgpu;
 
+pub use leaf::{Need, needs};
+
+use crate::Result;
 use crate::caps::Caps;
 use crate::graph::{Graph, Id, Layout, Leaf, Op};
 use crate::plan::Plan;
-use crate::weights::{DType, TensorView, Weights};
-use crate::{Error, Result};
-use alloc::{format, vec, vec::Vec};
+use crate::weights::{DType, Weights};
+use alloc::vec::Vec;
 use pentimento_wgsl::WeightType;
 
 /// A prepared plan of one executor.
@@ -83,28 +86,21 @@ pub fn compile(exec: &mut dyn Executor, graph: Graph, outputs: &[(&str, Id)]) ->
 }
 
 /// Uploads every weight leaf of `graph` whose name begins with `prefix` and that the executor lacks, from a checkpoint
-/// component. The checkpoint's name is the leaf's without the prefix.
+/// component. The checkpoint's name is the leaf's without the prefix. Half-precision matrices stay as they are where the
+/// executor can keep them; everything else, quantised tensors too, becomes f32, so that no number is rounded.
 ///
 /// # Errors
 /// A missing or mis-shaped tensor; out of memory.
 pub fn upload(exec: &mut dyn Executor, graph: &Graph, prefix: &str, weights: &Weights) -> Result<()> {
     for (i, node) in graph.nodes().iter().enumerate() {
         let Op::Leaf { kind: Leaf::Weight(layout), name } = &node.op else { continue };
-        let Some(tensor_name) = name.strip_prefix(prefix).filter(|_| !exec.has_leaf(name)) else { continue };
+        let Some(leaf) = name.strip_prefix(prefix).filter(|_| !exec.has_leaf(name)) else { continue };
         let half = exec.caps().half_weights && *layout == Layout::Plain && only_weight(graph, Id(i as u32));
-        match layout {
-            Layout::Plain => {
-                let t = weights.expect(tensor_name, &node.shape)?;
-                match t.dtype {
-                    DType::F16 if half => exec.set_leaf(name, LeafData::Half(WeightType::F16, t.bytes))?,
-                    DType::BF16 if half => exec.set_leaf(name, LeafData::Half(WeightType::BF16, t.bytes))?,
-                    _ => exec.set_leaf(name, LeafData::F32(&t.to_f32()))?,
-                }
-            }
-            Layout::Conv | Layout::Patch => {
-                let t = weights.get(tensor_name)?;
-                exec.set_leaf(name, LeafData::F32(&channels_last(&t, &node.shape, *layout)?))?;
-            }
+        let t = leaf::find(weights, leaf, &node.shape, *layout)?;
+        match t.dtype {
+            DType::F16 if half => exec.set_leaf(name, LeafData::Half(WeightType::F16, t.bytes))?,
+            DType::BF16 if half => exec.set_leaf(name, LeafData::Half(WeightType::BF16, t.bytes))?,
+            _ => exec.set_leaf(name, LeafData::F32(&leaf::values(&t, &node.shape, *layout)?))?,
         }
     }
     Ok(())
@@ -118,37 +114,4 @@ fn only_weight(g: &Graph, id: Id) -> bool {
         && uses.clone().all(|n| {
             matches!(n.op, Op::Matmul { .. }) && n.inputs.iter().enumerate().all(|(i, x)| *x != id || i == 1)
         })
-}
-
-/// `[O, C, KH, KW]` to `[O, KH, KW, C']`, zeros in the added channels.
-fn channels_last(t: &TensorView<'_>, device: &[usize], layout: Layout) -> Result<Vec<f32>> {
-    let wrong = || {
-        Error::bad(
-            format!("`{}`", t.name),
-            format!("a convolution weight that fits {device:?} (output channels first, channels last)"),
-            format!("{:?}", t.shape),
-        )
-    };
-    let &[o, c, kh, kw] = t.shape else { return Err(wrong()) };
-    let padded = if layout == Layout::Conv { c.next_multiple_of(4) } else { c };
-    let fits = match (layout, device) {
-        (Layout::Conv, &[a, b, d, e]) => a == o && b == kh && d == kw && e == padded,
-        (_, &[a, b]) => a == o && b == kh * kw * c,
-        _ => false,
-    };
-    if !fits {
-        return Err(wrong());
-    }
-    let data = t.to_f32();
-    let mut out = vec![0.0; o * kh * kw * padded];
-    for i in 0..o {
-        for ch in 0..c {
-            for y in 0..kh {
-                for x in 0..kw {
-                    out[((i * kh + y) * kw + x) * padded + ch] = data[((i * c + ch) * kh + y) * kw + x];
-                }
-            }
-        }
-    }
-    Ok(out)
 }

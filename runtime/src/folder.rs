@@ -1,4 +1,5 @@
-//! Model folders on disk, in the layout of diffusers pipelines and of single transformers models.
+//! Models on disk: folders in the layout of diffusers pipelines and of single transformers models, and single files in
+//! the original layout with what else they need beside them.
 //!
 //! Weights are memory-mapped, so opening a model reads only headers. Do not modify a model's files while it is open.
 use alloc::collections::BTreeSet;
@@ -11,6 +12,10 @@ use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+
+mod single;
+
+use single::Single;
 
 use crate::schedule::Schedule;
 use crate::tokenizer::{Tokenizer, TokenizerFiles};
@@ -40,30 +45,66 @@ pub fn is_plain_name(name: &str) -> bool {
     !matches!(name, "" | "." | "..") && !name.contains(['/', '\\', ':', '\0'])
 }
 
-/// A diffusers pipeline folder: `model_index.json` and one folder per component.
+/// A diffusers pipeline folder (`model_index.json` and one folder per component), or a single file that is read as one.
 #[derive(Debug, Clone)]
 pub struct ModelFolder {
     root: PathBuf,
     index: Value,
+    single: Option<Arc<Single>>,
 }
 
 impl ModelFolder {
-    /// Opens a pipeline folder. Components are read when asked for.
+    /// Opens a pipeline folder, or a single safetensors or GGUF file as [`ModelFolder::open_with`] does without a
+    /// folder. Components are read when asked for.
     ///
     /// # Errors
-    /// No such folder, or no `model_index.json` in it that is a JSON object.
+    /// Nothing there; no `model_index.json` in a folder that is a JSON object; a file that is no SD3 checkpoint.
     pub fn open(root: &Path) -> Result<Self> {
-        let hint = "A diffusers pipeline folder is needed: model_index.json, transformer/, vae/ and so on.";
-        let index = Component::at(root)?.json("model_index.json").map_err(|e| e.with_hint(hint))?;
-        Ok(ModelFolder { root: root.to_path_buf(), index })
+        Self::open_with(root, None)
     }
 
-    /// The folder.
+    /// As [`ModelFolder::open`]. What a single file does not hold (tokenizers always, often an autoencoder or text
+    /// encoders) comes from `config`, a folder in diffusers layout of which single components suffice. Without one, a
+    /// folder of the file's own name without extension, or the folder it lies in, is used when it has a `tokenizer`.
+    /// A `config.json` there is preferred to what the file's shapes tell.
+    ///
+    /// # Errors
+    /// As [`ModelFolder::open`]; a `config` beside a model folder, which has all of its own.
+    pub fn open_with(root: &Path, config: Option<&Path>) -> Result<Self> {
+        if root.is_file() {
+            let single = Some(Arc::new(Single::open(root, config)?));
+            return Ok(ModelFolder { root: root.to_path_buf(), index: Value::Null, single });
+        }
+        if let Some(config) = config {
+            let found = format!("the folder {} too", config.display());
+            return Err(Error::bad(root.display().to_string(), "a single file beside --config", found)
+                .with_hint("A model folder has all that it needs; leave --config out."));
+        }
+        let hint = "A diffusers pipeline folder is needed (model_index.json, transformer/, vae/ and so on), or a \
+                    single safetensors or GGUF file.";
+        let index = Component::at(root)?.json("model_index.json").map_err(|e| e.with_hint(hint))?;
+        Ok(ModelFolder { root: root.to_path_buf(), index, single: None })
+    }
+
+    /// The single file taken apart, where the model is one.
+    pub fn single_file(&self) -> Option<&crate::layout::SingleFile> {
+        self.single.as_ref().map(|s| &s.file)
+    }
+
+    /// Where the configuration of a component is, for messages.
+    pub fn config_label(&self, name: &str) -> String {
+        match &self.single {
+            Some(single) => single.config_label(name),
+            None => self.root.join(name).join("config.json").display().to_string(),
+        }
+    }
+
+    /// The folder or file.
     pub fn path(&self) -> &Path {
         &self.root
     }
 
-    /// `model_index.json`.
+    /// `model_index.json`; null for a single file.
     pub fn index(&self) -> &Value {
         &self.index
     }
@@ -73,6 +114,9 @@ impl ModelFolder {
     /// # Errors
     /// A component that is listed but whose folder does not exist; an entry of another form.
     pub fn has(&self, name: &str) -> Result<bool> {
+        if let Some(single) = &self.single {
+            return Ok(single.has(name));
+        }
         let place = format!("{}: `{name}`", self.root.join("model_index.json").display());
         match self.index.get(name) {
             None | Some(Value::Null) => return Ok(false),
@@ -98,6 +142,9 @@ impl ModelFolder {
     /// # Errors
     /// A component that the pipeline does not have, or whose folder is missing.
     pub fn component(&self, name: &str) -> Result<Component> {
+        if let Some(single) = &self.single {
+            return single.component(name);
+        }
         if !self.has(name)? {
             let place = self.root.join("model_index.json").display().to_string();
             return Err(Error::missing(place, format!("component `{name}`")));
@@ -110,8 +157,8 @@ impl ModelFolder {
     /// # Errors
     /// As [`ModelFolder::component`]; a file that is missing, too large or not a JSON object.
     pub fn component_config(&self, name: &str) -> Result<Value> {
-        let file = if name == "scheduler" { "scheduler_config.json" } else { "config.json" };
-        self.component(name)?.json(file)
+        let component = self.component(name)?;
+        if name == "scheduler" { component.json("scheduler_config.json") } else { component.config() }
     }
 
     /// Weights of a component, whole or sharded.
@@ -143,6 +190,9 @@ impl ModelFolder {
     /// # Errors
     /// As [`ModelFolder::component_config`] and [`Schedule::from_value`].
     pub fn schedule(&self) -> Result<Schedule> {
+        if let Some(single) = self.single.as_ref().filter(|s| !s.has("scheduler")) {
+            return Schedule::from_value(&single::published_schedule(), &single.config_label("scheduler"));
+        }
         let label = self.root.join("scheduler").join("scheduler_config.json").display().to_string();
         Schedule::from_value(&self.component_config("scheduler")?, &label)
     }
@@ -158,16 +208,18 @@ pub fn open_component(path: &Path) -> Result<Component> {
     Ok(component)
 }
 
-/// One model: a folder with a configuration and weights.
+/// One model: a folder with a configuration and weights, or that part of a single file.
 #[derive(Debug, Clone)]
 pub struct Component {
     path: PathBuf,
+    /// Configuration and weights of a part of a single file.
+    part: Option<(Value, Weights)>,
 }
 
 impl Component {
     fn at(path: &Path) -> Result<Self> {
         match path.metadata() {
-            Ok(metadata) if metadata.is_dir() => Ok(Component { path: path.to_path_buf() }),
+            Ok(metadata) if metadata.is_dir() => Ok(Component { path: path.to_path_buf(), part: None }),
             Ok(_) => Err(Error::bad(path.display().to_string(), "a folder", "a file")),
             Err(e) if e.kind() == ErrorKind::NotFound => {
                 Err(Error::missing(path.display().to_string(), "the folder itself")
@@ -187,7 +239,10 @@ impl Component {
     /// # Errors
     /// A file that is missing, too large or not a JSON object.
     pub fn config(&self) -> Result<Value> {
-        self.json("config.json")
+        match &self.part {
+            Some((config, _)) => Ok(config.clone()),
+            None => self.json("config.json"),
+        }
     }
 
     /// Whether the folder holds `file`, which must be a plain name.
@@ -231,6 +286,9 @@ impl Component {
     /// No weights; an index that names files outside the folder, or tensors that its shards do not hold; and as
     /// [`Weights::from_blocks`].
     pub fn weights(&self) -> Result<Weights> {
+        if let Some((_, weights)) = &self.part {
+            return Ok(weights.clone());
+        }
         if let Some(file) = WEIGHT_FILES.iter().find(|file| self.has_file(file)) {
             return Weights::from_blocks(alloc::vec![self.map(file)?]);
         }
@@ -275,20 +333,13 @@ impl Component {
         }
     }
 
-    /// Maps one safetensors file into memory.
+    /// Maps one file of weights into memory.
     fn map(&self, file: &str) -> Result<(String, Storage)> {
         let path = self.file(file)?;
-        let label = path.display().to_string();
-        let io = |e: std::io::Error| self.io_error(file, &e);
-        let handle = File::open(&path).map_err(io)?;
-        if handle.metadata().map_err(io)?.len() == 0 {
-            return Err(Error::bad(label, "a safetensors file", "an empty file")
-                .with_hint("Is the file complete? Download it again."));
-        }
-        // SAFETY: the map is read-only. Its bytes change only if another program modifies the file meanwhile, which
-        // the module documentation forbids, as every program that maps weights does.
-        let map = unsafe { memmap2::Mmap::map(&handle) }.map_err(io)?;
-        Ok((label, Arc::new(map)))
+        map(&path).map_err(|e| match e {
+            MapError::Io(e) => self.io_error(file, &e),
+            MapError::Bad(e) => e,
+        })
     }
 
     /// The CLIP tokenizer whose files lie in this folder.
@@ -330,164 +381,39 @@ impl Component {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::fs;
-
-    /// A folder under the system's temporary one, removed at the end.
-    struct Scratch(PathBuf);
-
-    impl Scratch {
-        fn new(name: &str) -> Self {
-            let path = std::env::temp_dir().join(format!("pentimento-{name}-{}", std::process::id()));
-            let _ = fs::remove_dir_all(&path);
-            fs::create_dir_all(&path).unwrap();
-            Scratch(path)
-        }
-        fn write(&self, file: &str, bytes: impl AsRef<[u8]>) {
-            let path = self.0.join(file);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, bytes).unwrap();
-        }
-    }
-
-    impl Drop for Scratch {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
-
-    /// A safetensors file with one f32 scalar.
-    fn tensor(name: &str, value: f32) -> Vec<u8> {
-        let header = format!(r#"{{"{name}":{{"dtype":"F32","shape":[],"data_offsets":[0,4]}}}}"#);
-        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
-        bytes.extend_from_slice(header.as_bytes());
-        bytes.extend(value.to_le_bytes());
-        bytes
-    }
-
-    fn message<T>(result: Result<T>) -> String {
-        result.err().map(|e| e.to_string()).unwrap_or_default()
-    }
-
-    const INDEX: &str = r#"{"_class_name":"StableDiffusion3Pipeline","vae":["diffusers","AutoencoderKL"],
-        "transformer":["diffusers","SD3Transformer2DModel"],"text_encoder_3":[null,null],
-        "scheduler":["diffusers","FlowMatchEulerDiscreteScheduler"]}"#;
-
-    #[test]
-    fn a_pipeline_folder_opens() {
-        let s = Scratch::new("open");
-        s.write("model_index.json", INDEX);
-        s.write("vae/config.json", r#"{"latent_channels":16}"#);
-        s.write("vae/diffusion_pytorch_model.safetensors", tensor("x", 2.5));
-        s.write("scheduler/scheduler_config.json", r#"{"shift":3.0}"#);
-        let m = ModelFolder::open(&s.0).unwrap();
-        assert!(
-            m.has("vae").unwrap() && !m.has("text_encoder_3").unwrap() && !m.has("image_encoder").unwrap()
-        );
-        assert_eq!(m.component_config("vae").unwrap()["latent_channels"], 16);
-        assert_eq!(m.component_weights("vae").unwrap().get("x").unwrap().to_f32(), [2.5]);
-        assert_eq!(m.schedule().unwrap().shift, 3.0);
-        let text = message(m.has("transformer"));
-        assert!(
-            text.contains("missing the folder `transformer`") && text.contains("model_index.json lists"),
-            "{text}"
-        );
-        assert!(message(m.component_weights("text_encoder_3")).contains("component `text_encoder_3`"));
-        assert!(message(m.has("_class_name")).contains("a pair [library, class]"));
-        assert!(message(m.read_text("vae", "none.txt")).contains("missing `none.txt`"));
-        assert!(message(m.read_text("vae", "../model_index.json")).contains("plain name"));
-        assert!(message(m.tokenizer("vae")).contains("vocab.json"));
-    }
-
-    #[test]
-    fn folders_that_are_none_are_refused() {
-        let s = Scratch::new("none");
-        assert!(message(ModelFolder::open(&s.0)).contains("model_index.json"));
-        assert!(message(ModelFolder::open(&s.0.join("absent"))).contains("missing the folder itself"));
-        s.write("file", "");
-        assert!(message(ModelFolder::open(&s.0.join("file"))).contains("expected a folder, found a file"));
-        for text in ["", "[1]", "{", "\u{feff}{}"] {
-            s.write("model_index.json", text);
-            assert!(message(ModelFolder::open(&s.0)).contains("a JSON object"), "{text}");
-        }
-        s.write("model_index.json", [0xff, 0xfe]);
-        assert!(message(ModelFolder::open(&s.0)).contains("UTF-8"));
-        s.write("model_index.json", r#"{"../up":["a","b"],"vae":[1,2]}"#);
-        let m = ModelFolder::open(&s.0).unwrap();
-        assert!(message(m.has("../up")).contains("plain folder name") && m.has("vae").is_err());
-        assert!(message(open_component(&s.0)).contains("config.json"));
-    }
-
-    #[test]
-    fn large_text_is_refused() {
-        let s = Scratch::new("large");
-        File::create(s.0.join("model_index.json")).unwrap().set_len(MAX_TEXT + 1).unwrap();
-        assert!(message(ModelFolder::open(&s.0)).contains("at most 64 MiB"));
-    }
-
-    #[test]
-    fn shards_are_joined_and_checked() {
-        let s = Scratch::new("shards");
-        let index = |map: &str| {
-            s.write("diffusion_pytorch_model.safetensors.index.json", format!(r#"{{"weight_map":{map}}}"#));
-        };
-        s.write("config.json", "{}");
-        s.write("1.safetensors", tensor("a", 1.0));
-        s.write("2.safetensors", tensor("b", 2.0));
-        index(r#"{"a":"1.safetensors","b":"2.safetensors"}"#);
-        let c = open_component(&s.0).unwrap();
-        assert_eq!(c.weights().unwrap().get("b").unwrap().to_f32(), [2.0]);
-        index(r#"{"a":"1.safetensors","c":"2.safetensors"}"#);
-        let text = message(c.weights());
-        assert!(text.contains("2.safetensors: missing tensor `c`"), "{text}");
-        index(r#"{"a":"3.safetensors"}"#);
-        assert!(message(c.weights()).contains("missing `3.safetensors`"));
-        for bad in ["../1.safetensors", "/etc/passwd", "..", "", "a\\\\b", "C:x"] {
-            index(&format!(r#"{{"a":"{bad}"}}"#));
-            assert!(message(c.weights()).contains("plain name"), "{bad}");
-        }
-        index("[]");
-        assert!(message(c.weights()).contains("`weight_map`"));
-        s.write("2.safetensors", tensor("a", 2.0));
-        index(r#"{"a":"1.safetensors","b":"2.safetensors"}"#);
-        assert!(message(c.weights()).contains("a name used once"));
-    }
-
-    #[test]
-    fn weights_files_are_found_or_named() {
-        let s = Scratch::new("weights");
-        s.write("config.json", "{}");
-        let c = open_component(&s.0).unwrap();
-        assert!(
-            message(c.weights()).contains("model.safetensors") && message(c.weights()).contains("pickle")
-        );
-        s.write("model.fp16.safetensors", tensor("half", 0.5));
-        assert!(c.weights().unwrap().contains("half"));
-        s.write("model.safetensors", "");
-        assert!(message(c.weights()).contains("an empty file"));
-        s.write("model.safetensors", tensor("x", 1.0));
-        assert!(c.weights().unwrap().contains("x"));
-        s.write("model.safetensors", &tensor("x", 1.0)[..60]);
-        assert!(message(c.weights()).contains("Is the file complete?"));
-    }
-
-    #[test]
-    fn published_layouts_open() {
-        let Some(root) = std::env::var_os("PENTIMENTO_GOLDENS") else {
-            std::println!("skipped: PENTIMENTO_GOLDENS is not set");
-            return;
-        };
-        let root = Path::new(&root);
-        let m = ModelFolder::open(&root.join("trace/main/pipeline")).unwrap();
-        for name in ["transformer", "vae", "text_encoder", "text_encoder_2"] {
-            assert!(!m.component_weights(name).unwrap().is_empty(), "{name}");
-            assert!(m.component_config(name).unwrap().is_object(), "{name}");
-        }
-        assert_eq!(m.tokenizer("tokenizer_2").unwrap().pad(), 0);
-        assert!(m.schedule().unwrap().sigmas(10, None).is_ok());
-        let large = open_component(&root.join("transformer/sd35_large")).unwrap();
-        assert!(large.weights().unwrap().label().contains(", "), "sharded");
-    }
+/// Why a file was not mapped.
+enum MapError {
+    Io(std::io::Error),
+    Bad(Error),
 }
+
+/// Maps a file of weights into memory; also its label.
+fn map(path: &Path) -> core::result::Result<(String, Storage), MapError> {
+    let label = path.display().to_string();
+    let handle = File::open(path).map_err(MapError::Io)?;
+    if handle.metadata().map_err(MapError::Io)?.len() == 0 {
+        return Err(MapError::Bad(
+            Error::bad(label, "a safetensors file", "an empty file")
+                .with_hint("Is the file complete? Download it again."),
+        ));
+    }
+    // SAFETY: the map is read-only. Its bytes change only if another program modifies the file meanwhile, which
+    // the module documentation forbids, as every program that maps weights does.
+    let map = unsafe { memmap2::Mmap::map(&handle) }.map_err(MapError::Io)?;
+    Ok((label, Arc::new(map)))
+}
+
+/// Opens a file of tensors (safetensors or GGUF) as it is, whatever it holds.
+///
+/// # Errors
+/// A file that cannot be read, and as [`Weights::from_blocks`].
+pub fn open_tensors(path: &Path) -> Result<Weights> {
+    let block = map(path).map_err(|e| match e {
+        MapError::Io(e) => Error::io(path.display().to_string(), "read", e.to_string()),
+        MapError::Bad(e) => e,
+    })?;
+    Weights::from_blocks(alloc::vec![block])
+}
+
+#[cfg(test)]
+mod tests;

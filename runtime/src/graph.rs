@@ -26,6 +26,16 @@ pub enum Layout {
     Conv,
     /// `[O, C, KH, KW]` in the file, `[O, KH * KW * C]` on the device: a patch embedding as a linear layer.
     Patch,
+    /// `[1, side * side, C]` in the file, `[h * w, C]` on the device: the centre of a square table, rounded to the top
+    /// left. Such a leaf is named `<tensor>@<h>x<w>`, since plans of several sizes share an executor.
+    Centre {
+        /// Side of the table.
+        side: usize,
+        /// Rows of the window.
+        h: usize,
+        /// Columns of the window.
+        w: usize,
+    },
 }
 
 /// What a leaf is.
@@ -175,6 +185,7 @@ pub struct Graph {
     pub(crate) nodes: Vec<Node>,
     error: Option<Error>,
     block: u32,
+    taps: Vec<(String, Id)>,
 }
 
 impl Graph {
@@ -208,6 +219,16 @@ impl Graph {
     /// True before the first node.
     pub fn is_empty(&self) -> bool {
         self.nodes.is_empty()
+    }
+    /// Remembers an intermediate value under a name, for tests and tools; it becomes an output only where it is asked
+    /// for as one, and costs nothing otherwise.
+    pub(crate) fn tap(&mut self, name: String, id: Id) {
+        self.taps.push((name, id));
+    }
+    /// Named intermediate values in order of execution. Networks name them by the module of the reference library that
+    /// returns them.
+    pub fn taps(&self) -> &[(String, Id)] {
+        &self.taps
     }
     /// Starts a recomputation block; nodes until the next call belong to it. Returns its number.
     pub fn begin_block(&mut self) -> u32 {

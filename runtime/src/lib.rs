@@ -11,8 +11,10 @@ pub mod exec;
 #[cfg(feature = "std")]
 pub mod folder;
 mod fuse;
+pub mod gguf;
 pub mod grad;
 pub mod graph;
+pub mod layout;
 pub mod model;
 mod op;
 #[cfg(feature = "std")]

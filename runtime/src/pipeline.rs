@@ -79,7 +79,7 @@ impl Pipeline {
     /// # Errors
     /// A missing component, a configuration this runtime does not compute, a damaged file.
     pub fn open(folder: &ModelFolder, exec: Box<dyn Executor>, lora: Option<mmdit::Lora>) -> Result<Self> {
-        let label = |name: &str, file: &str| format!("{}", folder.path().join(name).join(file).display());
+        let label = |name: &str, _: &str| folder.config_label(name);
         let config = folder.component_config("transformer")?;
         let mmdit = mmdit::Config::from_value(&config, &label("transformer", "config.json"))?;
         let sample_size = config.get("sample_size").and_then(|v| v.as_u64()).unwrap_or(128) as usize;

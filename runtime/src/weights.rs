@@ -1,58 +1,28 @@
-//! Named tensors read from safetensors blocks, without copying them.
+//! Named tensors read from safetensors and GGUF blocks, without copying them.
 //!
 //! A block is any storage that gives bytes (a `Vec<u8>`, a static slice, a memory map); one model may be spread over
 //! several (shards). Everything is checked when a block is opened, so later access cannot go out of bounds.
-mod names;
-
+//! [`crate::layout`] presents the same tensors, or rows of them, under other names.
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use half::{bf16, f16};
-use safetensors::Dtype;
-use safetensors::tensor::Metadata;
-
+use crate::gguf;
 use crate::{Error, Result};
 pub use names::Part;
 
+mod dtype;
+pub(crate) mod header;
+mod names;
+mod quant;
+
+pub use dtype::DType;
+use header::Stored;
+
 /// Bytes shared between [`Weights`] and whoever else holds them.
 pub type Storage = Arc<dyn AsRef<[u8]> + Send + Sync>;
-
-/// Largest header that is parsed, in bytes (the limit of the safetensors format itself).
-const MAX_HEADER: usize = 100_000_000;
-
-/// Element type of a stored tensor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum DType {
-    /// IEEE 754 single precision.
-    F32,
-    /// IEEE 754 half precision.
-    F16,
-    /// The upper half of an `F32`.
-    BF16,
-}
-
-impl DType {
-    /// Bytes per element.
-    pub fn size(self) -> usize {
-        match self {
-            DType::F32 => 4,
-            DType::F16 | DType::BF16 => 2,
-        }
-    }
-}
-
-impl core::fmt::Display for DType {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str(match self {
-            DType::F32 => "f32",
-            DType::F16 => "f16",
-            DType::BF16 => "bf16",
-        })
-    }
-}
 
 /// One tensor: little-endian elements in row-major order, borrowed from its block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,30 +35,27 @@ pub struct TensorView<'a> {
     pub dtype: DType,
     /// Dimensions, outermost first; empty for a scalar.
     pub shape: &'a [usize],
-    /// `product(shape) * dtype.size()` bytes, of any alignment.
+    /// `dtype.bytes(product(shape))` bytes, of any alignment.
     pub bytes: &'a [u8],
 }
 
 impl TensorView<'_> {
     /// Number of elements.
     pub fn elements(&self) -> usize {
-        self.bytes.len() / self.dtype.size()
+        self.shape.iter().product()
     }
 
-    /// All elements as f32 (exact for every [`DType`]).
+    /// All elements as f32: exact for f32, f16 and bf16; `scale * q + minimum` in f32 for quantised ones.
     pub fn to_f32(&self) -> Vec<f32> {
-        let halves = |convert: fn(u16) -> f32| {
-            let pairs = self.bytes.chunks_exact(2);
-            pairs.map(|b| convert(u16::from_le_bytes([b[0], b[1]]))).collect()
-        };
-        match self.dtype {
-            DType::F32 => {
-                let words = self.bytes.chunks_exact(4);
-                words.map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
-            }
-            DType::F16 => halves(|bits| f16::from_bits(bits).to_f32()),
-            DType::BF16 => halves(|bits| bf16::from_bits(bits).to_f32()),
-        }
+        self.dtype.decode(self.bytes)
+    }
+
+    /// Rows `start..start + count` along the last axis as f32, decoding only these; `None` when there are not so many
+    /// or rows do not consist of whole blocks.
+    pub fn rows(&self, start: usize, count: usize) -> Option<Vec<f32>> {
+        let row = self.dtype.bytes(self.shape.last().copied().unwrap_or(1))?;
+        let (from, length) = (start.checked_mul(row)?, count.checked_mul(row)?);
+        Some(self.dtype.decode(self.bytes.get(from..from.checked_add(length)?)?))
     }
 }
 
@@ -104,10 +71,12 @@ struct Block {
 #[derive(Debug, Clone)]
 struct Entry {
     block: usize,
-    dtype: Dtype,
+    dtype: Stored,
     shape: Vec<usize>,
     start: usize,
     end: usize,
+    /// Its name in the file, where it is presented under another.
+    source: Option<String>,
 }
 
 /// A read-only map from tensor name to tensor. Cloning is cheap in bytes: storage is shared.
@@ -150,29 +119,44 @@ impl Weights {
 
     fn open(&mut self, label: String, storage: Storage) -> Result<()> {
         let bytes: &[u8] = (*storage).as_ref();
-        let (data_start, header) = read_header(&label, bytes)?;
-        let block = self.blocks.len();
-        for (name, info) in header.tensors() {
-            // The header was validated to cover exactly the bytes after it, so these sums are in bounds.
-            let (start, end) = (data_start + info.data_offsets.0, data_start + info.data_offsets.1);
-            let entry = Entry { block, dtype: info.dtype, shape: info.shape.clone(), start, end };
-            if let Some(first) = self.entries.get(&name) {
-                let place = format!("{label}: `{name}`");
-                let first = self.blocks.get(first.block).map_or(label.as_str(), |b| b.label.as_str());
-                return Err(Error::bad(place, "a name used once", format!("the same name in {first}"))
-                    .with_hint("Remove the stale shard."));
-            }
-            self.entries.insert(name, entry);
+        let header = if gguf::is_gguf(bytes) {
+            gguf::header(&label, bytes)?
+        } else {
+            header::safetensors(&label, bytes)?
+        };
+        self.blocks.push(Block { label, storage, metadata: header.metadata });
+        let block = self.blocks.len() - 1;
+        for found in header.tensors {
+            let header::Found { name, dtype, shape, start, end } = found;
+            self.insert(name, Entry { block, dtype, shape, start, end, source: None })?;
         }
-        let metadata = header.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
-        self.blocks.push(Block { label, storage, metadata });
         Ok(())
+    }
+
+    /// Adds an entry whose name must be new.
+    fn insert(&mut self, name: String, entry: Entry) -> Result<()> {
+        if let Some(first) = self.entries.get(&name) {
+            let twice = format!("the same name in {}", self.blocks[first.block].label);
+            return Err(Error::bad(self.place(&name, &entry), "a name used once", twice)
+                .with_hint("Remove the stale shard or tensor."));
+        }
+        self.entries.insert(name, entry);
+        Ok(())
+    }
+
+    /// File and tensor, for errors.
+    fn place(&self, name: &str, entry: &Entry) -> String {
+        let label = &self.blocks[entry.block].label;
+        match &entry.source {
+            Some(source) => format!("{label}: `{source}` (as `{name}`)"),
+            None => format!("{label}: `{name}`"),
+        }
     }
 
     /// The tensor called `name`.
     ///
     /// # Errors
-    /// No such name (the nearest existing one is suggested), or an element type other than f32, f16 and bf16.
+    /// No such name (the nearest existing one is suggested), or an element type that is not a [`DType`].
     pub fn get(&self, name: &str) -> Result<TensorView<'_>> {
         let Some((name, entry)) = self.entries.get_key_value(name) else {
             let error = Error::missing(self.label(), format!("tensor `{name}`"));
@@ -182,20 +166,19 @@ impl Weights {
             });
         };
         let block = &self.blocks[entry.block];
-        let place = || format!("{}: `{name}`", block.label);
-        let dtype = match entry.dtype {
-            Dtype::F32 => DType::F32,
-            Dtype::F16 => DType::F16,
-            Dtype::BF16 => DType::BF16,
-            other => {
-                return Err(Error::bad(place(), "element type f32, f16 or bf16", format!("{other:?}"))
+        let dtype = match &entry.dtype {
+            Stored::Known(dtype) => *dtype,
+            Stored::Other(other) => {
+                let known = "element type f32, f16, bf16 or a supported GGUF one";
+                return Err(Error::bad(self.place(name, entry), known, other.as_str())
                     .with_hint("Convert the checkpoint to one of these."));
             }
         };
         // A storage that changes its length between calls ends here and not in a panic.
         let bytes = (*block.storage).as_ref().get(entry.start..entry.end);
-        let bytes =
-            bytes.ok_or_else(|| Error::bad(place(), "the bytes seen on opening", "a storage that shrank"))?;
+        let bytes = bytes.ok_or_else(|| {
+            Error::bad(self.place(name, entry), "the bytes seen on opening", "a storage that shrank")
+        })?;
         Ok(TensorView { name, label: &block.label, dtype, shape: &entry.shape, bytes })
     }
 
@@ -208,7 +191,7 @@ impl Weights {
         if view.shape == shape {
             return Ok(view);
         }
-        let place = format!("{}: `{name}`", view.label);
+        let place = self.entries.get(name).map(|entry| self.place(name, entry)).unwrap_or_default();
         Err(Error::bad(place, format!("shape {shape:?}"), format!("{:?} {}", view.shape, view.dtype))
             .with_hint("Does this checkpoint belong to this configuration?"))
     }
@@ -221,6 +204,19 @@ impl Weights {
     /// The shape of `name`, whatever its element type; `None` when there is no such tensor.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
         self.entries.get(name).map(|e| e.shape.as_slice())
+    }
+
+    /// The element type of `name`, in words; `None` when there is no such tensor.
+    pub fn type_name(&self, name: &str) -> Option<String> {
+        self.entries.get(name).map(|e| match &e.dtype {
+            Stored::Known(dtype) => dtype.to_string(),
+            Stored::Other(other) => other.clone(),
+        })
+    }
+
+    /// The name in the file of a tensor that is presented under another.
+    pub fn source(&self, name: &str) -> Option<&str> {
+        self.entries.get(name)?.source.as_deref()
     }
 
     /// All names in alphabetical order.
@@ -245,7 +241,8 @@ impl Weights {
 
     /// The file labels, joined by commas.
     pub fn label(&self) -> String {
-        let labels: Vec<&str> = self.blocks.iter().map(|b| b.label.as_str()).collect();
+        let mut labels: Vec<&str> = self.blocks.iter().map(|b| b.label.as_str()).collect();
+        labels.dedup();
         if labels.is_empty() { "no file".to_string() } else { labels.join(", ") }
     }
 
@@ -261,31 +258,114 @@ impl Weights {
     }
 }
 
-/// Parses and validates the header of one block. Returns where its data starts.
-fn read_header(label: &str, bytes: &[u8]) -> Result<(usize, Metadata)> {
-    let expected = "a safetensors file";
-    let hint = "Is the file complete? Download it again.";
-    let Some((length, rest)) = bytes.split_first_chunk::<8>() else {
-        return Err(Error::bad(label, expected, format!("only {} bytes in all", bytes.len())).with_hint(hint));
-    };
-    let length = usize::try_from(u64::from_le_bytes(*length)).ok().filter(|&n| n <= MAX_HEADER);
-    let Some(length) = length else {
-        return Err(Error::bad(label, expected, "no valid header length in its first 8 bytes")
-            .with_hint("Pickle (.bin, .ckpt, .pt) files are not read; convert them to safetensors."));
-    };
-    let Some((header, data)) = rest.split_at_checked(length) else {
-        let found = format!("{} bytes", rest.len());
-        return Err(Error::bad(label, format!("a header of {length} bytes"), found).with_hint(hint));
-    };
-    // This also checks that offsets are gapless, ordered and as long as shape and type demand.
-    let metadata: Metadata = serde_json::from_slice(header)
-        .map_err(|e| Error::bad(label, "a valid safetensors header", e.to_string()).with_hint(hint))?;
-    if metadata.data_len() != data.len() {
-        let found = format!("{} bytes of tensor data", data.len());
-        let expected = format!("{} bytes of tensor data", metadata.data_len());
-        return Err(Error::bad(label, expected, found).with_hint(hint));
+/// Presenting tensors under other names. A set made by [`Weights::view`] shares the blocks of its origin.
+impl Weights {
+    /// A set over the same blocks, without tensors yet.
+    pub(crate) fn view(&self) -> Weights {
+        Weights { blocks: self.blocks.clone(), entries: BTreeMap::new() }
     }
-    Ok((8 + length, metadata))
+
+    /// The entry behind `source` of `from`, which this set was made from, as it will be presented.
+    fn borrow(&self, from: &Weights, source: &str) -> Result<Entry> {
+        let entry = from.entries.get(source).filter(|e| e.block < self.blocks.len());
+        let entry = entry.ok_or_else(|| Error::missing(from.label(), format!("tensor `{source}`")))?;
+        Ok(Entry { source: entry.source.clone().or_else(|| Some(source.to_string())), ..entry.clone() })
+    }
+
+    /// Presents `source` as `name`, with ones cut off its shape's end down to `rank` axes (a 1 x 1 convolution as a
+    /// matrix) or put before it (a table whose writer dropped them).
+    ///
+    /// # Errors
+    /// A name that is taken.
+    pub(crate) fn present(
+        &mut self,
+        name: String,
+        from: &Weights,
+        source: &str,
+        rank: Option<usize>,
+    ) -> Result<()> {
+        let mut entry = self.borrow(from, source)?;
+        if let Some(rank) = rank {
+            while entry.shape.len() > rank && entry.shape.last() == Some(&1) {
+                entry.shape.pop();
+            }
+            while entry.shape.len() < rank {
+                entry.shape.insert(0, 1);
+            }
+        }
+        if entry.source.as_ref() == Some(&name) {
+            entry.source = None;
+        }
+        self.insert(name, entry)
+    }
+
+    /// Presents part `part` of `parts` equal ranges of rows of `source` as `name`.
+    ///
+    /// # Errors
+    /// Rows that cannot be divided so; a name that is taken.
+    pub(crate) fn present_part(
+        &mut self,
+        name: String,
+        from: &Weights,
+        source: &str,
+        [part, parts]: [usize; 2],
+    ) -> Result<()> {
+        let mut entry = self.borrow(from, source)?;
+        let rows = entry.shape.first().copied().unwrap_or(0);
+        let size = (entry.end - entry.start) / parts.max(1);
+        let whole = match &entry.dtype {
+            Stored::Known(dtype) => {
+                dtype.bytes(entry.shape.iter().product::<usize>() / parts.max(1)) == Some(size)
+            }
+            Stored::Other(_) => true,
+        };
+        if !whole || !rows.is_multiple_of(parts.max(1)) || part >= parts {
+            let found = format!("{:?}", entry.shape);
+            return Err(Error::bad(self.place(&name, &entry), format!("rows in {parts} equal parts"), found));
+        }
+        if let Some(rows) = entry.shape.first_mut() {
+            *rows /= parts;
+        }
+        (entry.start, entry.end) = (entry.start + part * size, entry.start + (part + 1) * size);
+        self.insert(name, entry)
+    }
+
+    /// Presents `source` with its two halves of rows exchanged as `name`. Copies these bytes, nothing else does.
+    ///
+    /// # Errors
+    /// As [`Weights::present_part`].
+    pub(crate) fn present_swapped(&mut self, name: String, from: &Weights, source: &str) -> Result<()> {
+        let mut halves = self.view();
+        halves.present_part("0".into(), from, source, [0, 2])?;
+        halves.present_part("1".into(), from, source, [1, 2])?;
+        let mut entry = self.borrow(from, source)?;
+        let [first, second] = ["0", "1"].map(|half| halves.entries.get(half).map(|e| (e.start, e.end)));
+        let bytes: &[u8] = (*self.blocks[entry.block].storage).as_ref();
+        let part =
+            |range: Option<(usize, usize)>| range.and_then(|(a, b)| bytes.get(a..b)).unwrap_or_default();
+        let swapped = [part(second), part(first)].concat();
+        let label = self.blocks[entry.block].label.clone();
+        (entry.start, entry.end) = (0, swapped.len());
+        entry.block = self.own(label, swapped);
+        self.insert(name, entry)
+    }
+
+    /// Adds a tensor of f32 that the file implies but does not hold.
+    ///
+    /// # Errors
+    /// A name that is taken.
+    pub(crate) fn add(&mut self, label: &str, name: &str, shape: &[usize], data: &[f32]) -> Result<()> {
+        let bytes: Vec<u8> = data.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let (dtype, shape, end) = (Stored::Known(DType::F32), shape.to_vec(), bytes.len());
+        let block = self.own(label.to_string(), bytes);
+        self.insert(name.to_string(), Entry { block, dtype, shape, start: 0, end, source: None })
+    }
+
+    /// A block of bytes of our own; returns its number.
+    fn own(&mut self, label: String, bytes: Vec<u8>) -> usize {
+        self.blocks.push(Block { label, storage: Arc::new(bytes), metadata: BTreeMap::new() });
+        self.blocks.len() - 1
+    }
 }
 
 /// Levenshtein distance over bytes; names longer than 256 bytes count as far away.
@@ -307,138 +387,4 @@ fn edit_distance(a: &[u8], b: &[u8]) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use alloc::vec;
-
-    /// A safetensors file from a literal header and data.
-    fn file(header: &str, data: &[u8]) -> Vec<u8> {
-        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
-        bytes.extend_from_slice(header.as_bytes());
-        bytes.extend_from_slice(data);
-        bytes
-    }
-
-    fn sample() -> Vec<u8> {
-        let header = r#"{"__metadata__":{"format":"pt"},
-            "a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},
-            "b.weight":{"dtype":"F16","shape":[1,2],"data_offsets":[8,12]},
-            "c":{"dtype":"BF16","shape":[],"data_offsets":[12,14]},
-            "d":{"dtype":"I64","shape":[0,3],"data_offsets":[14,14]}}"#;
-        let mut data = vec![];
-        data.extend(1.5f32.to_le_bytes());
-        data.extend((-2.0f32).to_le_bytes());
-        data.extend(f16::from_f32(0.5).to_le_bytes());
-        data.extend(f16::from_f32(65504.0).to_le_bytes());
-        data.extend(bf16::from_f32(-3.0).to_le_bytes());
-        file(header, &data)
-    }
-
-    fn message<T>(result: Result<T>) -> String {
-        result.err().map(|e| e.to_string()).unwrap_or_default()
-    }
-
-    #[test]
-    fn reads_the_three_types() {
-        let w = Weights::from_bytes("m.safetensors", sample()).unwrap();
-        assert_eq!((w.len(), w.total_bytes()), (4, 14));
-        assert_eq!(w.get("a").unwrap().to_f32(), [1.5, -2.0]);
-        let b = w.expect("b.weight", &[1, 2]).unwrap();
-        assert_eq!((b.to_f32(), b.dtype, b.elements()), (vec![0.5, 65504.0], DType::F16, 2));
-        let c = w.expect("c", &[]).unwrap();
-        assert_eq!((c.to_f32(), c.shape.len(), c.label), (vec![-3.0], 0, "m.safetensors"));
-        assert_eq!(w.metadata("format"), Some("pt"));
-        assert_eq!(w.names().collect::<Vec<_>>(), ["a", "b.weight", "c", "d"]);
-    }
-
-    #[test]
-    fn foreign_types_fail_only_when_fetched() {
-        let w = Weights::from_bytes("m.safetensors", sample()).unwrap();
-        assert_eq!(w.shape("d"), Some(&[0, 3][..]));
-        assert!(w.contains("d"));
-        let text = message(w.get("d"));
-        assert!(text.contains("`d`") && text.contains("I64") && text.contains("f16"), "{text}");
-    }
-
-    #[test]
-    fn a_missing_name_suggests_the_nearest() {
-        let w = Weights::from_bytes("m.safetensors", sample()).unwrap();
-        let text = message(w.get("b.weights"));
-        assert_eq!(text, "m.safetensors: missing tensor `b.weights`. The nearest name there is `b.weight`.");
-        let empty = Weights::from_bytes("e", file("{}", &[])).unwrap();
-        assert!(empty.is_empty() && message(empty.get("x")).contains("no tensors"));
-    }
-
-    #[test]
-    fn a_wrong_shape_is_a_sentence() {
-        let w = Weights::from_bytes("m.safetensors", sample()).unwrap();
-        let text = message(w.expect("b.weight", &[2, 2]));
-        assert!(
-            text.starts_with("m.safetensors: `b.weight`: expected shape [2, 2], found [1, 2] f16."),
-            "{text}"
-        );
-    }
-
-    #[test]
-    fn every_truncation_and_surplus_is_refused() {
-        let whole = sample();
-        for n in 0..whole.len() {
-            let text = message(Weights::from_bytes("cut", whole[..n].to_vec()));
-            assert!(text.starts_with("cut: expected"), "{n}: {text}");
-        }
-        let mut short = whole.clone();
-        short.truncate(whole.len() - 3);
-        let text = message(Weights::from_bytes("cut", short));
-        assert!(text.contains("expected 14 bytes of tensor data, found 11 bytes"), "{text}");
-        let mut long = whole.clone();
-        long.push(0);
-        assert!(message(Weights::from_bytes("long", long)).contains("found 15 bytes"));
-    }
-
-    #[test]
-    fn malformed_headers_are_refused() {
-        let huge = u64::MAX / 8;
-        let overflow = format!(
-            r#"{{"a":{{"dtype":"U8","shape":[{huge}],"data_offsets":[0,{huge}]}},
-                "b":{{"dtype":"U8","shape":[8],"data_offsets":[{huge},8]}}}}"#
-        );
-        for (header, data) in [
-            ("not json", 0),
-            ("[1]", 0),
-            (r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}}"#, 4),
-            (r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}"#, 8),
-            (r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[4,0]}}"#, 4),
-            (r#"{"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}}"#, 4),
-            (r#"{"a":{"dtype":"X9","shape":[1],"data_offsets":[0,4]}}"#, 4),
-            (r#"{"a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,0]}}"#, 0),
-            (overflow.as_str(), 8),
-        ] {
-            let text = message(Weights::from_bytes("bad", file(header, &vec![0; data])));
-            assert!(text.starts_with("bad: expected"), "{header}: {text}");
-        }
-        let mut pickle = vec![0x80, 2, b'}', b'q', 0, b'(', b'X', 9];
-        pickle.resize(64, 7);
-        assert!(message(Weights::from_bytes("w.bin", pickle)).contains("Pickle"));
-    }
-
-    #[test]
-    fn shards_join_and_duplicates_are_refused() {
-        let one = r#"{"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#;
-        let two = r#"{"y":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#;
-        let block = |label: &str, header: &str, v: f32| -> (String, Storage) {
-            (label.to_string(), Arc::new(file(header, &v.to_le_bytes())))
-        };
-        let w = Weights::from_blocks(vec![block("1", one, 1.0), block("2", two, 2.0)]).unwrap();
-        assert_eq!((w.get("y").unwrap().to_f32(), w.label().as_str()), (vec![2.0], "1, 2"));
-        let text = message(Weights::from_blocks(vec![block("1", one, 1.0), block("2", one, 2.0)]));
-        assert!(text.contains("2: `x`") && text.contains("same name in 1"), "{text}");
-        assert_eq!(Weights::from_blocks(vec![]).unwrap().label(), "no file");
-    }
-
-    #[test]
-    fn edit_distances() {
-        for (a, b, d) in [("", "abc", 3), ("kitten", "sitting", 3), ("same", "same", 0), ("ab", "ba", 2)] {
-            assert_eq!(edit_distance(a.as_bytes(), b.as_bytes()), d);
-        }
-    }
-}
+mod tests;

@@ -116,6 +116,10 @@ impl Golden {
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
     }
+    /// Names of all tensors that a result is compared with.
+    pub fn expectations(&self) -> impl Iterator<Item = &str> {
+        self.names().filter(|n| self.json["tensors"][*n]["role"] == "expect")
+    }
     /// Whether a tensor is there.
     pub fn has(&self, name: &str) -> bool {
         self.tensors.contains_key(name)
@@ -226,23 +230,40 @@ impl<'a> Check<'a> {
 
 /// The same checkpoint rounded to half precision.
 pub fn to_f16(weights: &Weights) -> Weights {
-    let mut header = serde_json::Map::new();
-    let mut data: Vec<u8> = Vec::new();
-    for name in weights.names() {
-        let view = weights.get(name).expect("a float tensor");
-        let start = data.len();
-        data.extend(view.to_f32().into_iter().flat_map(|v| half::f16::from_f32(v).to_le_bytes()));
-        let entry =
-            serde_json::json!({"dtype": "F16", "shape": view.shape, "data_offsets": [start, data.len()]});
-        header.insert(name.to_string(), entry);
-    }
-    let header = Value::Object(header).to_string();
-    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
-    bytes.extend(header.as_bytes());
-    bytes.extend(data);
-    let rounded = Weights::from_bytes("rounded to f16", bytes).expect("a safetensors file");
+    let rounded =
+        rewritten(weights, "F16", |n| Some(n.into()), |v| half::f16::from_f32(v).to_le_bytes().to_vec());
     assert!(rounded.names().all(|n| rounded.get(n).is_ok_and(|t| t.dtype == DType::F16)));
     rounded
+}
+
+/// A checkpoint written anew as safetensors: `rename` chooses and names, `bytes` stores an element as `dtype`.
+pub fn rewritten(
+    weights: &Weights,
+    dtype: &str,
+    rename: impl Fn(&str) -> Option<String>,
+    bytes: impl Fn(f32) -> Vec<u8>,
+) -> Weights {
+    let tensors = weights.names().filter_map(|name| Some((rename(name)?, name)));
+    let tensors = tensors.map(|(new, name)| {
+        let view = weights.get(name).expect("a float tensor");
+        (new, view.shape.to_vec(), view.to_f32().into_iter().flat_map(&bytes).collect())
+    });
+    let file = safetensors(dtype, tensors);
+    Weights::from_bytes(format!("rewritten as {dtype}"), file).expect("a safetensors file")
+}
+
+/// The bytes of a safetensors file; tensors as (name, shape, bytes) of one element type.
+pub fn safetensors(dtype: &str, tensors: impl IntoIterator<Item = (String, Vec<usize>, Vec<u8>)>) -> Vec<u8> {
+    let mut header = serde_json::Map::new();
+    let mut data: Vec<u8> = Vec::new();
+    for (name, shape, bytes) in tensors {
+        let start = data.len();
+        data.extend(bytes);
+        let entry = serde_json::json!({"dtype": dtype, "shape": shape, "data_offsets": [start, data.len()]});
+        header.insert(name, entry);
+    }
+    let header = Value::Object(header).to_string();
+    [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &data].concat()
 }
 
 /// A safetensors file with floats and integers.

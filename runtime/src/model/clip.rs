@@ -5,7 +5,7 @@
 use super::{Fields, Names, columns};
 use crate::graph::{Graph, Id};
 use crate::op::attention::MAX_HEAD;
-use crate::weights::{TensorView, Weights};
+use crate::weights::Weights;
 use crate::{Error, Result};
 use alloc::{format, vec::Vec};
 use pentimento_wgsl::kernel::Act;
@@ -128,17 +128,13 @@ impl Config {
                 Error::bad("text encoder", format!("token ids below {}", self.vocab_size), format!("{id}"))
                     .with_hint("Does the tokenizer belong to this text encoder?")
             })?;
-            let rows = row(&tokens, token).into_iter().zip(row(&positions, at));
-            out.extend(rows.map(|(t, p)| t + p));
+            let (Some(token), Some(position)) = (tokens.rows(token, 1), positions.rows(at, 1)) else {
+                return Err(Error::bad(weights.label(), "embeddings whose rows are whole blocks", "others"));
+            };
+            out.extend(token.into_iter().zip(position).map(|(t, p)| t + p));
         }
         Ok(out)
     }
-}
-
-/// One row of a matrix.
-fn row(view: &TensorView<'_>, i: usize) -> Vec<f32> {
-    let size = view.bytes.len() / view.shape[0].max(1);
-    TensorView { bytes: &view.bytes[i * size..(i + 1) * size], ..*view }.to_f32()
 }
 
 /// What SD3 uses of a text encoder.

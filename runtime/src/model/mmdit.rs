@@ -4,7 +4,7 @@
 //! B batch, H x W latent pixels, S image tokens, T text tokens, C width, J width of text features, P width of pooled ones.
 use super::{Fields, Names, columns, image_shape, unpatch};
 use crate::Result;
-use crate::graph::{Graph, Id};
+use crate::graph::{Graph, Id, Layout};
 use crate::op::attention::MAX_HEAD;
 use alloc::{format, string::String, vec, vec::Vec};
 use pentimento_wgsl::kernel::{Act, Binary};
@@ -200,14 +200,23 @@ pub fn velocity(
     let mut x = embed_image(g, &w.at("pos_embed"), cfg, latents, h, v);
     let mut c = w.at("context_embedder").linear(g, context, cfg.width());
     let t = embed_time(g, &w.at("time_text_embed"), cfg, time, pooled);
+    g.tap("pos_embed".into(), x);
+    g.tap("time_text_embed".into(), t);
+    g.tap("context_embedder".into(), c);
     let t = g.act(Act::Silu, t);
     for layer in 0..cfg.num_layers {
         let block = Block { w: w.at("transformer_blocks").at(layer), cfg, lora, layer, bias };
         (x, c) = block.forward(g, x, c, t);
+        if !cfg.context_pre_only(layer) {
+            block.tap(g, "encoder_hidden_states", c);
+        }
+        block.tap(g, "hidden_states", x);
     }
     let [scale, shift] = chunks(g, &w.at("norm_out.linear"), t, cfg.width());
     let x = modulated_norm(g, x, shift, scale);
+    g.tap("norm_out".into(), x);
     let x = w.at("proj_out").linear(g, x, cfg.patch_size * cfg.patch_size * cfg.out_channels);
+    g.tap("proj_out".into(), x);
     unpatch(g, x, cfg.patch_size, h, v)
 }
 
@@ -250,13 +259,11 @@ fn check_shapes(
 
 /// Patches plus the centre of the table of position embeddings. `[B, S, C]`.
 fn embed_image(g: &mut Graph, w: &Names, cfg: &Config, latents: Id, h: usize, v: usize) -> Id {
-    let (max, width) = (cfg.pos_embed_max_size, cfg.width());
+    let (side, width) = (cfg.pos_embed_max_size, cfg.width());
     let x = w.at("proj").patch_embedding(g, latents, cfg.patch_size, width);
-    let table = w.tensor(g, "pos_embed", &[1, max * max, width]);
-    let table = g.reshape(table, &[max, max, width]);
-    let rows = g.slice(table, 0, (max - h) / 2, h);
-    let position = g.slice(rows, 1, (max - v) / 2, v);
-    let position = g.reshape(position, &[h * v, width]);
+    // Only the window is uploaded: the whole table of SD3.5-medium takes 906 MB in f32.
+    let layout = Layout::Centre { side, h, w: v };
+    let position = g.weight(format!("{}pos_embed@{h}x{v}", w.0), &[h * v, width], layout);
     g.add(x, position)
 }
 
@@ -292,6 +299,11 @@ struct Modulation {
 }
 
 impl Block<'_> {
+    /// Names an intermediate value of this block by its module.
+    fn tap(&self, g: &mut Graph, module: &str, id: Id) {
+        g.tap(format!("transformer_blocks.{}.{module}", self.layer), id);
+    }
+
     /// x: `[B, S, C]` image tokens; c: `[B, T, C]` text tokens; t: `[B, C]`, silu of the time embedding.
     fn forward(&self, g: &mut Graph, x: Id, c: Id, t: Id) -> (Id, Id) {
         // Modulations stay outside of the recomputed block: tiny, but their weights are a third of all.
@@ -308,6 +320,7 @@ impl Block<'_> {
             g.begin_block();
             let nc = modulated_norm(g, c, shift, scale);
             let nx = modulated_norm(g, x, m.shift_msa, m.scale_msa);
+            self.tap(g, "norm1", nx);
             let (ax, _) = self.attention(g, nx, nc);
             let x = self.image_stream(g, x, ax, &m, second);
             g.end_block();
@@ -316,10 +329,12 @@ impl Block<'_> {
         let mc = Modulation::new(chunks(g, &self.w.at("norm1_context.linear"), t, width));
         g.begin_block();
         let nx = modulated_norm(g, x, m.shift_msa, m.scale_msa);
+        self.tap(g, "norm1", nx);
         let nc = modulated_norm(g, c, mc.shift_msa, mc.scale_msa);
         let (ax, ac) = self.attention(g, nx, nc);
         let x = self.image_stream(g, x, ax, &m, second);
         let ac = self.project(g, "attn.to_add_out", ac);
+        self.tap(g, "attn.to_add_out", ac);
         let c = gated_add(g, c, ac, mc.gate_msa);
         let c = self.feed_forward(g, "ff_context.net", c, &mc);
         g.end_block();
@@ -336,10 +351,12 @@ impl Block<'_> {
         second: Option<[Id; 3]>,
     ) -> Id {
         let attended = self.project(g, "attn.to_out.0", attended);
+        self.tap(g, "attn.to_out.0", attended);
         let mut y = gated_add(g, x, attended, m.gate_msa);
         if let Some([shift, scale, gate]) = second {
             let nx = modulated_norm(g, x, shift, scale);
             let a = self.second_attention(g, nx);
+            self.tap(g, "attn2", a);
             y = gated_add(g, y, a, gate);
         }
         self.feed_forward(g, "ff.net", y, m)
@@ -382,6 +399,7 @@ impl Block<'_> {
         let h = w.at("0.proj").linear(g, h, 4 * self.cfg.width());
         let h = g.act(Act::GeluTanh, h);
         let h = w.at("2").linear(g, h, self.cfg.width());
+        self.tap(g, name.trim_end_matches(".net"), h);
         gated_add(g, x, h, m.gate_mlp)
     }
 
@@ -440,55 +458,4 @@ fn gated_add(g: &mut Graph, x: Id, y: Id, gate: Id) -> Id {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn targets_leave_out_what_does_not_exist() {
-        let cfg = Config { num_layers: 2, ..Config::sd35_medium() };
-        let targets = lora_targets(&cfg);
-        assert_eq!(targets.len(), 15);
-        assert_eq!(targets[3], ("transformer_blocks.0.attn.to_out.0".into(), 1536, 1536));
-        assert!(targets.iter().all(|t| t.0 != "transformer_blocks.1.attn.to_add_out"));
-    }
-
-    #[test]
-    fn unsupported_settings_are_named() {
-        let base = r#""in_channels":16,"num_layers":2,"num_attention_heads":2,"attention_head_dim":16,
-            "joint_attention_dim":8,"pooled_projection_dim":8,"pos_embed_max_size":4"#;
-        let text = |more: &str| {
-            let json: Value = serde_json::from_str(&format!("{{{base},{more}}}")).unwrap();
-            Config::from_value(&json, "config.json").map_or_else(|e| format!("{e}"), |_| "fine".into())
-        };
-        assert_eq!(text(r#""patch_size":2,"qk_norm":null,"caption_projection_dim":32"#), "fine");
-        assert!(text(r#""patch_size":3"#).contains("`patch_size`: expected 1 or 2, found 3"));
-        assert!(text(r#""patch_size":2,"qk_norm":"layer_norm""#).contains("`qk_norm`"));
-        assert!(text(r#""patch_size":2,"dual_attention_layers":[2]"#).contains("layers below 2"));
-        assert!(text(r#""patch_size":2,"caption_projection_dim":64"#).contains("expected 32, found 64"));
-        assert!(
-            text(r#""patch_size":2,"_class_name":"FluxTransformer2DModel""#)
-                .contains("another kind of model")
-        );
-    }
-
-    #[test]
-    fn broken_shapes_are_sentences() {
-        let cfg = Config { num_layers: 1, pos_embed_max_size: 4, ..Config::sd3_medium() };
-        let mut g = Graph::new();
-        let latents = g.input("latents", &[1, 16, 16, 16]);
-        let (time, pooled) = (g.input("time", &[1, 256]), g.input("pooled", &[1, 2048]));
-        let context = g.input("context", &[1, 5, 4096]);
-        velocity(&mut g, &cfg, None, latents, time, pooled, context, None);
-        assert!(format!("{}", g.check().unwrap_err()).contains("sides up to 8 that"));
-        let good: [&[usize]; 4] = [&[1, 4, 4, 16], &[1, 256], &[1, 2048], &[1, 5, 4096]];
-        for wrong in [&[][..], &[3], &[1, 2, 3], &[1, 3, 3, 16], &[1, 2, 2, 3], &[1, 0, 4, 16], &[2, 256]] {
-            for at in 0..4 {
-                let shapes: [&[usize]; 4] = core::array::from_fn(|i| if i == at { wrong } else { good[i] });
-                let mut g = Graph::new();
-                let ids: [Id; 4] = core::array::from_fn(|i| g.input(format!("{i}"), shapes[i]));
-                velocity(&mut g, &cfg, None, ids[0], ids[1], ids[2], ids[3], None);
-                assert!(g.check().is_err(), "input {at}: {wrong:?}");
-            }
-        }
-    }
-}
+mod tests;

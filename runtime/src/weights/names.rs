@@ -1,8 +1,6 @@
 //! Other names for the same bytes: checkpoints of one network come with the names of several libraries.
-use super::{Entry, Weights};
-use crate::{Error, Result};
-use alloc::collections::BTreeMap;
-use alloc::format;
+use super::Weights;
+use crate::Result;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -37,39 +35,20 @@ impl Weights {
     /// # Errors
     /// Two tensors with one new name; a first axis that cannot be parted.
     pub fn renamed(&self, rename: impl Fn(&str) -> Vec<Part>) -> Result<Weights> {
-        let mut entries = BTreeMap::new();
-        for (old, entry) in &self.entries {
+        let mut view = self.view();
+        for old in self.names() {
             for part in rename(old) {
-                let cut = cut(entry, &part).ok_or_else(|| {
-                    let expected = format!("a first axis that can be cut in {} equal parts", part.of);
-                    Error::bad(format!("`{old}`"), expected, format!("shape {:?}", entry.shape))
-                })?;
-                if entries.insert(part.name.clone(), cut).is_some() {
-                    let found = format!("another tensor that is `{}` too", part.name);
-                    return Err(Error::bad(format!("`{old}`"), "names of one library", found));
-                }
+                view.present_part(part.name, self, old, [part.index, part.of])?;
             }
         }
-        Ok(Weights { blocks: self.blocks.clone(), entries })
+        Ok(view)
     }
-}
-
-fn cut(entry: &Entry, part: &Part) -> Option<Entry> {
-    if part.of == 1 {
-        return Some(entry.clone());
-    }
-    let mut shape = entry.shape.clone();
-    let rows = shape.first_mut().filter(|n| part.index < part.of && n.is_multiple_of(part.of))?;
-    *rows /= part.of;
-    let bytes = (entry.end - entry.start) / part.of;
-    let start = entry.start + part.index * bytes;
-    Some(Entry { block: entry.block, dtype: entry.dtype, shape, start, end: start + bytes })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alloc::vec;
+    use alloc::{format, vec};
 
     fn sample() -> Weights {
         let header = r#"{"qkv":{"dtype":"F32","shape":[3,1],"data_offsets":[0,12]},
@@ -96,7 +75,7 @@ mod tests {
     #[test]
     fn collisions_and_odd_rows_are_refused() {
         let text = |r: Result<Weights>| format!("{}", r.unwrap_err());
-        assert!(text(sample().renamed(|_| vec![Part::whole("x")])).contains("`x` too"));
+        assert!(text(sample().renamed(|_| vec![Part::whole("x")])).contains("a name used once"));
         let halves = |_: &str| Part::split(["a", "b"].map(String::from));
         assert!(text(sample().renamed(halves)).contains("2 equal parts"));
     }

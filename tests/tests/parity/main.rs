@@ -2,11 +2,13 @@
 //! on the CPU twins and on the adapter. `PENTIMENTO_GOLDENS` chooses the set.
 mod common;
 mod dino;
+mod gguf;
 mod grpo;
 mod head;
 mod lora;
 mod preprocess;
 mod sampler;
+mod single_file;
 mod text;
 mod trace;
 mod transformer;

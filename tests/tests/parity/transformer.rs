@@ -1,10 +1,11 @@
 //! `SD3Transformer2DModel` forward.
 use crate::common::{executors, model, run};
-use pentimento::exec::Executor;
+use pentimento::exec::{Executor, LeafData};
 use pentimento::graph::{Graph, Id};
 use pentimento::model::mmdit::{self, Lora};
 use pentimento::model::{channels_first, channels_last};
 use pentimento::weights::Weights;
+use std::collections::BTreeMap;
 use tests::fixture::{Check, Golden, folders, to_f16, within};
 
 /// The transformer's inputs as the golden file has them, brought to the device's layout.
@@ -16,20 +17,27 @@ pub struct Inputs {
 
 impl Inputs {
     pub fn new(golden: &Golden) -> Self {
-        let &[b, c, h, w] = golden.shape("hidden_states") else { panic!("hidden_states are [B, C, H, W]") };
+        Self::with_prefix(golden, "")
+    }
+    /// As the golden file names them after a prefix.
+    pub fn with_prefix(golden: &Golden, prefix: &str) -> Self {
+        let name = |part: &str| format!("{prefix}{part}");
+        let &[b, c, h, w] = golden.shape(&name("hidden_states")) else {
+            panic!("hidden_states are [B, C, H, W]")
+        };
         let time: Vec<f32> =
-            golden.floats("timestep").iter().flat_map(|&t| mmdit::time_projection(t)).collect();
+            golden.floats(&name("timestep")).iter().flat_map(|&t| mmdit::time_projection(t)).collect();
         let values = vec![
-            ("latents", channels_last(golden.floats("hidden_states"), c, h * w, c)),
+            ("latents", channels_last(golden.floats(&name("hidden_states")), c, h * w, c)),
             ("time", time),
-            ("pooled", golden.floats("pooled_projections").to_vec()),
-            ("context", golden.floats("encoder_hidden_states").to_vec()),
+            ("pooled", golden.floats(&name("pooled_projections")).to_vec()),
+            ("context", golden.floats(&name("encoder_hidden_states")).to_vec()),
         ];
         let shapes = vec![
             vec![b, h, w, c],
             vec![b, mmdit::TIME_CHANNELS],
-            golden.shape("pooled_projections").to_vec(),
-            golden.shape("encoder_hidden_states").to_vec(),
+            golden.shape(&name("pooled_projections")).to_vec(),
+            golden.shape(&name("encoder_hidden_states")).to_vec(),
         ];
         Inputs { latents: [b, h, w, c], values, shapes }
     }
@@ -61,6 +69,56 @@ pub fn sample(
     inputs.stored(&out[0])
 }
 
+/// The module whose output an expectation of a golden folder is.
+fn module(expectation: &str) -> Option<String> {
+    let outer = [
+        ("patch_embed_out", "pos_embed"),
+        ("temb", "time_text_embed"),
+        ("context_embed_out", "context_embedder"),
+        ("norm_out", "norm_out"),
+        ("proj_out", "proj_out"),
+    ];
+    if let Some((_, module)) = outer.iter().find(|(name, _)| *name == expectation) {
+        return Some(module.to_string());
+    }
+    let (n, part) = expectation.strip_prefix("block")?.split_once('_')?;
+    let inner = match part {
+        "norm1_x" => "norm1",
+        "attn_x" => "attn.to_out.0",
+        "attn_ctx" => "attn.to_add_out",
+        "ff_out" => "ff",
+        other => other,
+    };
+    Some(format!("transformer_blocks.{n}.{inner}"))
+}
+
+/// Every expectation of an intermediate value with what the network computed, in order of execution, velocity last.
+fn intermediates(
+    exec: &mut dyn Executor,
+    cfg: &mmdit::Config,
+    w: &Weights,
+    golden: &Golden,
+) -> Vec<(String, Vec<f32>)> {
+    let inputs = Inputs::new(golden);
+    let mut g = Graph::new();
+    let ids = inputs.ids(&mut g);
+    let y = mmdit::velocity(&mut g, cfg, None, ids[0], ids[1], ids[2], ids[3], None);
+    let taps = g.taps().to_vec();
+    let expected = golden.expectations().filter_map(|e| Some((module(e)?, e.to_string())));
+    let expected: BTreeMap<String, String> = expected.collect();
+    let mut wanted: Vec<(&str, Id)> =
+        taps.iter().filter_map(|(tap, id)| Some((expected.get(tap)?.as_str(), *id))).collect();
+    let missing: Vec<&String> =
+        expected.iter().filter(|(m, _)| !taps.iter().any(|t| t.0 == **m)).map(|e| e.1).collect();
+    assert!(missing.is_empty(), "{}: no intermediate value for {missing:?}", golden.path.display());
+    wanted.push(("sample", y));
+    let mut out = run(exec, g, &[(mmdit::COMPONENT, w)], &inputs.values(), &wanted);
+    if let Some(velocity) = out.last_mut() {
+        *velocity = inputs.stored(velocity);
+    }
+    wanted.iter().map(|(name, _)| name.to_string()).zip(out).collect()
+}
+
 #[test]
 fn transformers_predict_the_same_velocity() {
     for path in folders("transformer", "_class_name", "SD3Transformer2DModel") {
@@ -70,7 +128,6 @@ fn transformers_predict_the_same_velocity() {
         let inputs = Inputs::new(&golden);
         for (name, mut exec) in executors("transformer") {
             let mut check = Check::new(&golden, &name);
-            check.optional("time_proj", &inputs.values[1].1);
             check.tensor("sample", &sample(exec.as_mut(), &cfg, None, &weights, &inputs));
             check.finish();
         }
@@ -81,6 +138,51 @@ fn transformers_predict_the_same_velocity() {
                 check.finish();
             }
         }
+    }
+}
+
+/// Every expectation of every golden transformer; the first that differs is the first one named.
+#[test]
+fn intermediate_activations_agree() {
+    for path in folders("transformer", "_class_name", "SD3Transformer2DModel") {
+        let golden = Golden::open(&path);
+        let (_, config, weights) = model(&path);
+        let cfg = mmdit::Config::from_value(&config, &path.display().to_string()).expect("a config");
+        for (name, mut exec) in executors("intermediate activations") {
+            let place = format!("{name}, intermediate activations");
+            let mut check = Check::new(&golden, &place);
+            let mut compared = vec!["time_proj".to_string()];
+            check.optional("time_proj", &Inputs::new(&golden).values[1].1);
+            for (expectation, got) in intermediates(exec.as_mut(), &cfg, &weights, &golden) {
+                check.tensor(&expectation, &got);
+                compared.push(expectation);
+            }
+            check.finish();
+            let left =
+                golden.expectations().filter(|e| !e.ends_with("_f16w") && !compared.iter().any(|c| c == e));
+            assert_eq!(left.collect::<Vec<_>>(), [""; 0], "{place}: every expectation is compared");
+        }
+    }
+}
+
+/// With one weight wrong, everything before it agrees and the first thing after it differs.
+#[test]
+fn the_first_difference_is_named() {
+    for path in folders("transformer", "_class_name", "SD3Transformer2DModel") {
+        let golden = Golden::open(&path);
+        let (_, config, weights) = model(&path);
+        let cfg = mmdit::Config::from_value(&config, &path.display().to_string()).expect("a config");
+        let tensor = "transformer_blocks.1.ff.net.2.bias";
+        let mut exec = pentimento::exec::cpu::Cpu::new();
+        let values: Vec<f32> =
+            weights.get(tensor).expect("a tensor").to_f32().iter().map(|v| v + 1.0).collect();
+        exec.set_leaf(&format!("{}/{tensor}", mmdit::COMPONENT), LeafData::F32(&values)).expect("a leaf");
+        let all = intermediates(&mut exec, &cfg, &weights, &golden);
+        let differs = |(name, got): &&(String, Vec<f32>)| {
+            within(got, golden.floats(name), golden.tolerance(name)).is_err()
+        };
+        let first = all.iter().find(differs).map(|(name, _)| name.as_str());
+        assert_eq!(first, Some("block1_hidden_states"), "{}", path.display());
     }
 }
 

@@ -23,7 +23,7 @@ fn autoencoders_decode_and_encode() {
     }
 }
 
-fn decode(
+pub fn decode(
     exec: &mut dyn Executor,
     cfg: &vae::Config,
     w: &Weights,
@@ -47,7 +47,7 @@ fn decode(
     }
 }
 
-fn encode(
+pub fn encode(
     exec: &mut dyn Executor,
     cfg: &vae::Config,
     w: &Weights,

@@ -1,0 +1,118 @@
+//! Element types of stored tensors and their decoding to f32.
+use alloc::vec::Vec;
+
+use half::{bf16, f16};
+
+use super::quant;
+
+/// Element type of a stored tensor: plain numbers, or GGUF's blocks of quantised ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+#[allow(non_camel_case_types)] // the names of the format
+pub enum DType {
+    /// IEEE 754 single precision.
+    F32,
+    /// IEEE 754 half precision.
+    F16,
+    /// The upper half of an `F32`.
+    BF16,
+    /// 32 signed bytes with one scale.
+    Q8_0,
+    /// 32 nibbles with one scale.
+    Q4_0,
+    /// 32 nibbles with a scale and a minimum.
+    Q4_1,
+    /// 32 five-bit numbers with one scale.
+    Q5_0,
+    /// 32 five-bit numbers with a scale and a minimum.
+    Q5_1,
+    /// 256 nibbles in 8 groups, each with a six-bit scale and minimum.
+    Q4_K,
+    /// 256 five-bit numbers in 8 groups, each with a six-bit scale and minimum.
+    Q5_K,
+    /// 256 six-bit numbers in 16 groups, each with an eight-bit scale.
+    Q6_K,
+}
+
+impl DType {
+    /// Every type.
+    pub const ALL: [DType; 11] = [
+        DType::F32,
+        DType::F16,
+        DType::BF16,
+        DType::Q8_0,
+        DType::Q4_0,
+        DType::Q4_1,
+        DType::Q5_0,
+        DType::Q5_1,
+        DType::Q4_K,
+        DType::Q5_K,
+        DType::Q6_K,
+    ];
+
+    /// (elements, bytes) of the smallest unit that is stored: (1, size) for plain numbers.
+    pub fn block(self) -> (usize, usize) {
+        match self {
+            DType::F32 => (1, 4),
+            DType::F16 | DType::BF16 => (1, 2),
+            DType::Q8_0 => (32, 34),
+            DType::Q4_0 => (32, 18),
+            DType::Q4_1 => (32, 20),
+            DType::Q5_0 => (32, 22),
+            DType::Q5_1 => (32, 24),
+            DType::Q4_K => (256, 144),
+            DType::Q5_K => (256, 176),
+            DType::Q6_K => (256, 210),
+        }
+    }
+
+    /// Bytes that `elements` take; `None` when they do not fill whole blocks, or overflow.
+    pub fn bytes(self, elements: usize) -> Option<usize> {
+        let (per, size) = self.block();
+        if elements.is_multiple_of(per) { (elements / per).checked_mul(size) } else { None }
+    }
+
+    /// All elements of whole blocks as f32: exact for plain numbers, and `scale * q + minimum` in f32 for quantised
+    /// ones, as the reference implementation of GGUF computes it. A last block that is cut is left out.
+    pub(crate) fn decode(self, bytes: &[u8]) -> Vec<f32> {
+        let (per, size) = self.block();
+        let mut out = Vec::with_capacity(bytes.len() / size * per);
+        match self {
+            DType::F32 => out.extend(words(bytes).map(f32::from_le_bytes)),
+            DType::F16 => out.extend(words(bytes).map(|b| f16::from_le_bytes(b).to_f32())),
+            DType::BF16 => out.extend(words(bytes).map(|b| bf16::from_le_bytes(b).to_f32())),
+            DType::Q8_0 => bytes.as_chunks::<34>().0.iter().for_each(|b| quant::q8_0(b, &mut out)),
+            DType::Q4_0 => bytes.as_chunks::<18>().0.iter().for_each(|b| quant::q4_0(b, &mut out)),
+            DType::Q4_1 => bytes.as_chunks::<20>().0.iter().for_each(|b| quant::q4_1(b, &mut out)),
+            DType::Q5_0 => bytes.as_chunks::<22>().0.iter().for_each(|b| quant::q5_0(b, &mut out)),
+            DType::Q5_1 => bytes.as_chunks::<24>().0.iter().for_each(|b| quant::q5_1(b, &mut out)),
+            DType::Q4_K => bytes.as_chunks::<144>().0.iter().for_each(|b| quant::q4_k(b, &mut out)),
+            DType::Q5_K => bytes.as_chunks::<176>().0.iter().for_each(|b| quant::q5_k(b, &mut out)),
+            DType::Q6_K => bytes.as_chunks::<210>().0.iter().for_each(|b| quant::q6_k(b, &mut out)),
+        }
+        out
+    }
+}
+
+/// Words of N bytes.
+fn words<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> {
+    bytes.as_chunks::<N>().0.iter().copied()
+}
+
+impl core::fmt::Display for DType {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            DType::F32 => "f32",
+            DType::F16 => "f16",
+            DType::BF16 => "bf16",
+            DType::Q8_0 => "q8_0",
+            DType::Q4_0 => "q4_0",
+            DType::Q4_1 => "q4_1",
+            DType::Q5_0 => "q5_0",
+            DType::Q5_1 => "q5_1",
+            DType::Q4_K => "q4_k",
+            DType::Q5_K => "q5_k",
+            DType::Q6_K => "q6_k",
+        })
+    }
+}
