@@ -14,6 +14,7 @@ pub mod files;
 pub mod images;
 pub mod objective;
 pub mod optim;
+pub mod pickscore;
 pub mod preprocess;
 pub mod references;
 mod resize;
