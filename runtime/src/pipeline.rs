@@ -249,10 +249,14 @@ impl Pipeline {
         Ok(plan)
     }
 
-    /// Latents to an image in 0 to 1, on a graph.
+    /// Numbers in the largest tensor that the device can bind.
+    fn most_numbers(&self) -> usize {
+        usize::try_from(self.exec.caps().max_binding / 4).unwrap_or(usize::MAX)
+    }
+    /// Latents to an image in 0 to 1, on a graph. Images too large for the device's bindings are decoded in bands.
     pub fn decode_graph(&self, g: &mut Graph, latents: Id) -> Id {
         let z = g.affine(latents, 1.0 / self.vae.scaling_factor, self.vae.shift_factor);
-        let image = vae::decode(g, &self.vae, z);
+        let image = vae::decode_within(g, &self.vae, z, self.most_numbers());
         let image = g.affine(image, 0.5, 0.5);
         g.unary(pentimento_wgsl::kernel::Unary::Clamp(0.0, 1.0), image)
     }
@@ -269,7 +273,7 @@ impl Pipeline {
         }
         let mut g = Graph::new();
         let x = g.input("image", &[1, height, width, vae::IMAGE_CHANNELS]);
-        let moments = vae::encode(&mut g, &self.vae, x);
+        let moments = vae::encode_within(&mut g, &self.vae, x, self.most_numbers());
         let mean = g.slice(moments, 3, 0, self.vae.latent_channels);
         let z = g.affine(mean, self.vae.scaling_factor, -self.vae.shift_factor * self.vae.scaling_factor);
         let plan = self.compile(g, &[("z", z)], size)?;

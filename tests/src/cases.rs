@@ -158,6 +158,14 @@ pub const CASES: &[Case] = &[
         },
     },
     Case {
+        name: "layer_norm_affine",
+        build: |g, n| {
+            let x = matrix(g, "x", n[0], n[1] + 1);
+            let (w, b) = (g.input("w", &[n[1] + 1]), g.input("b", &[n[1] + 1]));
+            (g.layer_norm_affine(x, w, b, 1e-5), vec![x, w, b])
+        },
+    },
+    Case {
         name: "rms_norm",
         build: |g, n| {
             let x = matrix(g, "x", n[0], n[1]);
@@ -177,14 +185,6 @@ pub const FORWARD_ONLY: &[Case] = &[
         build: |g, n| {
             let x = matrix(g, "x", n[0], n[1]);
             (g.softmax(x, 0.7), vec![])
-        },
-    },
-    Case {
-        name: "layer_norm_affine",
-        build: |g, n| {
-            let x = matrix(g, "x", n[0], n[1] + 1);
-            let (w, b) = (g.input("w", &[n[1] + 1]), g.input("b", &[n[1] + 1]));
-            (g.layer_norm_affine(x, w, b, 1e-5), vec![])
         },
     },
     Case {

@@ -154,6 +154,15 @@ fn the_released_objective_runs() {
     assert!(metrics.clip_fraction <= 0.5, "on policy nothing should be clipped: {metrics:?}");
 }
 
+/// The distance from the model without its adapter counts when it is asked for, and costs nothing when it is not.
+#[test]
+fn the_kl_term_pulls_back() {
+    let Some((_, free, _)) = train(tiny(5)) else { return };
+    let Some((_, held, metrics)) = train(Config { beta: 10.0, ..tiny(5) }) else { return };
+    assert!(free != held, "beta changed nothing");
+    assert!(metrics.gradient_norm > 0.0 && metrics.gradient_norm.is_finite(), "{metrics:?}");
+}
+
 fn refusal(folder: &Path, references: &[Reference]) -> String {
     let setup = Setup { model: folder, reward: None, references, prompts: &[] };
     match Trainer::new(Box::new(Cpu::new()), &setup, tiny(0)) {

@@ -15,6 +15,7 @@ pub mod images;
 pub mod objective;
 pub mod official;
 pub mod optim;
+pub mod pickscore;
 pub mod preprocess;
 pub mod references;
 mod resize;

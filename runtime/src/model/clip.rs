@@ -96,6 +96,16 @@ impl Config {
         Ok(cfg)
     }
 
+    fn layers(&self) -> Layers {
+        Layers {
+            heads: self.num_attention_heads,
+            intermediate_size: self.intermediate_size,
+            act: self.hidden_act,
+            eps: self.layer_norm_eps,
+            causal: true,
+        }
+    }
+
     /// The token whose final state is the pooled one: the first end-of-text token, or the first largest id where the
     /// configuration says `eos_token_id: 2`; 0 when there is none.
     pub fn pooled_token(&self, ids: &[u32]) -> usize {
@@ -165,7 +175,7 @@ pub fn encode(g: &mut Graph, cfg: &Config, component: &str, embeds: Id, pick: Id
     let (mut x, mut penultimate) = (embeds, embeds);
     for n in 0..cfg.num_hidden_layers {
         penultimate = x;
-        x = layer(g, &w.at("encoder.layers").at(n), cfg, x);
+        x = layer(g, &w.at("encoder.layers").at(n), cfg.layers(), x);
     }
     // Norm and projection work on rows, so picking the row first is the same for less.
     let pick = g.reshape(pick, &[b, t, 1]);
@@ -176,25 +186,37 @@ pub fn encode(g: &mut Graph, cfg: &Config, component: &str, embeds: Id, pick: Id
     Encoded { penultimate, pooled }
 }
 
+/// What the layers of the text and the image encoder are made of.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Layers {
+    pub heads: usize,
+    pub intermediate_size: usize,
+    pub act: Act,
+    pub eps: f32,
+    /// Whether tokens see only those before them.
+    pub causal: bool,
+}
+
 /// One layer: x: `[B, T, C]`.
-fn layer(g: &mut Graph, w: &Names, cfg: &Config, x: Id) -> Id {
-    let h = w.at("layer_norm1").layer_norm(g, x, cfg.layer_norm_eps);
-    let h = attention(g, &w.at("self_attn"), cfg, h);
+pub(super) fn layer(g: &mut Graph, w: &Names, of: Layers, x: Id) -> Id {
+    let c = columns(g, x);
+    let h = w.at("layer_norm1").layer_norm(g, x, of.eps);
+    let h = attention(g, &w.at("self_attn"), of, h);
     let x = g.add(x, h);
-    let h = w.at("layer_norm2").layer_norm(g, x, cfg.layer_norm_eps);
-    let h = w.at("mlp.fc1").linear(g, h, cfg.intermediate_size);
-    let h = g.act(cfg.hidden_act, h);
-    let h = w.at("mlp.fc2").linear(g, h, cfg.hidden_size);
+    let h = w.at("layer_norm2").layer_norm(g, x, of.eps);
+    let h = w.at("mlp.fc1").linear(g, h, of.intermediate_size);
+    let h = g.act(of.act, h);
+    let h = w.at("mlp.fc2").linear(g, h, c);
     g.add(x, h)
 }
 
-/// Causal attention; padding is attended like any token.
-fn attention(g: &mut Graph, w: &Names, cfg: &Config, x: Id) -> Id {
+/// Attention; padding is attended like any token.
+fn attention(g: &mut Graph, w: &Names, of: Layers, x: Id) -> Id {
     let c = columns(g, x);
     let q = w.at("q_proj").linear(g, x, c);
     let k = w.at("k_proj").linear(g, x, c);
     let v = w.at("v_proj").linear(g, x, c);
-    let y = g.attention(q, k, v, cfg.num_attention_heads, None, true);
+    let y = g.attention(q, k, v, of.heads, None, of.causal);
     w.at("out_proj").linear(g, y, c)
 }
 

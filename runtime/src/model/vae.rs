@@ -2,11 +2,14 @@
 //! Paper: Rombach et al. 2022 (arXiv 2112.10752). Follows diffusers 0.42 `AutoencoderKL`. Forward only.
 //!
 //! B batch, H x W pixels, h x w latent pixels, C channels. Everything is channels last.
+mod bands;
+
 use super::{Fields, Names, columns, image_shape};
 use crate::Result;
 use crate::graph::{Graph, Id, Layout};
 use crate::op::attention::MAX_HEAD;
 use alloc::{format, vec, vec::Vec};
+use bands::Bands;
 use pentimento_wgsl::kernel::Act;
 use serde_json::Value;
 
@@ -100,19 +103,45 @@ impl Config {
         Ok(cfg)
     }
 
+    /// Numbers in the largest tensor on the way of one image of that size, height and width in pixels.
+    pub fn widest(&self, size: [usize; 2]) -> usize {
+        let pixels = size[0].saturating_mul(size[1]);
+        let blocks = self.block_out_channels.iter().enumerate();
+        // A block also meets its neighbours' channels at its own size: the upsampled and the downsampled tensor.
+        let numbers = blocks.map(|(n, _)| {
+            let near =
+                &self.block_out_channels[n.saturating_sub(1)..(n + 2).min(self.block_out_channels.len())];
+            (pixels >> (2 * n)).saturating_mul(near.iter().copied().max().unwrap_or(0))
+        });
+        numbers.max().unwrap_or(0)
+    }
     /// Pixels per latent pixel along a side.
     pub fn downscale(&self) -> usize {
         1 << self.block_out_channels.len().saturating_sub(1)
     }
 }
 
-/// Latents to an image. z: `[B, h, w, latent_channels]`, already `latents / scaling_factor + shift_factor`;
-/// result: `[B, H, W, 3]`, about -1 to 1.
+/// [`decode_within`] without a limit.
 pub fn decode(g: &mut Graph, cfg: &Config, z: Id) -> Id {
-    let [_, _, _, channels] = image_shape(g, z, "latents");
+    decode_within(g, cfg, z, usize::MAX)
+}
+
+/// Latents to an image. z: `[B, h, w, latent_channels]`, already `latents / scaling_factor + shift_factor`;
+/// result: `[B, H, W, 3]`, about -1 to 1. Tensors of more than `most` numbers are computed as bands of rows, images of
+/// a batch one by one; the result is the same up to the rounding of sums. What the attention in the middle reads, the
+/// latents and the image itself stay whole.
+pub fn decode_within(g: &mut Graph, cfg: &Config, z: Id, most: usize) -> Id {
+    let [_, h, w, channels] = image_shape(g, z, "latents");
     if channels != cfg.latent_channels {
         return g.fail(format!("latents {:?}: {} channels wanted", g.shape(z), cfg.latent_channels));
     }
+    let d = cfg.downscale();
+    by_image(g, z, cfg.widest([h.saturating_mul(d), w.saturating_mul(d)]), most, |g, z| {
+        decode_bands(g, cfg, z, most)
+    })
+}
+
+fn decode_bands(g: &mut Graph, cfg: &Config, z: Id, most: usize) -> Id {
     let names = Names::new(COMPONENT);
     let z = if cfg.use_post_quant_conv {
         conv(g, &names.at("post_quant_conv"), z, cfg.latent_channels, 1)
@@ -121,7 +150,8 @@ pub fn decode(g: &mut Graph, cfg: &Config, z: Id) -> Id {
     };
     let w = names.at("decoder");
     let widest = cfg.block_out_channels.last().copied().unwrap_or(0);
-    let x = conv(g, &w.at("conv_in"), z, widest, 3);
+    let x = Bands::whole(z, most, 1).fit(g, widest, 1);
+    let x = x.convolve(g, |_, x| x, |g, x| conv(g, &w.at("conv_in"), x, widest, 3), None);
     let mut x = mid_block(g, &w.at("mid_block"), cfg, x);
     for (n, &c) in cfg.block_out_channels.iter().rev().enumerate() {
         let w = w.at("up_blocks").at(n);
@@ -129,17 +159,23 @@ pub fn decode(g: &mut Graph, cfg: &Config, z: Id) -> Id {
             x = resnet(g, &w.at("resnets").at(i), cfg, x, c);
         }
         if n + 1 < cfg.block_out_channels.len() {
-            x = g.upsample(x);
-            x = conv(g, &w.at("upsamplers.0.conv"), x, c, 3);
+            let w = w.at("upsamplers.0.conv");
+            x = x.fit(g, c, 2).convolve(g, |g, x| g.upsample(x), |g, x| conv(g, &w, x, c, 3), None);
         }
     }
-    let x = norm_silu(g, &w.at("conv_norm_out"), cfg, x);
-    conv(g, &w.at("conv_out"), x, 3, 3)
+    let norm = norm_silu(g, &w.at("conv_norm_out"), cfg, &x);
+    x.convolve(g, norm, |g, x| conv(g, &w.at("conv_out"), x, 3, 3), None).join(g)
+}
+
+/// [`encode_within`] without a limit.
+pub fn encode(g: &mut Graph, cfg: &Config, image: Id) -> Id {
+    encode_within(g, cfg, image, usize::MAX)
 }
 
 /// An image to the mean and log-variance of its latents. image: `[B, H, W, 4]`, -1 to 1, fourth channel zero, sides
-/// multiples of [`Config::downscale`]; result: `[B, h, w, 2 * latent_channels]`, means first.
-pub fn encode(g: &mut Graph, cfg: &Config, image: Id) -> Id {
+/// multiples of [`Config::downscale`]; result: `[B, h, w, 2 * latent_channels]`, means first. `most` as in
+/// [`decode_within`].
+pub fn encode_within(g: &mut Graph, cfg: &Config, image: Id, most: usize) -> Id {
     let [_, height, width, channels] = image_shape(g, image, "image");
     let d = cfg.downscale();
     if !height.is_multiple_of(d) || !width.is_multiple_of(d) || channels != IMAGE_CHANNELS {
@@ -147,46 +183,68 @@ pub fn encode(g: &mut Graph, cfg: &Config, image: Id) -> Id {
             "image of {height} x {width} pixels and {channels} channels: sides must be multiples of {d}, channels 4"
         ));
     }
+    by_image(g, image, cfg.widest([height, width]), most, |g, image| encode_bands(g, cfg, image, most))
+}
+
+fn encode_bands(g: &mut Graph, cfg: &Config, image: Id, most: usize) -> Id {
     let names = Names::new(COMPONENT);
     let w = names.at("encoder");
-    let mut x = conv(g, &w.at("conv_in"), image, cfg.block_out_channels.first().copied().unwrap_or(0), 3);
+    let first = cfg.block_out_channels.first().copied().unwrap_or(0);
+    let x = Bands::whole(image, most, cfg.downscale()).fit(g, first, 1);
+    let mut x = x.convolve(g, |_, x| x, |g, x| conv(g, &w.at("conv_in"), x, first, 3), None);
     for (n, &c) in cfg.block_out_channels.iter().enumerate() {
         let w = w.at("down_blocks").at(n);
         for i in 0..cfg.layers_per_block {
             x = resnet(g, &w.at("resnets").at(i), cfg, x, c);
         }
         if n + 1 < cfg.block_out_channels.len() {
-            x = downsample(g, &w.at("downsamplers.0.conv"), x, c);
+            let w = w.at("downsamplers.0.conv");
+            x = x.halve(g, |g, x| downsample(g, &w, x, c));
         }
     }
     let x = mid_block(g, &w.at("mid_block"), cfg, x);
-    let x = norm_silu(g, &w.at("conv_norm_out"), cfg, x);
-    let moments = conv(g, &w.at("conv_out"), x, 2 * cfg.latent_channels, 3);
-    if cfg.use_quant_conv {
-        conv(g, &names.at("quant_conv"), moments, 2 * cfg.latent_channels, 1)
-    } else {
-        moments
+    let norm = norm_silu(g, &w.at("conv_norm_out"), cfg, &x);
+    let out = 2 * cfg.latent_channels;
+    let moments = x.convolve(g, norm, |g, x| conv(g, &w.at("conv_out"), x, out, 3), None).join(g);
+    if cfg.use_quant_conv { conv(g, &names.at("quant_conv"), moments, out, 1) } else { moments }
+}
+
+/// `f` of a batch, or of its images one after another where tensors of `each` numbers per image would not fit.
+fn by_image(g: &mut Graph, x: Id, each: usize, most: usize, mut f: impl FnMut(&mut Graph, Id) -> Id) -> Id {
+    let batch = g.shape(x).first().copied().unwrap_or(0);
+    if batch <= 1 || each.saturating_mul(batch) <= most {
+        return f(g, x);
     }
+    let mut all: Option<Id> = None;
+    for image in 0..batch {
+        let image = g.slice(x, 0, image, 1);
+        let y = f(g, image);
+        all = Some(all.map_or(y, |before| g.concat(before, y, 0)));
+    }
+    all.unwrap_or(x)
 }
 
 /// resnet, attention, resnet at the narrowest place.
-fn mid_block(g: &mut Graph, w: &Names, cfg: &Config, x: Id) -> Id {
-    let c = columns(g, x);
+fn mid_block(g: &mut Graph, w: &Names, cfg: &Config, x: Bands) -> Bands {
+    let c = x.columns(g);
     let mut x = resnet(g, &w.at("resnets.0"), cfg, x, c);
     if cfg.mid_block_add_attention {
-        x = attention(g, &w.at("attentions.0"), cfg, x);
+        let whole = x.join(g);
+        let whole = attention(g, &w.at("attentions.0"), cfg, whole);
+        x = x.replaced(whole);
     }
     resnet(g, &w.at("resnets.1"), cfg, x, c)
 }
 
 /// x + conv(silu(norm(conv(silu(norm(x)))))), x through a 1 x 1 convolution where the width changes.
-fn resnet(g: &mut Graph, w: &Names, cfg: &Config, x: Id, out: usize) -> Id {
-    let h = norm_silu(g, &w.at("norm1"), cfg, x);
-    let h = conv(g, &w.at("conv1"), h, out, 3);
-    let h = norm_silu(g, &w.at("norm2"), cfg, h);
-    let x = if columns(g, x) == out { x } else { conv(g, &w.at("conv_shortcut"), x, out, 1) };
-    let h = conv(g, &w.at("conv2"), h, out, 3);
-    g.add(x, h)
+fn resnet(g: &mut Graph, w: &Names, cfg: &Config, x: Bands, out: usize) -> Bands {
+    let x = x.fit(g, out, 1);
+    let norm = norm_silu(g, &w.at("norm1"), cfg, &x);
+    let h = x.convolve(g, norm, |g, x| conv(g, &w.at("conv1"), x, out, 3), None);
+    let norm = norm_silu(g, &w.at("norm2"), cfg, &h);
+    let shortcut = w.at("conv_shortcut");
+    let x = if x.columns(g) == out { x } else { x.map(g, |g, x| conv(g, &shortcut, x, out, 1)) };
+    h.convolve(g, norm, |g, x| conv(g, &w.at("conv2"), x, out, 3), Some(&x))
 }
 
 /// Attention of all pixels of an image, one head as wide as the block.
@@ -243,9 +301,26 @@ fn conv_weights(g: &mut Graph, w: &Names, x: Id, out: usize, k: usize) -> (Id, I
     (kernel, w.tensor(g, "bias", &[out]))
 }
 
-fn norm_silu(g: &mut Graph, w: &Names, cfg: &Config, x: Id) -> Id {
-    let x = group_norm(g, w, cfg, x);
-    g.act(Act::Silu, x)
+/// Norm and activation of each band, by the statistics of all.
+fn norm_silu<'a>(
+    g: &mut Graph,
+    w: &Names,
+    cfg: &'a Config,
+    x: &Bands,
+) -> impl FnMut(&mut Graph, Id) -> Id + use<'a> {
+    let statistics = x.statistics(g, cfg.norm_num_groups, EPS);
+    let w = w.clone();
+    move |g, x| {
+        let x = match &statistics {
+            Some(statistics) => {
+                let c = [columns(g, x)];
+                let (scale, shift) = (w.tensor(g, "weight", &c), w.tensor(g, "bias", &c));
+                statistics.apply(g, x, scale, shift)
+            }
+            None => group_norm(g, &w, cfg, x),
+        };
+        g.act(Act::Silu, x)
+    }
 }
 
 fn group_norm(g: &mut Graph, w: &Names, cfg: &Config, x: Id) -> Id {

@@ -12,7 +12,7 @@ impl Graph {
         let shape = self.shape(x).to_vec();
         self.push(Op::LayerNorm { eps, mode: 0, rows_per_batch: 1 }, vec![x], shape)
     }
-    /// Layer norm times `w` plus `b`, both `[C]`. Forward only.
+    /// Layer norm times `w` plus `b`, both `[C]`.
     pub fn layer_norm_affine(&mut self, x: Id, w: Id, b: Id, eps: f32) -> Id {
         let shape = self.shape(x).to_vec();
         let c = shape.last().copied().unwrap_or(0);
@@ -55,11 +55,30 @@ pub(super) fn backward(g: &mut Graph, node: &Node, dy: Id, need: &[bool]) -> Res
         Op::LayerNorm { eps, mode: 0, .. } => {
             Ok(vec![Some(g.push(Op::LayerNormBackward { eps }, vec![node.inputs[0], dy], shape))])
         }
+        // Forward y = n(x) w + b with n the norm; so dx is that of n for dy w, dw = sum of dy n(x), db = sum of dy.
+        Op::LayerNorm { eps, mode: 2, .. } => {
+            let (x, w) = (node.inputs[0], node.inputs[1]);
+            let c = shape.last().copied().unwrap_or(1);
+            let rows = g.len(x) / c.max(1);
+            let dx = need[0].then(|| {
+                let dn = g.mul(dy, w);
+                g.push(Op::LayerNormBackward { eps }, vec![x, dn], shape.clone())
+            });
+            let dw = need[1].then(|| {
+                let n = g.layer_norm(x, eps);
+                let d = g.mul(dy, n);
+                g.sum(d, 1, rows, c, 1.0, &[c])
+            });
+            let db = need[2].then(|| g.sum(dy, 1, rows, c, 1.0, &[c]));
+            Ok(vec![dx, dw, db])
+        }
         Op::RmsNorm { eps } if !need[1] => {
             let inputs = vec![node.inputs[0], node.inputs[1], dy];
             Ok(vec![Some(g.push(Op::RmsNormBackward { eps }, inputs, shape)), None])
         }
-        _ => Err(Error::Graph("a gradient was asked for the weights of a norm, which are frozen".into())),
+        _ => {
+            Err(Error::Graph("a gradient was asked for the weights of an RMS norm, which are frozen".into()))
+        }
     }
 }
 

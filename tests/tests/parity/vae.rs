@@ -1,10 +1,13 @@
 //! `AutoencoderKL` both ways.
 use crate::common::{executors, model, run};
+use pentimento::caps::Caps;
 use pentimento::exec::Executor;
-use pentimento::graph::Graph;
+use pentimento::graph::{Graph, Id};
 use pentimento::model::{channels_first, channels_last, vae};
+use pentimento::plan::Plan;
 use pentimento::weights::Weights;
-use tests::fixture::{Check, Golden, folders, to_f16};
+use pentimento_wgsl::WeightType;
+use tests::fixture::{Check, Golden, folders, to_f16, within};
 
 #[test]
 fn autoencoders_decode_and_encode() {
@@ -15,10 +18,86 @@ fn autoencoders_decode_and_encode() {
         for (suffix, weights) in [("", weights.clone()), ("_f16w", to_f16(&weights))] {
             for (name, mut exec) in executors("VAE") {
                 let mut check = Check::new(&golden, &name);
-                decode(exec.as_mut(), &cfg, &weights, &golden, &mut check, suffix);
-                encode(exec.as_mut(), &cfg, &weights, &golden, &mut check, suffix);
+                decode(exec.as_mut(), &cfg, &weights, &golden, &mut check, suffix, usize::MAX);
+                encode(exec.as_mut(), &cfg, &weights, &golden, &mut check, suffix, usize::MAX);
                 check.finish();
             }
+        }
+    }
+}
+
+/// Numbers in the largest tensor of one of the golden images.
+fn widest(cfg: &vae::Config, golden: &Golden, name: &str, scale: usize) -> usize {
+    let shape = golden.shape(name);
+    cfg.widest([shape[2] * scale, shape[3] * scale])
+}
+
+/// In bands, images come out within the limits of whole ones, f32 rounding.
+#[test]
+fn bands_have_no_seams() {
+    for path in folders("vae", "_class_name", "AutoencoderKL") {
+        let golden = Golden::open(&path);
+        let (_, config, weights) = model(&path);
+        let cfg = vae::Config::from_value(&config, &path.display().to_string()).expect("a config");
+        for (name, mut exec) in executors("VAE in bands") {
+            let mut check = Check::new(&golden, &name);
+            for parts in [2, 3, 7] {
+                let most = widest(&cfg, &golden, "latents", cfg.downscale()) / parts;
+                decode(exec.as_mut(), &cfg, &weights, &golden, &mut check, "", most);
+                let most = widest(&cfg, &golden, "image", 1) / parts;
+                encode(exec.as_mut(), &cfg, &weights, &golden, &mut check, "", most);
+            }
+            check.finish();
+        }
+    }
+}
+
+/// Tiles decoded on their own, however large their margin, are not the image: their norms see other pixels.
+#[test]
+fn separate_tiles_are_another_image() {
+    for path in folders("vae", "_class_name", "AutoencoderKL") {
+        let golden = Golden::open(&path);
+        let (_, config, weights) = model(&path);
+        let cfg = vae::Config::from_value(&config, &path.display().to_string()).expect("a config");
+        let &[_, c, h, w] = golden.shape("latents") else { panic!("latents are [B, C, h, w]") };
+        let tile = h.div_ceil(2) + 1;
+        let z =
+            golden.floats("latents")[..c * h * w].iter().map(|z| z / cfg.scaling_factor + cfg.shift_factor);
+        let z = channels_last(&z.collect::<Vec<f32>>(), c, h * w, c);
+        let mut g = Graph::new();
+        let input = g.input("z", &[1, tile, w, c]);
+        let y = vae::decode(&mut g, &cfg, input);
+        let mut exec = pentimento::exec::cpu::Cpu::new();
+        let z = [("z", &z[..tile * w * c])];
+        let out = run(&mut exec, g, &[(vae::COMPONENT, &weights)], &z, &[("y", y)]);
+        let d = cfg.downscale();
+        let rows = w * d * d * (h / 2);
+        let whole = channels_last(&golden.floats("decoded")[..3 * h * w * d * d], 3, h * w * d * d, 3);
+        let same = within(&out[0][..rows * 3], &whole[..rows * 3], golden.tolerance("decoded"));
+        assert!(same.is_err(), "{}: the upper half of a tile", path.display());
+    }
+}
+
+/// The published autoencoder at published sizes, within the bindings that WebGPU guarantees.
+#[test]
+fn large_images_fit_small_bindings() {
+    let (cfg, caps) = (vae::Config::sd3(), Caps::webgpu());
+    let most = (caps.max_binding / 4) as usize;
+    let fits = |g: Graph, y: Id| Plan::new(g, &[("y", y)], &caps, &|_| WeightType::F32).map(|_| ());
+    for (batch, h, w) in [(1, 128, 128), (4, 128, 128), (1, 96, 168), (1, 256, 256)] {
+        for (most, expected) in [(most, true), (usize::MAX, false)] {
+            let mut g = Graph::new();
+            let z = g.input("z", &[batch, h, w, cfg.latent_channels]);
+            let y = vae::decode_within(&mut g, &cfg, z, most);
+            assert_eq!(g.shape(y), [batch, 8 * h, 8 * w, 3]);
+            let plan = fits(g, y);
+            assert_eq!(plan.is_ok(), expected, "decode {batch} x {h} x {w}: {plan:?}");
+            let mut g = Graph::new();
+            let x = g.input("x", &[batch, 8 * h, 8 * w, vae::IMAGE_CHANNELS]);
+            let y = vae::encode_within(&mut g, &cfg, x, most);
+            assert_eq!(g.shape(y), [batch, h, w, 2 * cfg.latent_channels]);
+            let plan = fits(g, y);
+            assert_eq!(plan.is_ok(), expected, "encode {batch} x {h} x {w}: {plan:?}");
         }
     }
 }
@@ -30,13 +109,14 @@ pub fn decode(
     golden: &Golden,
     check: &mut Check,
     suffix: &str,
+    most: usize,
 ) {
     let &[b, c, h, v] = golden.shape("latents") else { panic!("latents are [B, C, h, w]") };
     let z = golden.floats("latents").iter().map(|z| z / cfg.scaling_factor + cfg.shift_factor);
     let z = channels_last(&z.collect::<Vec<f32>>(), c, h * v, c);
     let mut g = Graph::new();
     let input = g.input("z", &[b, h, v, c]);
-    let y = vae::decode(&mut g, cfg, input);
+    let y = vae::decode_within(&mut g, cfg, input, most);
     let out = run(exec, g, &[(vae::COMPONENT, w)], &[("z", &z)], &[("y", y)]);
     let d = cfg.downscale();
     let image = channels_first(&out[0], 3, h * v * d * d);
@@ -54,12 +134,13 @@ pub fn encode(
     golden: &Golden,
     check: &mut Check,
     suffix: &str,
+    most: usize,
 ) {
     let &[b, c, h, v] = golden.shape("image") else { panic!("images are [B, C, H, W]") };
     let image = channels_last(golden.floats("image"), c, h * v, vae::IMAGE_CHANNELS);
     let mut g = Graph::new();
     let input = g.input("image", &[b, h, v, vae::IMAGE_CHANNELS]);
-    let moments = vae::encode(&mut g, cfg, input);
+    let moments = vae::encode_within(&mut g, cfg, input, most);
     let out = run(exec, g, &[(vae::COMPONENT, w)], &[("image", &image)], &[("moments", moments)]);
     let (latent, plane) = (cfg.latent_channels, h * v / cfg.downscale().pow(2));
     let both = channels_first(&out[0], 2 * latent, plane);

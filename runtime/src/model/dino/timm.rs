@@ -65,9 +65,9 @@ fn native_size(f: &Fields) -> Result<usize> {
 fn parse(architecture: &str) -> Option<(usize, usize, usize)> {
     let name = architecture.split('.').next()?; // ".lvd142m" names the training data
     let parts: Vec<&str> = name.strip_prefix("vit_")?.strip_suffix("_dinov2")?.split('_').collect();
-    let (size, patch, registers) = match parts.as_slice() {
-        &[size, patch] => (size, patch, None),
-        &[size, patch, registers] => (size, patch, Some(registers)),
+    let (size, patch, registers) = match *parts.as_slice() {
+        [size, patch] => (size, patch, None),
+        [size, patch, registers] => (size, patch, Some(registers)),
         _ => return None,
     };
     let size = SIZES.iter().position(|s| s.0 == size)?;
