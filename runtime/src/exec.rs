@@ -91,15 +91,10 @@ pub fn upload(exec: &mut dyn Executor, graph: &Graph, prefix: &str, weights: &We
     for (i, node) in graph.nodes().iter().enumerate() {
         let Op::Leaf { kind: Leaf::Weight(layout), name } = &node.op else { continue };
         let Some(tensor_name) = name.strip_prefix(prefix).filter(|_| !exec.has_leaf(name)) else { continue };
-        let half = exec.caps().half_weights && *layout == Layout::Plain && only_weight(graph, Id(i as u32));
         match layout {
             Layout::Plain => {
-                let t = weights.expect(tensor_name, &node.shape)?;
-                match t.dtype {
-                    DType::F16 if half => exec.set_leaf(name, LeafData::Half(WeightType::F16, t.bytes))?,
-                    DType::BF16 if half => exec.set_leaf(name, LeafData::Half(WeightType::BF16, t.bytes))?,
-                    _ => exec.set_leaf(name, LeafData::F32(&t.to_f32()))?,
-                }
+                let half = exec.caps().half_weights && only_weight(graph, Id(i as u32));
+                set_tensor(exec, name, &weights.expect(tensor_name, &node.shape)?, half)?;
             }
             Layout::Conv | Layout::Patch => {
                 let t = weights.get(tensor_name)?;
@@ -110,8 +105,17 @@ pub fn upload(exec: &mut dyn Executor, graph: &Graph, prefix: &str, weights: &We
     Ok(())
 }
 
+/// Sets a leaf from a checkpoint tensor; with `half`, one in half precision stays so.
+pub(crate) fn set_tensor(exec: &mut dyn Executor, name: &str, t: &TensorView<'_>, half: bool) -> Result<()> {
+    match t.dtype {
+        DType::F16 if half => exec.set_leaf(name, LeafData::Half(WeightType::F16, t.bytes)),
+        DType::BF16 if half => exec.set_leaf(name, LeafData::Half(WeightType::BF16, t.bytes)),
+        _ => exec.set_leaf(name, LeafData::F32(&t.to_f32())),
+    }
+}
+
 /// Read only as the second operand of matmuls, with an even number of elements.
-fn only_weight(g: &Graph, id: Id) -> bool {
+pub(crate) fn only_weight(g: &Graph, id: Id) -> bool {
     let uses = g.nodes().iter().filter(|n| n.inputs.contains(&id));
     g.len(id).is_multiple_of(2)
         && uses.clone().count() > 0

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::schedule::Schedule;
-use crate::tokenizer::{Tokenizer, TokenizerFiles};
+use crate::tokenizer::{Tokenizer, TokenizerFiles, Unigram};
 use crate::weights::{Storage, Weights};
 use crate::{Error, Result};
 
@@ -138,6 +138,14 @@ impl ModelFolder {
         self.component(name)?.tokenizer()
     }
 
+    /// The T5 tokenizer in component `name` (`tokenizer_3`).
+    ///
+    /// # Errors
+    /// As [`ModelFolder::component`] and [`Component::unigram_tokenizer`].
+    pub fn unigram_tokenizer(&self, name: &str) -> Result<Unigram> {
+        self.component(name)?.unigram_tokenizer()
+    }
+
     /// The scheduler's configuration.
     ///
     /// # Errors
@@ -156,6 +164,14 @@ pub fn open_component(path: &Path) -> Result<Component> {
     let component = Component::at(path)?;
     component.config()?;
     Ok(component)
+}
+
+/// Opens a folder of tokenizer files, which has no `config.json`.
+///
+/// # Errors
+/// No such folder.
+pub fn tokenizer_folder(path: &Path) -> Result<Component> {
+    Component::at(path)
 }
 
 /// One model: a folder with a configuration and weights.
@@ -294,23 +310,36 @@ impl Component {
     /// The CLIP tokenizer whose files lie in this folder.
     ///
     /// # Errors
-    /// `vocab.json` or `merges.txt` missing, and as [`Tokenizer::new`].
+    /// Neither `vocab.json` and `merges.txt` nor `tokenizer.json`, and as [`Tokenizer::new`].
     pub fn tokenizer(&self) -> Result<Tokenizer> {
-        let optional =
-            |file: &str| if self.has_file(file) { self.read_text(file).map(Some) } else { Ok(None) };
-        let (map, config, json) = (
-            optional("special_tokens_map.json")?,
-            optional("tokenizer_config.json")?,
-            optional("tokenizer.json")?,
-        );
+        self.with_tokenizer_files(Tokenizer::new)
+    }
+
+    /// The T5 tokenizer whose files lie in this folder.
+    ///
+    /// # Errors
+    /// As [`Unigram::new`].
+    pub fn unigram_tokenizer(&self) -> Result<Unigram> {
+        self.with_tokenizer_files(Unigram::new)
+    }
+
+    /// Reads the tokenizer files that are there and makes something of them.
+    fn with_tokenizer_files<T>(
+        &self,
+        make: impl FnOnce(&str, &TokenizerFiles<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let read = |file: &str| self.has_file(file).then(|| self.read_text(file)).transpose();
+        let (vocab, merges) = (read("vocab.json")?, read("merges.txt")?);
+        let (map, config, json) =
+            (read("special_tokens_map.json")?, read("tokenizer_config.json")?, read("tokenizer.json")?);
         let files = TokenizerFiles {
-            vocab: &self.read_text("vocab.json")?,
-            merges: &self.read_text("merges.txt")?,
+            vocab: vocab.as_deref(),
+            merges: merges.as_deref(),
             special_tokens_map: map.as_deref(),
             tokenizer_config: config.as_deref(),
             tokenizer_json: json.as_deref(),
         };
-        Tokenizer::new(&self.path.display().to_string(), &files)
+        make(&self.path.display().to_string(), &files)
     }
 
     /// Path of `file`, which must be a plain name.

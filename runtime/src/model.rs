@@ -5,9 +5,11 @@
 pub mod clip;
 pub mod dino;
 pub mod mmdit;
+pub mod t5;
 pub mod vae;
 
 use crate::graph::{Graph, Id, Layout};
+use crate::weights::TensorView;
 use crate::{Error, Result};
 use alloc::{format, string::String, vec, vec::Vec};
 use core::fmt::Display;
@@ -61,6 +63,20 @@ impl Names {
 /// Length of the last axis.
 fn columns(g: &Graph, x: Id) -> usize {
     g.shape(x).last().copied().unwrap_or(0)
+}
+
+/// One token's row of an embedding table `[V, C]`.
+fn embedding(table: &TensorView<'_>, id: u32) -> Result<Vec<f32>> {
+    let rows = table.shape.first().copied().unwrap_or(0);
+    let size = table.bytes.len() / rows.max(1);
+    let at = usize::try_from(id).ok().filter(|&row| row < rows).and_then(|row| row.checked_mul(size));
+    let bytes = at.and_then(|at| table.bytes.get(at..at + size));
+    let bytes = bytes.ok_or_else(|| {
+        let place = format!("{}: `{}`", table.label, table.name);
+        Error::bad(place, format!("token ids below {rows}"), format!("{id}"))
+            .with_hint("Does the tokenizer belong to this text encoder?")
+    })?;
+    Ok(TensorView { bytes, ..*table }.to_f32())
 }
 
 /// The four sides of an image tensor; a broken rule of the graph when there are not four.

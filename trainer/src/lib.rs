@@ -16,6 +16,7 @@ pub mod objective;
 pub mod optim;
 pub mod references;
 mod resize;
+pub mod texts;
 pub mod train;
 
 pub use pentimento::{Error, Result};

@@ -15,11 +15,11 @@ use crate::discriminator::{Backbone, Head, HeadStep};
 use crate::objective::{self, Params};
 use crate::optim::{AdamW, Ema, clip_norm};
 use crate::references::Reference;
-use crate::{Error, Result};
+use crate::{Error, Result, texts};
 use pentimento::exec::{Executor, PlanId};
 use pentimento::graph::Graph;
 use pentimento::model::mmdit::Lora;
-use pentimento::pipeline::{Pipeline, Text};
+use pentimento::pipeline::{Pipeline, Text, TextSettings};
 use pentimento::rng::Philox;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
@@ -133,6 +133,8 @@ pub struct Setup<'a> {
     pub references: &'a [Reference],
     /// Prompts of the rollouts; empty: the references' captions.
     pub prompts: &'a [String],
+    /// Where encoded prompts are kept between runs, if anywhere; see [`crate::texts`].
+    pub text_cache: Option<&'a Path>,
 }
 
 impl Trainer {
@@ -147,7 +149,8 @@ impl Trainer {
         }
         let folder = pentimento::folder::ModelFolder::open(setup.model)?;
         let lora = Lora { rank: config.rank, scale: config.lora_scale };
-        let mut pipeline = Pipeline::open(&folder, exec, Some(lora))?;
+        let text = TextSettings { t5_tokens: config.text_tokens, cache: texts::load(setup.text_cache)? };
+        let mut pipeline = Pipeline::open_with(&folder, exec, Some(lora), text)?;
         let (width, height) = resolution(&config, &pipeline);
         let size = pipeline.latent_size(width, height)?;
         let mut backbone =
@@ -164,11 +167,13 @@ impl Trainer {
             return Err(Error::missing("references", "captions")
                 .with_hint("Give prompts, or a NAME.txt beside each image, or a metadata.jsonl."));
         }
-        let null = pipeline.encode("")?;
-        let prompts = prompts.iter().map(|p| pipeline.encode(p)).collect::<Result<Vec<_>>>()?;
-        let caption = |r: &Reference| r.caption.clone().unwrap_or_default();
-        let reference_texts =
-            setup.references.iter().map(|r| pipeline.encode(&caption(r))).collect::<Result<Vec<_>>>()?;
+        let captions = setup.references.iter().map(|r| r.caption.as_deref().unwrap_or_default());
+        let all: Vec<&str> = [""].into_iter().chain(prompts.iter().copied()).chain(captions).collect();
+        let mut texts = pipeline.encode_all(&all)?;
+        texts::save(&mut pipeline, setup.text_cache)?;
+        let reference_texts = texts.split_off(1 + prompts.len());
+        let prompts = texts.split_off(1);
+        let null = texts.swap_remove(0);
         let mirrored: Vec<Vec<f32>> = setup.references.iter().map(|r| mirror(&r.pixels, width)).collect();
         let images: Vec<&[f32]> = setup
             .references

@@ -2,10 +2,10 @@
 //! Paper: Radford et al. 2021 (arXiv 2103.00020). Follows transformers 5.23 `CLIPTextModelWithProjection`. Forward only.
 //!
 //! B batch, T tokens, C width, P width of the projection.
-use super::{Fields, Names, columns};
+use super::{Fields, Names, columns, embedding};
 use crate::graph::{Graph, Id};
 use crate::op::attention::MAX_HEAD;
-use crate::weights::{TensorView, Weights};
+use crate::weights::Weights;
 use crate::{Error, Result};
 use alloc::{format, vec::Vec};
 use pentimento_wgsl::kernel::Act;
@@ -123,22 +123,11 @@ impl Config {
         }
         let mut out = Vec::with_capacity(ids.len() * c);
         for (at, &id) in ids.iter().enumerate() {
-            let token = usize::try_from(id).ok().filter(|&t| t < self.vocab_size);
-            let token = token.ok_or_else(|| {
-                Error::bad("text encoder", format!("token ids below {}", self.vocab_size), format!("{id}"))
-                    .with_hint("Does the tokenizer belong to this text encoder?")
-            })?;
-            let rows = row(&tokens, token).into_iter().zip(row(&positions, at));
+            let rows = embedding(&tokens, id)?.into_iter().zip(embedding(&positions, at as u32)?);
             out.extend(rows.map(|(t, p)| t + p));
         }
         Ok(out)
     }
-}
-
-/// One row of a matrix.
-fn row(view: &TensorView<'_>, i: usize) -> Vec<f32> {
-    let size = view.bytes.len() / view.shape[0].max(1);
-    TensorView { bytes: &view.bytes[i * size..(i + 1) * size], ..*view }.to_f32()
 }
 
 /// What SD3 uses of a text encoder.

@@ -4,5 +4,6 @@ mod common;
 mod dino;
 mod lora;
 mod text;
+mod tokenizers;
 mod transformer;
 mod vae;

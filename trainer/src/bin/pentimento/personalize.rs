@@ -52,6 +52,12 @@ pub struct Args {
     /// The released objective instead of the default recipe.
     #[arg(long)]
     official: bool,
+    /// T5 tokens of a prompt; 256, or 128 with --official, by default.
+    #[arg(long)]
+    text_tokens: Option<usize>,
+    /// File that keeps encoded prompts between runs; with all of them in it the text encoders are not run.
+    #[arg(long, value_name = "FILE")]
+    text_cache: Option<PathBuf>,
     /// Part of the adapter's name; the best one by default.
     #[arg(long)]
     device: Option<String>,
@@ -65,6 +71,7 @@ impl Args {
     fn config(&self) -> Config {
         let mut config = if self.official { Config::official() } else { Config::default() };
         config.seed = self.seed;
+        config.text_tokens = self.text_tokens.unwrap_or(config.text_tokens);
         config.iterations = self.iterations.unwrap_or(config.iterations);
         config.warm_steps = self.warm_steps.unwrap_or(config.warm_steps);
         config
@@ -95,6 +102,7 @@ pub fn run(args: &Args, stop: &Stop) -> Result<()> {
         reward: args.reward_model.as_deref(),
         references: &references,
         prompts: &prompts,
+        text_cache: args.text_cache.as_deref(),
     };
     let mut trainer = Trainer::new(exec, &setup, config)?;
     let captions: Vec<String> = references.iter().filter_map(|r| r.caption.clone()).collect();
@@ -140,7 +148,8 @@ fn sheet(
     stop: &Stop,
     file: &str,
 ) -> Result<()> {
-    let pictures: Vec<Picture> = draw(&mut trainer.pipeline, prompts, 1000, how, stop)?;
+    let cache = args.text_cache.as_deref();
+    let pictures: Vec<Picture> = draw(&mut trainer.pipeline, prompts, 1000, how, cache, stop)?;
     write_atomically(&args.out.join(file), &contact_sheet(&pictures, 8, 2)?.to_png()?)
 }
 
