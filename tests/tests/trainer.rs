@@ -8,6 +8,7 @@ use pentimento_trainer::references::{Reference, load_references};
 use pentimento_trainer::train::{Event, Metrics, Setup, Trainer};
 use std::path::{Path, PathBuf};
 use tests::adapter::adapter;
+use tests::scratch::{Scratch, copy};
 
 fn model() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/models/icons")
@@ -16,32 +17,6 @@ fn references() -> Vec<Reference> {
     let mut all = load_references(&model().join("references/mono"), 64, 64).expect("references");
     all.truncate(2);
     all
-}
-/// A folder that removes itself.
-struct Scratch(PathBuf);
-impl Scratch {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("pentimento-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&path);
-        std::fs::create_dir_all(&path).expect("a folder");
-        Scratch(path)
-    }
-}
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).expect("a folder");
-    for entry in std::fs::read_dir(from).expect("a folder").flatten() {
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy(&entry.path(), &target)
-        } else {
-            std::fs::copy(entry.path(), target).map(|_| ()).expect("a copy")
-        }
-    }
 }
 /// The model's components without its references.
 fn broken_model(name: &str) -> Scratch {

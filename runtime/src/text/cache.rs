@@ -13,8 +13,9 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use safetensors::tensor::TensorView;
 
-/// Marks the files; a change of their meaning changes it.
-const FORMAT: &str = "pentimento-text-1";
+/// The metadata entry that marks the files and says whose they are: the encoders' name and the four sizes.
+/// A change of the files' meaning changes it.
+const FORMAT: &str = "pentimento_text_1";
 
 /// Encoded prompts of one set of encoders.
 #[derive(Clone, Debug, Default)]
@@ -38,25 +39,10 @@ impl TextCache {
     /// Bytes that are not a safetensors file with a cache's metadata.
     pub fn from_bytes(label: &str, bytes: Vec<u8>) -> Result<Self> {
         let stored = Weights::from_bytes(label, bytes)?;
-        let other = || {
+        let key = stored.metadata(FORMAT).and_then(parse_key).ok_or_else(|| {
             Error::bad(label, "a cache of encoded prompts", "another safetensors file")
                 .with_hint("Name a file that does not exist to begin a new cache.")
-        };
-        if stored.metadata("format") != Some(FORMAT) {
-            return Err(other());
-        }
-        let number = |key: &str| -> Option<usize> {
-            stored.metadata(key)?.parse().ok().filter(|n| (1..=1 << 20).contains(n))
-        };
-        let layout = || {
-            Some(Layout {
-                tokens: number("tokens")?,
-                width: number("width")?,
-                pooled: number("pooled")?,
-                repeat: number("repeat")?,
-            })
-        };
-        let key = stored.metadata("encoders").map(String::from).zip(layout()).ok_or_else(other)?;
+        })?;
         Ok(TextCache { key: Some(key), label: label.into(), stored: Some(stored), fresh: BTreeMap::new() })
     }
 
@@ -69,30 +55,21 @@ impl TextCache {
             return Err(Error::missing("text cache", "any encoded prompt"));
         };
         let mut tensors: BTreeMap<String, (Vec<usize>, Vec<u8>)> = BTreeMap::new();
-        for name in self.stored.iter().flat_map(Weights::names) {
-            if let Some(prompt) = name.strip_prefix("context.") {
-                if let Some(text) = self.get(prompt)? {
-                    put(&mut tensors, layout, prompt, &text);
-                }
+        let stored = self.stored.iter().flat_map(Weights::names).filter_map(|n| n.strip_prefix("context."));
+        for prompt in stored.chain(self.fresh.keys().map(String::as_str)) {
+            if let Some(text) = self.get(prompt)? {
+                put(&mut tensors, layout, prompt, &text);
             }
-        }
-        for (prompt, text) in &self.fresh {
-            put(&mut tensors, layout, prompt, text);
         }
         let failed = |e| Error::bad("text cache", "tensors that fit the safetensors format", format!("{e}"));
         let views = tensors.iter().map(|(name, (shape, bytes))| {
             TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes).map(|view| (name.as_str(), view))
         });
         let views = views.collect::<core::result::Result<Vec<_>, _>>().map_err(failed)?;
-        let metadata = [
-            ("format", FORMAT.to_string()),
-            ("encoders", encoders.clone()),
-            ("tokens", layout.tokens.to_string()),
-            ("width", layout.width.to_string()),
-            ("pooled", layout.pooled.to_string()),
-            ("repeat", layout.repeat.to_string()),
-        ];
-        let metadata = metadata.into_iter().map(|(key, value)| (key.to_string(), value)).collect();
+        let Layout { tokens, width, pooled, repeat } = layout;
+        let key = format!("{encoders} {tokens} {width} {pooled} {repeat}");
+        // One entry only: the order of several is not fixed, and equal caches are to be equal files.
+        let metadata = [(FORMAT.to_string(), key)].into_iter().collect();
         safetensors::serialize(views, Some(metadata)).map_err(failed)
     }
 
@@ -150,6 +127,15 @@ impl TextCache {
     pub fn insert(&mut self, prompt: &str, text: Text) {
         self.fresh.insert(prompt.into(), text);
     }
+}
+
+/// Reads the metadata entry.
+fn parse_key(text: &str) -> Option<(String, Layout)> {
+    let (encoders, sizes) = text.split_once(' ')?;
+    let size = |n: &str| n.parse().ok().filter(|n| (1..=1 << 20).contains(n));
+    let sizes: Option<Vec<usize>> = sizes.split(' ').map(size).collect();
+    let &[tokens, width, pooled, repeat] = sizes?.as_slice() else { return None };
+    Some((encoders.into(), Layout { tokens, width, pooled, repeat }))
 }
 
 fn put(tensors: &mut BTreeMap<String, (Vec<usize>, Vec<u8>)>, layout: &Layout, prompt: &str, text: &Text) {
@@ -259,13 +245,14 @@ mod tests {
             TextCache::from_bytes("t", bytes).unwrap_err().to_string()
         };
         assert!(plain("{}").contains("another safetensors file"));
-        let sizes = r#""encoders":"abc","tokens":"2","width":"3","pooled":"1""#;
-        for repeat in ["0", "-1", "x", "99999999999999999999999"] {
-            let meta = format!(r#"{{"__metadata__":{{"format":"{FORMAT}",{sizes},"repeat":"{repeat}"}}}}"#);
-            assert!(plain(&meta).contains("another safetensors file"), "{repeat}");
+        for key in
+            ["", "abc", "abc 2 3 1", "abc 2 3 1 0", "abc 2 3 1 -1", "abc 2 3 1 99999999999", "abc 2 3 1 1 1"]
+        {
+            let meta = format!(r#"{{"__metadata__":{{"{FORMAT}":"{key}"}}}}"#);
+            assert!(plain(&meta).contains("another safetensors file"), "{key}");
         }
         let wrong = format!(
-            r#"{{"__metadata__":{{"format":"{FORMAT}",{sizes},"repeat":"1"}},
+            r#"{{"__metadata__":{{"{FORMAT}":"abc 2 3 1 1"}},
                 "context.x":{{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}}}"#
         );
         let mut bytes = (wrong.len() as u64).to_le_bytes().to_vec();

@@ -4,6 +4,7 @@ mod common;
 mod dino;
 mod lora;
 mod text;
+mod text_cache;
 mod tokenizers;
 mod transformer;
 mod vae;
