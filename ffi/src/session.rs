@@ -92,6 +92,7 @@ impl Session {
             reward: Some(&self.reward),
             references: &self.references,
             prompts: &self.prompts,
+            text_cache: None,
         };
         let mut trainer = Trainer::new(open(device)?, &setup, self.config.clone())?;
         if self.seconds > 0.0 {

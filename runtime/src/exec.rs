@@ -11,7 +11,7 @@ use crate::Result;
 use crate::caps::Caps;
 use crate::graph::{Graph, Id, Layout, Leaf, Op};
 use crate::plan::Plan;
-use crate::weights::{DType, Weights};
+use crate::weights::{DType, TensorView, Weights};
 use alloc::vec::Vec;
 use pentimento_wgsl::WeightType;
 
@@ -97,17 +97,26 @@ pub fn upload(exec: &mut dyn Executor, graph: &Graph, prefix: &str, weights: &We
         let Some(leaf) = name.strip_prefix(prefix).filter(|_| !exec.has_leaf(name)) else { continue };
         let half = exec.caps().half_weights && *layout == Layout::Plain && only_weight(graph, Id(i as u32));
         let t = leaf::find(weights, leaf, &node.shape, *layout)?;
-        match t.dtype {
-            DType::F16 if half => exec.set_leaf(name, LeafData::Half(WeightType::F16, t.bytes))?,
-            DType::BF16 if half => exec.set_leaf(name, LeafData::Half(WeightType::BF16, t.bytes))?,
-            _ => exec.set_leaf(name, LeafData::F32(&leaf::values(&t, &node.shape, *layout)?))?,
+        if half {
+            set_tensor(exec, name, &t, half)?;
+        } else {
+            exec.set_leaf(name, LeafData::F32(&leaf::values(&t, &node.shape, *layout)?))?;
         }
     }
     Ok(())
 }
 
+/// Sets a leaf from a checkpoint tensor; with `half`, one in half precision stays so.
+pub(crate) fn set_tensor(exec: &mut dyn Executor, name: &str, t: &TensorView<'_>, half: bool) -> Result<()> {
+    match t.dtype {
+        DType::F16 if half => exec.set_leaf(name, LeafData::Half(WeightType::F16, t.bytes)),
+        DType::BF16 if half => exec.set_leaf(name, LeafData::Half(WeightType::BF16, t.bytes)),
+        _ => exec.set_leaf(name, LeafData::F32(&t.to_f32())),
+    }
+}
+
 /// Read only as the second operand of matmuls, with an even number of elements.
-fn only_weight(g: &Graph, id: Id) -> bool {
+pub(crate) fn only_weight(g: &Graph, id: Id) -> bool {
     let uses = g.nodes().iter().filter(|n| n.inputs.contains(&id));
     g.len(id).is_multiple_of(2)
         && uses.clone().count() > 0

@@ -18,9 +18,12 @@ mod single;
 use single::Single;
 
 use crate::schedule::Schedule;
-use crate::tokenizer::{Tokenizer, TokenizerFiles};
 use crate::weights::{Storage, Weights};
 use crate::{Error, Result};
+
+mod tokenizers;
+
+pub use tokenizers::tokenizer_folder;
 
 /// Largest text or JSON file that is read, in bytes.
 pub const MAX_TEXT: u64 = 64 << 20;
@@ -175,14 +178,6 @@ impl ModelFolder {
     /// As [`ModelFolder::component`] and [`Component::read_text`].
     pub fn read_text(&self, component: &str, file: &str) -> Result<String> {
         self.component(component)?.read_text(file)
-    }
-
-    /// The CLIP tokenizer in component `name` (`tokenizer`, `tokenizer_2`).
-    ///
-    /// # Errors
-    /// As [`ModelFolder::component`] and [`Component::tokenizer`].
-    pub fn tokenizer(&self, name: &str) -> Result<Tokenizer> {
-        self.component(name)?.tokenizer()
     }
 
     /// The scheduler's configuration.
@@ -340,28 +335,6 @@ impl Component {
             MapError::Io(e) => self.io_error(file, &e),
             MapError::Bad(e) => e,
         })
-    }
-
-    /// The CLIP tokenizer whose files lie in this folder.
-    ///
-    /// # Errors
-    /// `vocab.json` or `merges.txt` missing, and as [`Tokenizer::new`].
-    pub fn tokenizer(&self) -> Result<Tokenizer> {
-        let optional =
-            |file: &str| if self.has_file(file) { self.read_text(file).map(Some) } else { Ok(None) };
-        let (map, config, json) = (
-            optional("special_tokens_map.json")?,
-            optional("tokenizer_config.json")?,
-            optional("tokenizer.json")?,
-        );
-        let files = TokenizerFiles {
-            vocab: &self.read_text("vocab.json")?,
-            merges: &self.read_text("merges.txt")?,
-            special_tokens_map: map.as_deref(),
-            tokenizer_config: config.as_deref(),
-            tokenizer_json: json.as_deref(),
-        };
-        Tokenizer::new(&self.path.display().to_string(), &files)
     }
 
     /// Path of `file`, which must be a plain name.

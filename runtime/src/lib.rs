@@ -23,6 +23,7 @@ pub mod plan;
 pub mod rng;
 pub mod sampler;
 pub mod schedule;
+pub mod text;
 pub mod tokenizer;
 pub mod weights;
 

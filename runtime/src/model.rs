@@ -7,12 +7,14 @@ pub mod clip_vision;
 pub mod dino;
 pub mod mmdit;
 mod resample;
+pub mod t5;
 pub mod vae;
 
 pub use resample::{Cubic, bicubic, bicubic_matrix};
 
 use crate::exec::{Executor, LeafData};
 use crate::graph::{Graph, Id, Layout};
+use crate::weights::TensorView;
 use crate::{Error, Result};
 use alloc::{format, string::String, vec::Vec};
 use core::fmt::Display;
@@ -75,6 +77,17 @@ impl Names {
 /// Length of the last axis.
 fn columns(g: &Graph, x: Id) -> usize {
     g.shape(x).last().copied().unwrap_or(0)
+}
+
+/// One token's row of an embedding table `[V, C]`.
+fn embedding(table: &TensorView<'_>, id: u32) -> Result<Vec<f32>> {
+    let rows = table.shape.first().copied().unwrap_or(0);
+    let place = || format!("{}: `{}`", table.label, table.name);
+    let row = usize::try_from(id).ok().filter(|&row| row < rows).ok_or_else(|| {
+        Error::bad(place(), format!("token ids below {rows}"), format!("{id}"))
+            .with_hint("Does the tokenizer belong to this text encoder?")
+    })?;
+    table.rows(row, 1).ok_or_else(|| Error::bad(place(), "rows that are whole blocks", "others"))
 }
 
 /// The four sides of an image tensor; a broken rule of the graph when there are not four.

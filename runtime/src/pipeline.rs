@@ -2,32 +2,28 @@
 use crate::exec::{Executor, LeafData, PlanId, compile, upload};
 use crate::folder::ModelFolder;
 use crate::graph::{Graph, Id};
-use crate::model::{Constants, clip, mmdit, vae};
+use crate::model::{Constants, clip, mmdit, t5, vae};
 use crate::rng::Philox;
 use crate::schedule::Schedule;
-use crate::tokenizer::Tokenizer;
+pub use crate::text::Text;
+use crate::text::{Clip, Layout, T5, T5_TOKENS, TextCache, TextEncoders};
 use crate::weights::Weights;
 use crate::{Error, Result, sampler};
 use alloc::{boxed::Box, collections::BTreeMap, format, vec, vec::Vec};
 
-/// Zero tokens the SD3 pipeline appends where T5 is absent (`max_sequence_length` of diffusers 0.42).
-pub const ABSENT_T5_TOKENS: usize = 256;
-
-/// A prompt as the transformer reads it.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Text {
-    /// `[T, J]`: CLIP tokens, then one zero token that stands for [`ABSENT_T5_TOKENS`].
-    pub context: Vec<f32>,
-    /// `[P]`.
-    pub pooled: Vec<f32>,
+/// How prompts are encoded.
+#[derive(Clone, Debug)]
+pub struct TextSettings {
+    /// T5 tokens of a prompt, or the zero tokens in their place where the model has no T5.
+    pub t5_tokens: usize,
+    /// Encoded prompts to use and to add to. With every prompt in it, the folder needs no text encoders.
+    pub cache: Option<TextCache>,
 }
 
-struct Encoder {
-    config: clip::Config,
-    tokenizer: Tokenizer,
-    weights: Weights,
-    plan: Option<PlanId>,
-    length: usize,
+impl Default for TextSettings {
+    fn default() -> Self {
+        TextSettings { t5_tokens: T5_TOKENS, cache: None }
+    }
 }
 
 /// How an image is sampled.
@@ -64,7 +60,9 @@ pub struct Pipeline {
     pub schedule: Schedule,
     /// The adapter whose parameters the transformer reads, if any.
     pub lora: Option<mmdit::Lora>,
-    encoders: Vec<Encoder>,
+    encoders: Option<TextEncoders>,
+    layout: Layout,
+    cache: Option<TextCache>,
     transformer: Weights,
     autoencoder: Weights,
     sample_size: usize,
@@ -79,27 +77,40 @@ impl Pipeline {
     /// # Errors
     /// A missing component, a configuration this runtime does not compute, a damaged file.
     pub fn open(folder: &ModelFolder, exec: Box<dyn Executor>, lora: Option<mmdit::Lora>) -> Result<Self> {
-        let label = |name: &str, _: &str| folder.config_label(name);
+        Self::open_with(folder, exec, lora, TextSettings::default())
+    }
+
+    /// As [`Pipeline::open`], with a say in how prompts are encoded. A folder without text encoders is accepted when
+    /// there is a cache.
+    ///
+    /// # Errors
+    /// As [`Pipeline::open`], and a cache of other text encoders.
+    pub fn open_with(
+        folder: &ModelFolder,
+        exec: Box<dyn Executor>,
+        lora: Option<mmdit::Lora>,
+        text: TextSettings,
+    ) -> Result<Self> {
         let config = folder.component_config("transformer")?;
-        let mmdit = mmdit::Config::from_value(&config, &label("transformer", "config.json"))?;
+        let mmdit = mmdit::Config::from_value(&config, &folder.config_label("transformer"))?;
         let sample_size = config.get("sample_size").and_then(|v| v.as_u64()).unwrap_or(128) as usize;
-        let vae_config = folder.component_config("vae")?;
-        let vae = vae::Config::from_value(&vae_config, &label("vae", "config.json"))?;
-        let mut encoders = Vec::new();
-        for (encoder, tokenizer) in [("text_encoder", "tokenizer"), ("text_encoder_2", "tokenizer_2")] {
-            let config =
-                clip::Config::from_value(&folder.component_config(encoder)?, &label(encoder, "config.json"))?;
-            let tokenizer = folder.tokenizer(tokenizer)?;
-            let weights = folder.component_weights(encoder)?;
-            let length = config.max_position_embeddings;
-            encoders.push(Encoder { config, tokenizer, weights, plan: None, length });
-        }
-        let pooled: usize = encoders.iter().map(|e| e.config.projection_dim).sum();
-        let features: usize = encoders.iter().map(|e| e.config.hidden_size).sum();
-        if pooled != mmdit.pooled_projection_dim || features > mmdit.joint_attention_dim {
+        let vae = vae::Config::from_value(&folder.component_config("vae")?, &folder.config_label("vae"))?;
+        let mut cache = text.cache;
+        let (encoders, layout) = match cache.as_ref().and_then(TextCache::layout) {
+            Some(layout) if !has_encoders(folder) => (None, layout),
+            _ => {
+                let encoders = text_encoders(folder, mmdit.joint_attention_dim, text.t5_tokens)?;
+                let layout = encoders.layout();
+                if let Some(cache) = &mut cache {
+                    cache.claim(&encoders.fingerprint(), layout)?;
+                }
+                (Some(encoders), layout)
+            }
+        };
+        if layout.pooled != mmdit.pooled_projection_dim || layout.width != mmdit.joint_attention_dim {
             return Err(Error::bad(
-                label("transformer", "config.json"),
-                format!("text features of {features} (pooled {pooled}), what the two text encoders give"),
+                folder.config_label("transformer"),
+                format!("text features of {} (pooled {}), as the prompts have", layout.width, layout.pooled),
                 format!("{} (pooled {})", mmdit.joint_attention_dim, mmdit.pooled_projection_dim),
             ));
         }
@@ -110,6 +121,8 @@ impl Pipeline {
             schedule: folder.schedule()?,
             lora,
             encoders,
+            layout,
+            cache,
             transformer: folder.component_weights("transformer")?,
             autoencoder: folder.component_weights("vae")?,
             sample_size,
@@ -123,9 +136,9 @@ impl Pipeline {
     pub fn native_size(&self) -> usize {
         self.sample_size * self.vae.downscale()
     }
-    /// Context tokens, the one for the absent T5 included.
+    /// Context tokens; an absent T5 counts as one.
     pub fn context_tokens(&self) -> usize {
-        self.encoders.iter().map(|e| e.length).max().unwrap_or(0) + 1
+        self.layout.tokens
     }
     /// Latent height and width of an image.
     ///
@@ -142,38 +155,53 @@ impl Pipeline {
         Ok([height / self.vae.downscale(), width / self.vae.downscale()])
     }
 
-    /// Encodes a prompt: CLIP features side by side, padded with zeros to the transformer's text width.
+    /// Encodes a prompt, or takes it from the cache.
     ///
     /// # Errors
-    /// Damaged text encoders, or the device failed.
+    /// As [`Pipeline::encode_all`].
     pub fn encode(&mut self, prompt: &str) -> Result<Text> {
-        let width = self.mmdit.joint_attention_dim;
-        let mut context = vec![0.0; self.context_tokens() * width];
-        let mut pooled = Vec::with_capacity(self.mmdit.pooled_projection_dim);
-        let mut column = 0;
-        for (i, e) in self.encoders.iter_mut().enumerate() {
-            let exec = &mut *self.exec;
-            let plan = match e.plan {
-                Some(plan) => plan,
-                None => e.prepare(exec, i)?,
-            };
-            e.plan = Some(plan);
-            let ids = e.tokenizer.encode(prompt, e.length);
-            exec.write(plan, "embeds", &e.config.embed(&e.weights, &ids)?)?;
-            exec.write(plan, "pick", &e.config.pick(&ids))?;
-            exec.run(plan)?;
-            let c = e.config.hidden_size;
-            for (t, row) in exec.read(plan, "penultimate")?.chunks_exact(c).enumerate() {
-                context[t * width + column..t * width + column + c].copy_from_slice(row);
+        Ok(self.encode_all(&[prompt])?.swap_remove(0))
+    }
+
+    /// Encodes prompts, or takes them from the cache. With a T5 this is much faster than one by one: its weights pass
+    /// through the device once.
+    ///
+    /// # Errors
+    /// Damaged text encoders, a prompt that is not in the cache where there are no encoders, or the device failed.
+    pub fn encode_all(&mut self, prompts: &[&str]) -> Result<Vec<Text>> {
+        let mut known: BTreeMap<&str, Text> = BTreeMap::new();
+        let mut missing: Vec<&str> = Vec::new();
+        for &prompt in prompts {
+            if known.contains_key(prompt) || missing.contains(&prompt) {
+                continue;
             }
-            pooled.extend(exec.read(plan, "pooled")?);
-            column += c;
+            match self.cache.as_ref().map_or(Ok(None), |cache| cache.get(prompt))? {
+                Some(text) => drop(known.insert(prompt, text)),
+                None => missing.push(prompt),
+            }
         }
-        Ok(Text { context, pooled })
+        if let Some(first) = missing.first() {
+            let Some(encoders) = &mut self.encoders else {
+                return Err(Error::missing("text cache", format!("the prompt `{first}`"))
+                    .with_hint("The model folder has no text encoders to encode it with."));
+            };
+            for (prompt, text) in missing.iter().zip(encoders.encode(&mut *self.exec, &missing)?) {
+                if let Some(cache) = &mut self.cache {
+                    cache.insert(prompt, text.clone());
+                }
+                known.insert(prompt, text);
+            }
+        }
+        Ok(prompts.iter().filter_map(|prompt| known.get(prompt).cloned()).collect())
+    }
+
+    /// The encoded prompts, where the pipeline was opened with a cache.
+    pub fn text_cache_mut(&mut self) -> Option<&mut TextCache> {
+        self.cache.as_mut()
     }
 
     /// Adds the transformer to a graph; inputs are named `<prefix>latents`, `<prefix>time`, `<prefix>pooled`,
-    /// `<prefix>context` and, shared, `key_bias`. Returns (latents, velocity).
+    /// `<prefix>context` and, shared where T5 is absent, `key_bias`. Returns (latents, velocity).
     pub fn velocity_graph(
         &self,
         g: &mut Graph,
@@ -190,8 +218,9 @@ impl Pipeline {
         let time = g.input(format!("{prefix}time"), &[batch, mmdit::TIME_CHANNELS]);
         let pooled = g.input(format!("{prefix}pooled"), &[batch, m.pooled_projection_dim]);
         let context = g.input(format!("{prefix}context"), &[batch, tokens, m.joint_attention_dim]);
-        let bias = g.input("key_bias", &[m.image_tokens(size[0], size[1]) + tokens]);
-        let v = mmdit::velocity(g, m, self.lora.as_ref(), x, time, pooled, context, Some(bias));
+        let keys = m.image_tokens(size[0], size[1]) + tokens;
+        let bias = (self.layout.repeat > 1).then(|| g.input("key_bias", &[keys]));
+        let v = mmdit::velocity(g, m, self.lora.as_ref(), x, time, pooled, context, bias);
         (x, v)
     }
 
@@ -201,7 +230,7 @@ impl Pipeline {
     /// Missing or mis-shaped tensors; the device refuses the plan.
     pub fn compile(&mut self, g: Graph, outputs: &[(&str, Id)], size: [usize; 2]) -> Result<PlanId> {
         let tokens = self.context_tokens();
-        let bias = mmdit::key_bias(self.mmdit.image_tokens(size[0], size[1]), tokens, ABSENT_T5_TOKENS);
+        let bias = mmdit::key_bias(self.mmdit.image_tokens(size[0], size[1]), tokens, self.layout.repeat);
         g.check()?;
         upload(&mut *self.exec, &g, "transformer/", &self.transformer)?;
         upload(&mut *self.exec, &g, "vae/", &self.autoencoder)?;
@@ -382,17 +411,30 @@ impl Pipeline {
     }
 }
 
-impl Encoder {
-    fn prepare(&mut self, exec: &mut dyn Executor, index: usize) -> Result<PlanId> {
-        let component = if index == 0 { "text_encoder" } else { "text_encoder_2" };
-        let mut g = Graph::new();
-        let embeds = g.input("embeds", &[1, self.length, self.config.hidden_size]);
-        let pick = g.input("pick", &[1, self.length]);
-        let out = clip::encode(&mut g, &self.config, component, embeds, pick);
-        g.check()?;
-        upload(exec, &g, &format!("{component}/"), &self.weights)?;
-        compile(exec, g, &[("penultimate", out.penultimate), ("pooled", out.pooled)])
+/// Whether any text encoder is in the folder.
+fn has_encoders(folder: &ModelFolder) -> bool {
+    ["text_encoder", "text_encoder_2", "text_encoder_3"].iter().any(|name| folder.has(name).unwrap_or(false))
+}
+
+/// Opens the text encoders of a folder; T5 may be absent.
+fn text_encoders(folder: &ModelFolder, width: usize, t5_tokens: usize) -> Result<TextEncoders> {
+    let mut clips = Vec::new();
+    for (encoder, tokenizer) in [("text_encoder", "tokenizer"), ("text_encoder_2", "tokenizer_2")] {
+        let config =
+            clip::Config::from_value(&folder.component_config(encoder)?, &folder.config_label(encoder))?;
+        let (tokenizer, weights) = (folder.tokenizer(tokenizer)?, folder.component_weights(encoder)?);
+        clips.push(Clip { config, tokenizer, weights });
     }
+    let encoder = "text_encoder_3";
+    let t5 = if folder.has(encoder)? {
+        let config =
+            t5::Config::from_value(&folder.component_config(encoder)?, &folder.config_label(encoder))?;
+        let tokenizer = folder.unigram_tokenizer("tokenizer_3")?;
+        Some(T5 { config, tokenizer, weights: folder.component_weights(encoder)? })
+    } else {
+        None
+    };
+    TextEncoders::new(clips, t5, width, t5_tokens)
 }
 
 /// An image in 0 to 1, `[H, W, 3]`, as [`Pipeline::image_encoder`] takes it: -1 to 1, a fourth channel of zeros.

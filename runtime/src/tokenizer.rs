@@ -1,11 +1,12 @@
-//! The CLIP tokenizer: text in, token ids out, exactly as the `tokenizers` backend of transformers gives them.
+//! Tokenizers: text in, token ids out, exactly as the `tokenizers` backend of transformers gives them. [`Tokenizer`] is
+//! CLIP's, [`Unigram`] is T5's.
 //!
-//! Steps, in order: special tokens are cut out of the text; the rest is normalised (NFC, white space collapsed, lower
-//! case), cut into words by CLIP's pattern, and each word is merged by byte-pair encoding (`bpe`). Unlike OpenAI's own
-//! code there is no `ftfy` repair and no HTML unescaping; transformers does neither.
+//! CLIP's steps, in order: special tokens are cut out of the text; the rest is normalised (NFC, white space collapsed,
+//! lower case), cut into words by CLIP's pattern, and each word is merged by byte-pair encoding (`bpe`). Unlike OpenAI's
+//! own code there is no `ftfy` repair and no HTML unescaping; transformers does neither.
 use alloc::collections::BTreeMap;
 use alloc::format;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use serde_json::Value;
@@ -13,21 +14,29 @@ use unicode_normalization::UnicodeNormalization;
 
 use crate::{Error, Result};
 
+use specials::{Added, Piece, Specials};
+pub use unigram::Unigram;
+
 mod bpe;
+mod charsmap;
+mod normalizer;
+mod specials;
+mod unigram;
 mod words;
 
 /// Contents of the files in a `tokenizer` folder.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct TokenizerFiles<'a> {
-    /// `vocab.json`.
-    pub vocab: &'a str,
-    /// `merges.txt`.
-    pub merges: &'a str,
+    /// `vocab.json`; without it CLIP's vocabulary is that of `tokenizer.json`.
+    pub vocab: Option<&'a str>,
+    /// `merges.txt`; without it CLIP's merges are those of `tokenizer.json`.
+    pub merges: Option<&'a str>,
     /// `special_tokens_map.json`, where present.
     pub special_tokens_map: Option<&'a str>,
     /// `tokenizer_config.json`, where present.
     pub tokenizer_config: Option<&'a str>,
-    /// `tokenizer.json`, where present; only its `added_tokens` are read.
+    /// `tokenizer.json`, where present. T5's tokenizer is read from it; CLIP's takes `added_tokens` and what has no file
+    /// of its own.
     pub tokenizer_json: Option<&'a str>,
 }
 
@@ -35,10 +44,7 @@ pub struct TokenizerFiles<'a> {
 #[derive(Debug, Clone)]
 pub struct Tokenizer {
     bpe: bpe::Bpe,
-    /// Found in the raw text, longest first.
-    raw_specials: Vec<(String, u32)>,
-    /// Found in the normalised text, longest first.
-    normalized_specials: Vec<(String, u32)>,
+    specials: Specials,
     bos: u32,
     eos: u32,
     pad: u32,
@@ -50,8 +56,7 @@ impl Tokenizer {
     /// Builds a tokenizer. `label` names the folder in errors.
     ///
     /// # Errors
-    /// Files that do not parse, merges that lead outside the vocabulary, special tokens without an id, and special
-    /// tokens with options (`lstrip`, `rstrip`, `single_word`) that CLIP tokenizers do not use.
+    /// Files that do not parse, merges that lead outside the vocabulary, special tokens without an id.
     pub fn new(label: &str, files: &TokenizerFiles<'_>) -> Result<Self> {
         let parse = |name: &str, text: Option<&str>| match text {
             Some(text) => parse_json(&format!("{label}/{name}"), text),
@@ -60,18 +65,13 @@ impl Tokenizer {
         let map = parse("special_tokens_map.json", files.special_tokens_map)?;
         let config = parse("tokenizer_config.json", files.tokenizer_config)?;
         let json = parse("tokenizer.json", files.tokenizer_json)?;
-        let place = format!("{label}/vocab.json");
-        let vocab: BTreeMap<String, u32> = serde_json::from_str(files.vocab).map_err(|e| {
-            Error::bad(&place, "an object of token: id", format!("text that does not parse: {e}"))
-        })?;
-
-        let mut added = Added { place: &place, vocab: &vocab, tokens: BTreeMap::new() };
+        let (place, vocab) = vocabulary(label, files.vocab, &json)?;
+        let lookup = |token: &str| vocab.get(token).copied();
+        let mut added = Added::new(&place, &lookup);
         for (id, token) in config["added_tokens_decoder"].as_object().into_iter().flatten() {
             added.insert(token, id.parse().ok())?;
         }
-        for token in json["added_tokens"].as_array().into_iter().flatten() {
-            added.insert(token, token["id"].as_u64().and_then(|id| u32::try_from(id).ok()))?;
-        }
+        added.insert_all(&json)?;
         let mut role = |key: &str, default: &str| {
             let default = Value::from(default);
             let token = [&map[key], &config[key], &default].into_iter().find(|v| !v.is_null());
@@ -81,26 +81,22 @@ impl Tokenizer {
         let eos = role("eos_token", "<|endoftext|>")?;
         let unk = role("unk_token", "<|endoftext|>")?;
         let pad = role("pad_token", "<|endoftext|>")?;
-
-        let (mut raw_specials, mut normalized_specials) = (Vec::new(), Vec::new());
-        for (content, token) in added.tokens {
-            if token.normalized {
-                normalized_specials.push((normalize(&content), token.id));
-            } else {
-                raw_specials.push((content, token.id));
-            }
-        }
-        let specials = raw_specials.iter().chain(&normalized_specials).map(|(_, id)| *id);
-        let largest = vocab.values().copied().chain(specials).max().unwrap_or(0);
-        raw_specials.sort_by_key(|(content, _)| core::cmp::Reverse(content.len()));
-        normalized_specials.sort_by_key(|(content, _)| core::cmp::Reverse(content.len()));
-        let bpe = bpe::Bpe::new(&vocab, files.merges, unk, &format!("{label}/merges.txt"))?;
+        let specials = Specials::new(added.tokens, &normalize);
+        let largest = vocab.values().copied().max().unwrap_or(0).max(specials.largest());
+        let bpe = match files.merges {
+            Some(merges) => bpe::Bpe::new(&vocab, merges, unk, &format!("{label}/merges.txt"))?,
+            None => bpe::Bpe::new(
+                &vocab,
+                &merges(label, &json)?,
+                unk,
+                &format!("{label}/tokenizer.json: merges"),
+            )?,
+        };
         // transformers writes 1e30 for "no limit".
         let max_length = config["model_max_length"].as_u64().and_then(|n| usize::try_from(n).ok());
         Ok(Tokenizer {
             bpe,
-            raw_specials,
-            normalized_specials,
+            specials,
             bos,
             eos,
             pad,
@@ -112,20 +108,10 @@ impl Tokenizer {
     /// Token ids of `text`: BOS, the text's own tokens, EOS; no padding, no truncation.
     pub fn ids(&self, text: &str) -> Vec<u32> {
         let mut ids = alloc::vec![self.bos];
-        for piece in split(text, &self.raw_specials) {
-            match piece {
-                Piece::Special(id) => ids.push(id),
-                Piece::Text(text) => {
-                    let text = normalize(text);
-                    for piece in split(&text, &self.normalized_specials) {
-                        match piece {
-                            Piece::Special(id) => ids.push(id),
-                            Piece::Text(text) => words::split(text, |word| self.bpe.encode(word, &mut ids)),
-                        }
-                    }
-                }
-            }
-        }
+        self.specials.cut(text, &normalize, &mut |piece| match piece {
+            Piece::Special(id) => ids.push(id),
+            Piece::Text(text, _) => words::split(text, |word| self.bpe.encode(word, &mut ids)),
+        });
         ids.push(self.eos);
         ids
     }
@@ -170,6 +156,39 @@ impl Tokenizer {
     }
 }
 
+/// CLIP's vocabulary and the file it comes from.
+fn vocabulary(label: &str, file: Option<&str>, json: &Value) -> Result<(String, BTreeMap<String, u32>)> {
+    let (place, vocab) = match file {
+        Some(text) => (format!("{label}/vocab.json"), serde_json::from_str(text)),
+        None if json["model"]["type"] == "BPE" => {
+            (format!("{label}/tokenizer.json"), serde_json::from_value(json["model"]["vocab"].clone()))
+        }
+        None => return Err(Error::missing(label, "`vocab.json`, or a `tokenizer.json` whose model is BPE")),
+    };
+    let vocab = vocab.map_err(|e| {
+        Error::bad(&place, "an object of token: id", format!("text that does not parse: {e}"))
+    })?;
+    Ok((place, vocab))
+}
+
+/// The merges of a `tokenizer.json`, given as pairs or as texts with a space, in the form of `merges.txt`.
+fn merges(label: &str, json: &Value) -> Result<String> {
+    let missing = || Error::missing(label, "`merges.txt`, or a `tokenizer.json` with merges");
+    let mut text = String::new();
+    for merge in json["model"]["merges"].as_array().ok_or_else(missing)? {
+        match (merge.as_str(), merge[0].as_str(), merge[1].as_str()) {
+            (Some(pair), ..) => text.push_str(pair),
+            (_, Some(left), Some(right)) => text.extend([left, " ", right]),
+            _ => {
+                let place = format!("{label}/tokenizer.json: `merges`");
+                return Err(Error::bad(place, "pairs of tokens", format!("{merge}")));
+            }
+        }
+        text.push('\n');
+    }
+    Ok(text)
+}
+
 fn parse_json(place: &str, text: &str) -> Result<Value> {
     let json: Value = serde_json::from_str(text)
         .map_err(|e| Error::bad(place, "a JSON object", format!("text that does not parse: {e}")))?;
@@ -188,75 +207,6 @@ fn normalize(text: &str) -> String {
         }
     }
     out
-}
-
-/// A special token's id and where it is looked for.
-struct Special {
-    id: u32,
-    /// Looked for in the normalised text (so case does not matter) instead of the raw text.
-    normalized: bool,
-}
-
-/// Special tokens by content; the first description of a token wins.
-struct Added<'a> {
-    place: &'a str,
-    vocab: &'a BTreeMap<String, u32>,
-    tokens: BTreeMap<String, Special>,
-}
-
-impl Added<'_> {
-    /// Adds a token given as a string or as `{content, normalized, ...}`; returns its id.
-    fn insert(&mut self, token: &Value, id: Option<u32>) -> Result<u32> {
-        let content = token.as_str().or_else(|| token["content"].as_str()).unwrap_or("");
-        if content.is_empty() {
-            return Err(Error::bad(self.place, "special tokens with a content", token.to_string()));
-        }
-        if let Some(known) = self.tokens.get(content) {
-            return Ok(known.id);
-        }
-        for option in ["lstrip", "rstrip", "single_word"] {
-            if token[option].as_bool() == Some(true) {
-                let place = format!("{}: special token `{content}`", self.place);
-                return Err(Error::bad(place, format!("{option} = false"), "true")
-                    .with_hint("This is not a CLIP tokenizer as SD3 models use it."));
-            }
-        }
-        let id = self.vocab.get(content).copied().or(id).ok_or_else(|| {
-            Error::missing(self.place, format!("special token `{content}`"))
-                .with_hint("Do vocab.json and tokenizer_config.json belong together?")
-        })?;
-        let normalized = token["normalized"].as_bool().unwrap_or(false);
-        self.tokens.insert(content.to_string(), Special { id, normalized });
-        Ok(id)
-    }
-}
-
-enum Piece<'t> {
-    Text(&'t str),
-    Special(u32),
-}
-
-/// Cuts `text` at every special token, leftmost first, longest first. `specials` are sorted by falling length.
-fn split<'t>(text: &'t str, specials: &[(String, u32)]) -> Vec<Piece<'t>> {
-    let (mut pieces, mut start, mut at) = (Vec::new(), 0, 0);
-    while let Some(c) = text[at..].chars().next() {
-        let Some((content, id)) =
-            specials.iter().find(|(content, _)| text[at..].starts_with(content.as_str()))
-        else {
-            at += c.len_utf8();
-            continue;
-        };
-        if start < at {
-            pieces.push(Piece::Text(&text[start..at]));
-        }
-        pieces.push(Piece::Special(*id));
-        at += content.len();
-        start = at;
-    }
-    if start < text.len() {
-        pieces.push(Piece::Text(&text[start..]));
-    }
-    pieces
 }
 
 #[cfg(test)]

@@ -181,6 +181,16 @@ pub const CASES: &[Case] = &[
 /// Ops that have no gradient.
 pub const FORWARD_ONLY: &[Case] = &[
     Case {
+        name: "attention_bias_by_query",
+        build: |g, n| {
+            let (b, heads) = (1 + n[2] % 2, 1 + n[2] % 3);
+            let q = g.input("q", &[b, n[0], heads * 12]);
+            let (k, v) = (g.input("k", &[b, n[1], heads * 12]), g.input("v", &[b, n[1], heads * 12]));
+            let bias = g.input("bias", &[heads, n[0], n[1]]);
+            (g.attention(q, k, v, heads, Some(bias), false), vec![])
+        },
+    },
+    Case {
         name: "softmax",
         build: |g, n| {
             let x = matrix(g, "x", n[0], n[1]);

@@ -164,7 +164,7 @@ impl Golden {
 pub struct Check<'a> {
     golden: &'a Golden,
     exec: &'a str,
-    done: usize,
+    done: Vec<String>,
     worst: (Distance, Tolerance, String),
     wrong: Vec<String>,
 }
@@ -175,7 +175,7 @@ impl<'a> Check<'a> {
         Check {
             golden,
             exec,
-            done: 0,
+            done: Vec::new(),
             worst: (Distance::default(), Tolerance { max_abs: 0.0, rel_l2: 0.0 }, String::new()),
             wrong: Vec::new(),
         }
@@ -186,7 +186,7 @@ impl<'a> Check<'a> {
     }
     /// One result against an expectation and a limit from elsewhere.
     pub fn against(&mut self, name: &str, got: &[f32], want: &[f32], tol: Tolerance) {
-        self.done += 1;
+        self.done.push(name.to_string());
         match within(got, want, tol) {
             Ok(d) if d.share >= self.worst.0.share => self.worst = (d, tol, name.to_string()),
             Ok(_) => {}
@@ -195,7 +195,7 @@ impl<'a> Check<'a> {
     }
     /// Numbers that must be equal, such as token ids.
     pub fn exact<T: PartialEq + std::fmt::Debug>(&mut self, name: &str, got: &[T], want: &[T]) {
-        self.done += 1;
+        self.done.push(name.to_string());
         if got != want {
             let at = got.iter().zip(want).position(|(g, w)| g != w).unwrap_or(got.len().min(want.len()));
             let (g, w) = (got.get(at), want.get(at));
@@ -212,15 +212,24 @@ impl<'a> Check<'a> {
             self.tensor(name, got);
         }
     }
+    /// Fails the test unless every expectation of the folder was compared or `omitted` (with the reason beside it).
+    pub fn complete(&mut self, omitted: &[(&str, &str)]) {
+        let tensors = self.golden.json["tensors"].as_object().expect("golden.json lists tensors");
+        for (name, _) in tensors.iter().filter(|(_, info)| info["role"] == "expect") {
+            if !self.done.contains(name) && omitted.iter().all(|(left, _)| left != name) {
+                self.wrong.push(format!("{name}: never compared"));
+            }
+        }
+    }
     /// Fails the test, naming every tensor that differs.
     pub fn finish(self) {
         let place = format!("{} on {}", self.golden.path.display(), self.exec);
-        assert!(self.done > 0, "{place}: nothing was compared");
+        assert!(!self.done.is_empty(), "{place}: nothing was compared");
         assert!(self.wrong.is_empty(), "{place}:\n  {}", self.wrong.join("\n  "));
         let (distance, tol, name) = self.worst;
         println!(
             "{place}: {} agree; worst {name}: relative error {:.1e} (limit {:.1e}), {:.0} % of its limits",
-            self.done,
+            self.done.len(),
             distance.rel_l2,
             tol.rel_l2,
             distance.share * 100.0,
@@ -317,6 +326,18 @@ mod tests {
         assert!(within(&[1e-9], &[0.0], TOL).is_err(), "an exact zero");
         let nan = Tolerance { max_abs: f64::NAN, rel_l2: 1.0 };
         assert!(within(&want, &want, nan).is_err(), "a limit that is no number");
+    }
+
+    #[test]
+    #[should_panic(expected = "y: never compared")]
+    fn a_forgotten_tensor_fails_the_check() {
+        let json = serde_json::json!({"tensors": {
+            "x": {"role": "expect"}, "y": {"role": "expect"}, "z": {"role": "input"}, "w": {"role": "expect"}}});
+        let golden = Golden { path: "golden".into(), json, tensors: BTreeMap::new() };
+        let mut check = Check::new(&golden, "nothing");
+        check.exact("x", &[1], &[1]);
+        check.complete(&[("w", "not computed")]);
+        check.finish();
     }
 
     #[test]

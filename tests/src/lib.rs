@@ -2,3 +2,4 @@
 pub mod adapter;
 pub mod cases;
 pub mod fixture;
+pub mod scratch;

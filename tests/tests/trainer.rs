@@ -8,6 +8,7 @@ use pentimento_trainer::references::{Reference, load_references};
 use pentimento_trainer::train::{Event, Metrics, Setup, Trainer};
 use std::path::{Path, PathBuf};
 use tests::adapter::adapter;
+use tests::scratch::{Scratch, copy};
 
 fn model() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/models/icons")
@@ -16,32 +17,6 @@ fn references() -> Vec<Reference> {
     let mut all = load_references(&model().join("references/mono"), 64, 64).expect("references");
     all.truncate(2);
     all
-}
-/// A folder that removes itself.
-struct Scratch(PathBuf);
-impl Scratch {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("pentimento-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&path);
-        std::fs::create_dir_all(&path).expect("a folder");
-        Scratch(path)
-    }
-}
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).expect("a folder");
-    for entry in std::fs::read_dir(from).expect("a folder").flatten() {
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy(&entry.path(), &target)
-        } else {
-            std::fs::copy(entry.path(), target).map(|_| ()).expect("a copy")
-        }
-    }
 }
 /// The model's components without its references.
 fn broken_model(name: &str) -> Scratch {
@@ -83,7 +58,8 @@ fn tiny(seed: u64) -> Config {
 fn train(config: Config) -> Option<(Vec<u8>, Vec<u8>, Metrics)> {
     let gpu = adapter("a small training run")?;
     let references = references();
-    let setup = Setup { model: &model(), reward: None, references: &references, prompts: &[] };
+    let setup =
+        Setup { model: &model(), reward: None, references: &references, prompts: &[], text_cache: None };
     let mut trainer = Trainer::new(Box::new(gpu), &setup, config).expect("a trainer");
     let start = trainer.adapter().and_then(|a| a.write_bytes()).expect("an adapter");
     let mut metrics = None;
@@ -117,7 +93,8 @@ fn same_seed_same_bits() {
 fn a_deadline_ends_the_training() {
     let Some(gpu) = adapter("a deadline") else { return };
     let references = references();
-    let setup = Setup { model: &model(), reward: None, references: &references, prompts: &[] };
+    let setup =
+        Setup { model: &model(), reward: None, references: &references, prompts: &[], text_cache: None };
     let endless = Config { warm_steps: 1_000_000, iterations: 1_000_000, ..tiny(1) };
     let mut trainer = Trainer::new(Box::new(gpu), &setup, endless).expect("a trainer");
     const SECONDS: f64 = 5.0;
@@ -164,7 +141,7 @@ fn the_kl_term_pulls_back() {
 }
 
 fn refusal(folder: &Path, references: &[Reference]) -> String {
-    let setup = Setup { model: folder, reward: None, references, prompts: &[] };
+    let setup = Setup { model: folder, reward: None, references, prompts: &[], text_cache: None };
     match Trainer::new(Box::new(Cpu::new()), &setup, tiny(0)) {
         Ok(_) => panic!("accepted"),
         Err(e) => e.to_string(),

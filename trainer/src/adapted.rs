@@ -4,7 +4,7 @@ use std::path::Path;
 use pentimento::exec::Executor;
 use pentimento::folder::ModelFolder;
 use pentimento::model::mmdit::{Lora, lora_targets};
-use pentimento::pipeline::Pipeline;
+use pentimento::pipeline::{Pipeline, TextSettings};
 
 use crate::Result;
 use crate::adapter::{Adapter, Pair};
@@ -15,7 +15,20 @@ use crate::objective::Params;
 /// # Errors
 /// As [`Pipeline::open`] and [`Adapter::load`]: an adapter of which a part would not be used is refused.
 pub fn open(model: &Path, adapter: Option<&Path>, exec: Box<dyn Executor>) -> Result<Pipeline> {
-    let mut pipeline = Pipeline::open(&ModelFolder::open(model)?, exec, None)?;
+    open_with(model, adapter, exec, TextSettings::default())
+}
+
+/// As [`open`], with a say in how prompts are encoded.
+///
+/// # Errors
+/// As [`open`] and [`Pipeline::open_with`].
+pub fn open_with(
+    model: &Path,
+    adapter: Option<&Path>,
+    exec: Box<dyn Executor>,
+    text: TextSettings,
+) -> Result<Pipeline> {
+    let mut pipeline = Pipeline::open_with(&ModelFolder::open(model)?, exec, None, text)?;
     let Some(path) = adapter else { return Ok(pipeline) };
     let targets = lora_targets(&pipeline.mmdit);
     let sizes = |name: &str| targets.iter().find(|t| t.0 == name).map(|t| (t.1, t.2));

@@ -31,6 +31,8 @@ pub struct Config {
     pub width: usize,
     /// Training resolution, pixels; 0 takes the model's own.
     pub height: usize,
+    /// T5 tokens of a prompt (released: 128).
+    pub text_tokens: usize,
     /// LoRA rank r (released: 32).
     pub rank: usize,
     /// LoRA scale alpha / r (released: 2).
@@ -114,6 +116,7 @@ impl Default for Config {
             seed: 0,
             width: 0,
             height: 0,
+            text_tokens: pentimento::text::T5_TOKENS,
             rank: 16,
             lora_scale: 2.0,
             warm_steps: 100,
@@ -161,6 +164,7 @@ impl Config {
     /// still uses every rollout for head and generator; the step-by-step replay of the released schedule is not here.
     pub fn official() -> Self {
         Config {
+            text_tokens: 128,
             rank: 32,
             warm_steps: 0,
             steps: 10,

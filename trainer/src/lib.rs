@@ -20,6 +20,7 @@ pub mod preprocess;
 pub mod references;
 mod resize;
 pub mod taken;
+pub mod texts;
 pub mod train;
 
 pub use pentimento::{Error, Result};

@@ -30,12 +30,12 @@ use crate::optim::{AdamW, Ema};
 use crate::preprocess::{head_picture, head_pixels};
 use crate::references::Reference;
 use crate::train::{Setup, initial, resolution};
-use crate::{Error, Result};
+use crate::{Error, Result, texts};
 use pentimento::exec::{Executor, PlanId};
 use pentimento::folder::ModelFolder;
 use pentimento::graph::Graph;
 use pentimento::model::mmdit::Lora;
-use pentimento::pipeline::{Pipeline, Text};
+use pentimento::pipeline::{Pipeline, Text, TextSettings};
 use rollout::Batch;
 
 /// What the released script has besides [`Config`].
@@ -132,15 +132,16 @@ impl Official {
             ));
         }
         let lora = Lora { rank: config.rank, scale: config.lora_scale };
-        let mut pipeline = Pipeline::open(&ModelFolder::open(setup.model)?, exec, Some(lora))?;
+        let text = TextSettings { t5_tokens: config.text_tokens, cache: texts::load(setup.text_cache)? };
+        let mut pipeline = Pipeline::open_with(&ModelFolder::open(setup.model)?, exec, Some(lora), text)?;
         let pixels = resolution(&config, &pipeline);
         let size = pipeline.latent_size(pixels.0, pixels.1)?;
         let reward = setup.reward.map_or_else(|| setup.model.join("reward"), std::path::Path::to_path_buf);
         let mut backbone = Backbone::open(&reward)?;
         let params = Params::new(&pipeline.mmdit, config.rank);
         let values = initial(&mut pipeline, &params, &config)?;
-        let null = pipeline.encode("")?;
-        let prompts = prompts(&mut pipeline, setup)?;
+        let (null, prompts) = prompts(&mut pipeline, setup)?;
+        texts::save(&mut pipeline, setup.text_cache)?;
         let most = prompts.iter().map(|p| p.references.len()).max().unwrap_or(0).max(config.group);
         let head_config = Config { head_batch: config.prompts * most, ..config.clone() };
         let shape = Shape { hidden: schedule.hidden, ..Shape::of(&backbone) };
@@ -377,29 +378,33 @@ impl Official {
     }
 }
 
-/// Prompts with their texts and references.
-fn prompts(pipeline: &mut Pipeline, setup: &Setup<'_>) -> Result<Vec<Prompt>> {
-    let mut names: Vec<&str> = setup.prompts.iter().map(String::as_str).collect();
-    if names.is_empty() {
+/// The empty text, and prompts with their texts and references.
+fn prompts(pipeline: &mut Pipeline, setup: &Setup<'_>) -> Result<(Text, Vec<Prompt>)> {
+    let mut names = vec![""];
+    names.extend(setup.prompts.iter().map(String::as_str));
+    if setup.prompts.is_empty() {
         for caption in setup.references.iter().filter_map(|r| r.caption.as_deref()) {
             if !names.contains(&caption) {
                 names.push(caption);
             }
         }
     }
-    if names.is_empty() || setup.references.is_empty() {
+    if names.len() < 2 || setup.references.is_empty() {
         return Err(Error::missing("references", "images and prompts or captions")
             .with_hint("Give prompts, or a NAME.txt beside each image, or a metadata.jsonl."));
     }
-    let prompt = |name: &str| {
+    let mut texts = pipeline.encode_all(&names)?.into_iter();
+    let null = texts.next().unwrap_or_default();
+    let prompt = |(name, text): (&&str, Text)| {
         let own = |r: &&Reference| r.caption.as_deref().is_some_and(|c| key(c) == key(name));
         let mut references: Vec<Reference> = setup.references.iter().filter(own).cloned().collect();
         if references.is_empty() {
             references = setup.references.to_vec();
         }
-        Ok(Prompt { text: pipeline.encode(name)?, key: key(name), references })
+        Prompt { text, key: key(name), references }
     };
-    names.into_iter().map(prompt).collect()
+    let prompts = names.iter().skip(1).zip(texts).map(prompt).collect();
+    Ok((null, prompts))
 }
 
 /// What the released grouping compares: CLIP's decoded tokens, so lower case and single spaces.

@@ -16,11 +16,11 @@ use crate::discriminator::{Backbone, Head, HeadStep, Patches, Shape};
 use crate::objective::{self, Params};
 use crate::optim::{AdamW, Ema, clip_norm};
 use crate::references::Reference;
-use crate::{Error, Result};
+use crate::{Error, Result, texts};
 use pentimento::exec::{Executor, PlanId};
 use pentimento::graph::Graph;
 use pentimento::model::mmdit::Lora;
-use pentimento::pipeline::{Pipeline, Text};
+use pentimento::pipeline::{Pipeline, Text, TextSettings};
 use pentimento::rng::Philox;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
@@ -73,8 +73,8 @@ pub enum Event {
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Phase {
-    /// Encode the text of this number.
-    Texts(usize),
+    /// Encode the texts.
+    Texts,
     /// Encode the reference image of this number.
     Latents(usize),
     /// Decode and describe reference latents from this index.
@@ -139,6 +139,8 @@ pub struct Setup<'a> {
     pub references: &'a [Reference],
     /// Prompts of the rollouts; empty: the references' captions.
     pub prompts: &'a [String],
+    /// Where encoded prompts are kept between runs, if anywhere; see [`crate::texts`].
+    pub text_cache: Option<&'a Path>,
 }
 
 impl Trainer {
@@ -150,7 +152,8 @@ impl Trainer {
         config.check()?;
         let folder = pentimento::folder::ModelFolder::open(setup.model)?;
         let lora = Lora { rank: config.rank, scale: config.lora_scale };
-        let mut pipeline = Pipeline::open(&folder, exec, Some(lora))?;
+        let text = TextSettings { t5_tokens: config.text_tokens, cache: texts::load(setup.text_cache)? };
+        let mut pipeline = Pipeline::open_with(&folder, exec, Some(lora), text)?;
         let (width, height) = resolution(&config, &pipeline);
         let size = pipeline.latent_size(width, height)?;
         let todo = prepare::Todo::new(setup, (width, height))?;
@@ -186,7 +189,7 @@ impl Trainer {
             update: Update::default(),
             describe,
             plans: BTreeMap::new(),
-            phase: Phase::Texts(0),
+            phase: Phase::Texts,
             running: None,
             held: None,
             iteration: 0,
@@ -225,8 +228,8 @@ impl Trainer {
             self.running = None;
             return self.collect();
         }
-        if let Phase::Texts(k) = self.phase {
-            return self.encode_text(k);
+        if self.phase == Phase::Texts {
+            return self.encode_texts();
         }
         match self.launch()? {
             Some(plan) => {
@@ -248,7 +251,7 @@ impl Trainer {
             Phase::Describe(first) => self.launch_describe(first, false)?,
             Phase::Head(_) => self.launch_head()?,
             Phase::Generator => self.launch_generator()?,
-            Phase::Texts(_) | Phase::Done => return Ok(None),
+            Phase::Texts | Phase::Done => return Ok(None),
         }))
     }
     /// Reads the finished run and moves on.
@@ -261,7 +264,7 @@ impl Trainer {
             Phase::Describe(first) => self.collect_describe(first),
             Phase::Head(k) => self.collect_head(k),
             Phase::Generator => self.collect_generator(),
-            Phase::Texts(_) | Phase::Done => Ok(Event::Done),
+            Phase::Texts | Phase::Done => Ok(Event::Done),
         }
     }
 

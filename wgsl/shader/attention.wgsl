@@ -1,7 +1,7 @@
 // attention: y = softmax(scale q kT + bias) v per head, never storing the S x S matrix; lse = log sum exp, kept for backward.
-// q, y: [B, Q, H*D]; k, v: [B, K, H*D]; bias: [K], added to every query's logits; lse: [B, H, Q].
+// q, y: [B, Q, H*D]; k, v: [B, K, H*D]; bias: [K], added to every query's logits, or [H, Q, K]; lse: [B, H, Q].
 // One invocation per QUERIES queries of one head; keys stream past; D = 4 * D4 is a constant.
-// flags: 1 bias, 2 causal (key j is seen by queries i >= j).
+// flags: 1 bias by key, 2 causal (key j is seen by queries i >= j), 4 bias by head, query and key.
 // Reference: wgsl/src/cpu/attention.rs
 // Papers: Milakov & Gimelshein 2018 (online softmax); Dao et al. 2022, algorithm 1
 struct Params { batch: u32, heads: u32, q: u32, k: u32, scale: f32, flags: u32 }
@@ -37,6 +37,9 @@ fn attention(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) grid
         var extra = 0.0;
         if (p.flags & 1u) != 0u { extra = bias[j]; }
         for (var n = 0u; n < QUERIES; n++) { s[n] = extra; }
+        if (p.flags & 4u) != 0u {
+            for (var n = 0u; n < QUERIES; n++) { s[n] = bias[(h * p.q + min(q0 + n, p.q - 1u)) * p.k + j]; }
+        }
         for (var d = 0u; d < D4; d++) {
             let key = load_k(at + d);
             for (var n = 0u; n < QUERIES; n++) { s[n] = s[n] + dot(query[n * D4 + d], key); }

@@ -2,7 +2,7 @@
 //! Paper: Radford et al. 2021 (arXiv 2103.00020). Follows transformers 5.23 `CLIPTextModelWithProjection`. Forward only.
 //!
 //! B batch, T tokens, C width, P width of the projection.
-use super::{Fields, Names, columns};
+use super::{Fields, Names, columns, embedding};
 use crate::graph::{Graph, Id};
 use crate::op::attention::MAX_HEAD;
 use crate::weights::Weights;
@@ -133,15 +133,8 @@ impl Config {
         }
         let mut out = Vec::with_capacity(ids.len() * c);
         for (at, &id) in ids.iter().enumerate() {
-            let token = usize::try_from(id).ok().filter(|&t| t < self.vocab_size);
-            let token = token.ok_or_else(|| {
-                Error::bad("text encoder", format!("token ids below {}", self.vocab_size), format!("{id}"))
-                    .with_hint("Does the tokenizer belong to this text encoder?")
-            })?;
-            let (Some(token), Some(position)) = (tokens.rows(token, 1), positions.rows(at, 1)) else {
-                return Err(Error::bad(weights.label(), "embeddings whose rows are whole blocks", "others"));
-            };
-            out.extend(token.into_iter().zip(position).map(|(t, p)| t + p));
+            let rows = embedding(&tokens, id)?.into_iter().zip(embedding(&positions, at as u32)?);
+            out.extend(rows.map(|(t, p)| t + p));
         }
         Ok(out)
     }

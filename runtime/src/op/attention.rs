@@ -1,7 +1,7 @@
 //! Multi-head attention that never stores the S x S matrix, and its backward passes.
 use super::Lowered;
-use crate::Result;
 use crate::graph::{Graph, Id, Node, Op};
+use crate::{Error, Result};
 use alloc::{format, vec, vec::Vec};
 use pentimento_wgsl::Kernel;
 
@@ -10,17 +10,22 @@ pub const MAX_HEAD: usize = 128;
 
 impl Graph {
     /// `softmax(q k^T / sqrt(D) + bias) v` per head. q: `[B, Q, H*D]`, k, v: `[B, K, H*D]`; `bias`: `[K]`, added to the
-    /// logits of every query (`log N` stands for N equal keys); `causal` hides keys after the query.
+    /// logits of every query (`log N` stands for N equal keys), or `[H, Q, K]` (relative positions; forward only);
+    /// `causal` hides keys after the query.
     /// Heads are multiples of 4 wide and at most 128.
     pub fn attention(&mut self, q: Id, k: Id, v: Id, heads: usize, bias: Option<Id>, causal: bool) -> Id {
         let (sq, sk, sv) = (self.shape(q).to_vec(), self.shape(k).to_vec(), self.shape(v).to_vec());
         let fits = sq.len() == 3 && sk.len() == 3 && sk == sv && sq[0] == sk[0] && sq[2] == sk[2];
         let head = sq.get(2).map_or(0, |c| c / heads.max(1));
-        let bias_fits = bias.is_none_or(|b| self.len(b) == sk[1]);
-        if !fits || !bias_fits || heads == 0 || head * heads != sq[2] || head % 4 != 0 || head > MAX_HEAD {
+        if !fits || heads == 0 || head * heads != sq[2] || head % 4 != 0 || head > MAX_HEAD {
             return self.fail(format!(
                 "attention of q {sq:?}, k {sk:?}, v {sv:?} with {heads} heads (head widths: multiples of 4 up to {MAX_HEAD})"
             ));
+        }
+        if let Some(b) = bias.filter(|&b| self.len(b) != sk[1] && self.shape(b) != [heads, sq[1], sk[1]]) {
+            let (found, by_query) = (self.shape(b).to_vec(), [heads, sq[1], sk[1]]);
+            return self
+                .fail(format!("attention: expected a bias of {} or {by_query:?}, found {found:?}", sk[1]));
         }
         let mut inputs = vec![q, k, v];
         inputs.extend(bias);
@@ -31,6 +36,9 @@ impl Graph {
 pub(super) fn backward(g: &mut Graph, id: Id, node: &Node, dy: Id, need: &[bool]) -> Result<Vec<Option<Id>>> {
     let Op::Attention { heads, causal, bias } = node.op else { return Ok(vec![None; need.len()]) };
     let (q, k, v) = (node.inputs[0], node.inputs[1], node.inputs[2]);
+    if bias && g.len(node.inputs[3]) != g.shape(k)[1] {
+        return Err(Error::Graph("a gradient was asked through attention with a bias by query".into()));
+    }
     let s = node.shape.clone();
     let stats_shape = vec![s[0], heads, s[1]];
     let lse = g.push(Op::Second, vec![id], stats_shape);
@@ -69,7 +77,8 @@ pub(super) fn lower(g: &Graph, id: Id) -> Lowered {
     };
     let (sq, sk) = (g.shape(node.inputs[0]), g.shape(node.inputs[1]));
     let scale = 1.0 / libm::sqrtf((sq[2] / heads) as f32);
-    let flags = u32::from(bias) | u32::from(causal) << 1;
+    let by_query = bias && g.len(node.inputs[3]) != sk[1];
+    let flags = u32::from(bias && !by_query) | u32::from(causal) << 1 | u32::from(by_query) << 2;
     let params = vec![sq[0] as u32, heads as u32, sq[1] as u32, sk[1] as u32, scale.to_bits(), flags];
     let mut inputs: Vec<Option<Id>> = node.inputs.iter().map(|&i| Some(i)).collect();
     if !bias {

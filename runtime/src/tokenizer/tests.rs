@@ -1,6 +1,6 @@
 //! Tests of the whole tokenizer: a small inline vocabulary, and the published ones where they are at hand.
 use super::*;
-extern crate std;
+use alloc::string::ToString;
 
 const MERGES: &str = "#version: 0.2\nc a\nca t</w>\nd o\ndo g</w>\n! !\n!! !</w>\n";
 
@@ -21,8 +21,8 @@ fn vocab() -> String {
 fn build(config: Option<&str>, map: Option<&str>, json: Option<&str>) -> Result<Tokenizer> {
     let vocab = vocab();
     let files = TokenizerFiles {
-        vocab: &vocab,
-        merges: MERGES,
+        vocab: Some(&vocab),
+        merges: Some(MERGES),
         special_tokens_map: map,
         tokenizer_config: config,
         tokenizer_json: json,
@@ -112,66 +112,42 @@ fn bad_files_are_sentences() {
     assert!(message(build(None, Some(r#"{"bos_token":"<s>"}"#), None)).contains("special token `<s>`"));
     assert!(message(build(None, Some(r#"{"bos_token":7}"#), None)).contains("found 7"));
     assert!(message(build(None, Some(r#"{"bos_token":""}"#), None)).contains("content"));
-    let strip = r#"{"eos_token":{"content":"<|endoftext|>","lstrip":true}}"#;
-    assert!(message(build(None, Some(strip), None)).contains("lstrip = false"));
+    let whole = r#"{"eos_token":{"content":"<|endoftext|>","single_word":true}}"#;
+    assert!(message(build(None, Some(whole), None)).contains("single_word = false"));
     for vocab in ["", "[]", r#"{"a":-1}"#, r#"{"a":"b"}"#, r#"{"a":4294967296}"#] {
-        let files = TokenizerFiles { vocab, ..Default::default() };
+        let files = TokenizerFiles { vocab: Some(vocab), ..Default::default() };
         assert!(message(Tokenizer::new("t", &files)).starts_with("t/vocab.json"), "{vocab}");
     }
-    let files = TokenizerFiles { vocab: "{}", ..Default::default() };
+    let files = TokenizerFiles { vocab: Some("{}"), ..Default::default() };
     assert!(message(Tokenizer::new("t", &files)).contains("`<|startoftext|>`"));
-}
-
-/// Reads a tokenizer folder; absent files are absent fields.
-fn from_folder(folder: &std::path::Path) -> Tokenizer {
-    let read = |name: &str| std::fs::read_to_string(folder.join(name)).ok();
-    let (map, config, json) =
-        (read("special_tokens_map.json"), read("tokenizer_config.json"), read("tokenizer.json"));
-    let files = TokenizerFiles {
-        vocab: &read("vocab.json").unwrap(),
-        merges: &read("merges.txt").unwrap(),
-        special_tokens_map: map.as_deref(),
-        tokenizer_config: config.as_deref(),
-        tokenizer_json: json.as_deref(),
-    };
-    Tokenizer::new(&folder.display().to_string(), &files).unwrap()
-}
-
-#[test]
-fn goldens_of_transformers() {
-    let Some(root) = std::env::var_os("PENTIMENTO_GOLDENS") else {
-        std::println!("skipped: PENTIMENTO_GOLDENS is not set");
-        return;
-    };
-    let folder = std::path::Path::new(&root).join("text/tokenizers");
-    let json = std::fs::read_to_string(folder.join("golden.json")).unwrap();
-    let json: Value = serde_json::from_str(&json).unwrap();
-    let list = |v: &Value| -> Vec<u32> { serde_json::from_value(v.clone()).unwrap() };
-    let (l, g) = (from_folder(&folder.join("clip_l")), from_folder(&folder.join("clip_g")));
-    let prompts = json["prompts"].as_array().unwrap();
-    assert!(prompts.len() >= 10);
-    for prompt in prompts {
-        let text = prompt["text"].as_str().unwrap();
-        assert_eq!(l.ids(text), list(&prompt["clip_l_ids"]), "{text:?}");
-        assert_eq!(l.encode(text, 77), list(&prompt["clip_l_padded77"]), "{text:?}");
-        assert_eq!(g.encode(text, 77), list(&prompt["clip_g_padded77"]), "{text:?}");
+    assert!(message(Tokenizer::new("t", &TokenizerFiles::default())).contains("missing `vocab.json`, or"));
+    for (json, part) in [
+        (r#"{"model":{"type":"Unigram"}}"#, "`vocab.json`"),
+        (r#"{"model":{"type":"BPE","vocab":3}}"#, "t/tokenizer.json: expected an object"),
+        (r#"{"model":{"type":"BPE","vocab":{"<|startoftext|>":0,"<|endoftext|>":1}}}"#, "`merges.txt`"),
+        (r#"{"model":{"type":"BPE","vocab":{"<|startoftext|>":0,"<|endoftext|>":1},"merges":[3]}}"#, "pairs"),
+        (
+            r#"{"model":{"type":"BPE","vocab":{"<|startoftext|>":0,"<|endoftext|>":1},"merges":["a b"]}}"#,
+            "line 1",
+        ),
+    ] {
+        let files = TokenizerFiles { tokenizer_json: Some(json), ..Default::default() };
+        let text = message(Tokenizer::new("t", &files));
+        assert!(text.contains(part), "{json}: {text}");
     }
 }
 
-/// Compares with a JSON list of `[folder, text, ids]` made by transformers, for fuzzing against the original.
 #[test]
-fn rows_of_an_oracle() {
-    let Some(path) = std::env::var_os("PENTIMENTO_TOKENIZER_ROWS") else {
-        std::println!("skipped: PENTIMENTO_TOKENIZER_ROWS is not set");
-        return;
-    };
-    let rows: Vec<(String, String, Vec<u32>)> =
-        serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
-    let mut open: BTreeMap<String, Tokenizer> = BTreeMap::new();
-    for (folder, text, ids) in &rows {
-        let tokenizer =
-            open.entry(folder.clone()).or_insert_with(|| from_folder(std::path::Path::new(folder)));
-        assert_eq!(&tokenizer.ids(text), ids, "{folder}: {text:?}");
+fn one_file_is_as_good_as_two() {
+    let vocab: Value = serde_json::from_str(&vocab()).unwrap();
+    let lines: Vec<&str> = MERGES.lines().skip(1).collect();
+    let pairs: Vec<Vec<&str>> = lines.iter().map(|line| line.split(' ').collect()).collect();
+    let split = build(None, None, None).unwrap();
+    for merges in [serde_json::json!(lines), serde_json::json!(pairs)] {
+        let json = serde_json::json!({"model": {"type": "BPE", "vocab": vocab, "merges": merges}});
+        let json = serde_json::to_string(&json).unwrap();
+        let files = TokenizerFiles { tokenizer_json: Some(&json), ..Default::default() };
+        let joined = Tokenizer::new("t", &files).unwrap();
+        assert_eq!(joined.ids("A CAT!!! dog"), split.ids("A CAT!!! dog"));
     }
-    std::println!("{} rows agree", rows.len());
 }

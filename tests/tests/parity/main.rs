@@ -11,6 +11,8 @@ mod preprocess;
 mod sampler;
 mod single_file;
 mod text;
+mod text_cache;
+mod tokenizers;
 mod trace;
 mod transformer;
 mod vae;

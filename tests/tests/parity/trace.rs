@@ -167,6 +167,7 @@ fn open(golden: &Golden, exec: Box<dyn Executor>, recorded: &Recorded) -> Offici
         reward: Some(&reward),
         references: &recorded.references,
         prompts: &recorded.prompts,
+        text_cache: None,
     };
     let mut run =
         Official::new(exec, &setup, recorded.config.clone(), recorded.schedule.clone()).expect("a run");

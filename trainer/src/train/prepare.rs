@@ -2,7 +2,8 @@
 use super::{Event, Phase, Setup, Trainer};
 use crate::{Error, Result};
 use pentimento::exec::PlanId;
-use pentimento::pipeline::{Text, encoder_pixels};
+use pentimento::pipeline::encoder_pixels;
+use std::path::{Path, PathBuf};
 
 /// What is still to be encoded.
 pub(super) struct Todo {
@@ -10,6 +11,8 @@ pub(super) struct Todo {
     texts: Vec<String>,
     /// How many of them are training prompts.
     prompts: usize,
+    /// Where encoded texts are kept between runs.
+    text_cache: Option<PathBuf>,
     /// References, then mirrored, in 0 to 1, `[H, W, 3]`; each is dropped when it is encoded.
     images: Vec<Vec<f32>>,
     /// Width and height, pixels.
@@ -32,20 +35,21 @@ impl Todo {
         let texts = core::iter::once(String::new()).chain(prompts).chain(captions).collect();
         let given = setup.references.iter().map(|r| r.pixels.clone());
         let mirrored = setup.references.iter().map(|r| mirror(&r.pixels, size.0));
-        Ok(Todo { texts, prompts: count, images: given.chain(mirrored).collect(), size })
+        let text_cache = setup.text_cache.map(Path::to_path_buf);
+        Ok(Todo { texts, prompts: count, text_cache, images: given.chain(mirrored).collect(), size })
     }
 }
 
 impl Trainer {
-    /// Encodes one text; the text encoders' small plans run to their end.
-    pub(super) fn encode_text(&mut self, k: usize) -> Result<Event> {
-        let text: Text = self.pipeline.encode(&self.todo.texts[k])?;
-        match k {
-            0 => self.null = text,
-            k if k <= self.todo.prompts => self.prompts.push(text),
-            _ => self.reference_texts.push(text),
-        }
-        self.phase = if k + 1 < self.todo.texts.len() { Phase::Texts(k + 1) } else { Phase::Latents(0) };
+    /// Encodes all texts, to the end: T5 is run block by block, so its weights should come to the device only once.
+    pub(super) fn encode_texts(&mut self) -> Result<Event> {
+        let texts: Vec<&str> = self.todo.texts.iter().map(String::as_str).collect();
+        let mut texts = self.pipeline.encode_all(&texts)?;
+        crate::texts::save(&mut self.pipeline, self.todo.text_cache.as_deref())?;
+        self.reference_texts = texts.split_off((1 + self.todo.prompts).min(texts.len()));
+        self.prompts = texts.split_off(1.min(texts.len()));
+        self.null = texts.pop().unwrap_or_default();
+        self.phase = Phase::Latents(0);
         Ok(self.encoded())
     }
 

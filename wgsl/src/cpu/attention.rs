@@ -10,6 +10,8 @@ struct Dims {
     scale: f64,
     bias: bool,
     causal: bool,
+    /// The bias is [H, Q, K], not [K].
+    bias_by_query: bool,
 }
 impl Dims {
     fn new(p: &[u32]) -> Self {
@@ -21,6 +23,7 @@ impl Dims {
             scale: float(p, 4).into(),
             bias: p[5] & 1 != 0,
             causal: p[5] & 2 != 0,
+            bias_by_query: p[5] & 4 != 0,
         }
     }
     /// Logits of query `i`; unseen keys get minus infinity.
@@ -33,7 +36,12 @@ impl Dims {
                 }
                 let (qi, kj) = ((b * self.q + i) * row + h * d, (b * self.k + j) * row + h * d);
                 let s: f64 = (0..d).map(|e| f64::from(q[qi + e]) * f64::from(k[kj + e])).sum();
-                self.scale * s + if self.bias { f64::from(bias[j]) } else { 0.0 }
+                let extra = match (self.bias, self.bias_by_query) {
+                    (true, _) => bias[j],
+                    (_, true) => bias[(h * self.q + i) * self.k + j],
+                    _ => 0.0,
+                };
+                self.scale * s + f64::from(extra)
             })
             .collect()
     }

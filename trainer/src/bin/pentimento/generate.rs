@@ -2,11 +2,11 @@
 use crate::{Spinner, Stop, bar};
 use clap::Args as ClapArgs;
 use pentimento::exec::wgpu::Wgpu;
-use pentimento::pipeline::{Pipeline, Sampling, Text};
-use pentimento_trainer::adapted;
+use pentimento::pipeline::{Pipeline, Sampling, Text, TextSettings};
+use pentimento::text::T5_TOKENS;
 use pentimento_trainer::files::write_atomically;
 use pentimento_trainer::images::Picture;
-use pentimento_trainer::{Error, Result};
+use pentimento_trainer::{Error, Result, adapted, texts};
 use std::path::{Path, PathBuf};
 
 #[derive(ClapArgs)]
@@ -41,6 +41,12 @@ pub struct Args {
     /// Part of the adapter's name; the best one by default.
     #[arg(long)]
     pub device: Option<String>,
+    /// T5 tokens of a prompt.
+    #[arg(long, default_value_t = T5_TOKENS)]
+    pub text_tokens: usize,
+    /// File that keeps encoded prompts between runs; with all of them in it the text encoders are not run.
+    #[arg(long, value_name = "FILE")]
+    pub text_cache: Option<PathBuf>,
     /// Folder for the images.
     #[arg(long)]
     pub out: PathBuf,
@@ -60,24 +66,27 @@ pub fn make_folder(path: &Path) -> Result<()> {
     std::fs::create_dir_all(path).map_err(|e| Error::io(path.display().to_string(), "create", e.to_string()))
 }
 
-/// Draws prompts in batches of [`BATCH`] with a progress bar; image i has seed `seed + i`.
+/// Draws prompts in batches of [`BATCH`] with a progress bar; image i has seed `seed + i`. Their encodings are added to
+/// the file `text_cache`.
 pub fn draw(
     pipeline: &mut Pipeline,
     prompts: &[String],
     seed: u64,
     how: &Sampling,
+    text_cache: Option<&Path>,
     stop: &Stop,
 ) -> Result<Vec<Picture>> {
-    let reading = bar(prompts.len() as u64, "prompts");
-    let null = pipeline.encode("")?;
-    let texts =
-        reading.wrap_iter(prompts.iter()).map(|p| pipeline.encode(p)).collect::<Result<Vec<Text>>>()?;
-    reading.finish_and_clear();
+    let reading = Spinner::new("reading prompts");
+    let all: Vec<&str> = [""].into_iter().chain(prompts.iter().map(String::as_str)).collect();
+    let all = pipeline.encode_all(&all)?;
+    texts::save(pipeline, text_cache)?;
+    drop(reading);
+    let Some((null, texts)) = all.split_first() else { return Ok(Vec::new()) };
     let jobs: Vec<(&Text, u64)> = texts.iter().zip(seed..).collect();
     let progress = bar((prompts.len().div_ceil(BATCH) * how.steps) as u64, "drawing");
     let mut pictures = Vec::with_capacity(prompts.len());
     for (i, part) in jobs.chunks(BATCH).enumerate() {
-        let images = pipeline.generate(part, &null, how, &mut |done, _| {
+        let images = pipeline.generate(part, null, how, &mut |done, _| {
             progress.set_position((i * how.steps + done) as u64);
             !stop.asked()
         })?;
@@ -103,7 +112,9 @@ pub fn run(args: &Args, stop: &Stop) -> Result<()> {
     }
     let loading = Spinner::new("loading");
     let exec = Box::new(Wgpu::open(args.device.as_deref())?);
-    let mut pipeline = adapted::open(&args.model, args.adapter.as_deref(), exec)?;
+    let cache = args.text_cache.as_deref();
+    let text = TextSettings { t5_tokens: args.text_tokens, cache: texts::load(cache)? };
+    let mut pipeline = adapted::open_with(&args.model, args.adapter.as_deref(), exec, text)?;
     let native = pipeline.native_size();
     let how = Sampling {
         steps: args.steps,
@@ -114,7 +125,7 @@ pub fn run(args: &Args, stop: &Stop) -> Result<()> {
     pipeline.latent_size(how.width, how.height)?;
     drop(loading);
     make_folder(&args.out)?;
-    let pictures = draw(&mut pipeline, &prompts, args.seed, &how, stop)?;
+    let pictures = draw(&mut pipeline, &prompts, args.seed, &how, cache, stop)?;
     for (i, picture) in pictures.iter().enumerate() {
         write_atomically(&args.out.join(format!("{i:04}.png")), &picture.to_png()?)?;
     }

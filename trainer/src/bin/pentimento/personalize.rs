@@ -55,6 +55,12 @@ pub struct Args {
     /// The released objective instead of the default recipe.
     #[arg(long)]
     official: bool,
+    /// T5 tokens of a prompt; 256, or 128 with --official, by default.
+    #[arg(long)]
+    text_tokens: Option<usize>,
+    /// File that keeps encoded prompts between runs; with all of them in it the text encoders are not run.
+    #[arg(long, value_name = "FILE")]
+    text_cache: Option<PathBuf>,
     /// Part of the adapter's name; the best one by default.
     #[arg(long)]
     device: Option<String>,
@@ -68,6 +74,7 @@ impl Args {
     fn config(&self) -> Config {
         let mut config = if self.official { Config::official() } else { Config::default() };
         config.seed = self.seed;
+        config.text_tokens = self.text_tokens.unwrap_or(config.text_tokens);
         config.iterations = self.iterations.unwrap_or(config.iterations);
         config.warm_steps = self.warm_steps.unwrap_or(config.warm_steps);
         config
@@ -98,6 +105,7 @@ pub fn run(args: &Args, stop: &Stop) -> Result<()> {
         reward: args.reward_model.as_deref(),
         references: &references,
         prompts: &prompts,
+        text_cache: args.text_cache.as_deref(),
     };
     let loading = Spinner::new("loading");
     let mut trainer = Trainer::new(exec, &setup, config)?;
@@ -145,7 +153,8 @@ fn sheet(
     stop: &Stop,
     file: &str,
 ) -> Result<()> {
-    let pictures: Vec<Picture> = draw(&mut trainer.pipeline, prompts, 1000, how, stop)?;
+    let cache = args.text_cache.as_deref();
+    let pictures: Vec<Picture> = draw(&mut trainer.pipeline, prompts, 1000, how, cache, stop)?;
     write_atomically(&args.out.join(file), &contact_sheet(&pictures, 8, 2)?.to_png()?)
 }
 

@@ -1,0 +1,34 @@
+//! Encoded prompts kept in a file between runs: the second run needs no text encoder.
+use crate::files::write_atomically;
+use crate::{Error, Result};
+use pentimento::pipeline::Pipeline;
+use pentimento::text::TextCache;
+use std::path::Path;
+
+/// Reads the cache at `path`; a file that does not exist is an empty cache, no path is none.
+///
+/// # Errors
+/// A file that cannot be read or is no cache.
+pub fn load(path: Option<&Path>) -> Result<Option<TextCache>> {
+    let Some(path) = path else { return Ok(None) };
+    let place = path.display().to_string();
+    match std::fs::read(path) {
+        Ok(bytes) => TextCache::from_bytes(&place, bytes).map(Some),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Some(TextCache::new())),
+        Err(e) => Err(Error::io(place, "read", e.to_string())),
+    }
+}
+
+/// Writes the pipeline's cache to `path`, whole or not at all, if prompts were added to it since it was read or written.
+///
+/// # Errors
+/// As [`write_atomically`].
+pub fn save(pipeline: &mut Pipeline, path: Option<&Path>) -> Result<()> {
+    let (Some(path), Some(cache)) = (path, pipeline.text_cache_mut()) else { return Ok(()) };
+    if cache.is_changed() {
+        let bytes = cache.to_bytes()?;
+        write_atomically(path, &bytes)?;
+        *cache = TextCache::from_bytes(&path.display().to_string(), bytes)?;
+    }
+    Ok(())
+}
