@@ -7,10 +7,10 @@ pub mod wgpu;
 
 pub use leaf::{Need, needs};
 
+use crate::Result;
 use crate::caps::Caps;
 use crate::graph::{Graph, Id, Layout, Leaf, Op};
 use crate::plan::Plan;
-use crate::Result;
 use crate::weights::{DType, Weights};
 use alloc::vec::Vec;
 use pentimento_wgsl::WeightType;

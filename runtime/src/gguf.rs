@@ -53,7 +53,8 @@ pub(crate) fn header(label: &str, bytes: &[u8]) -> Result<Header> {
         })?,
     };
     let data = r.at.checked_next_multiple_of(alignment).unwrap_or(usize::MAX);
-    let mut found: Vec<Found> = infos.into_iter().map(|i| place(label, bytes, data, alignment, i)).collect::<Result<_>>()?;
+    let mut found: Vec<Found> =
+        infos.into_iter().map(|i| place(label, bytes, data, alignment, i)).collect::<Result<_>>()?;
     check_overlap(label, &mut found)?;
     Ok(Header { tensors: found, metadata })
 }
@@ -83,7 +84,10 @@ fn place(label: &str, bytes: &[u8], data: usize, alignment: usize, info: Info) -
     };
     let row = shape.last().copied().unwrap_or(1);
     let (Some(_), Some(size)) = (dtype.bytes(row), dtype.bytes(elements)) else {
-        return bad(&format!("rows of whole {dtype} blocks ({} numbers)", dtype.block().0), format!("{shape:?}"));
+        return bad(
+            &format!("rows of whole {dtype} blocks ({} numbers)", dtype.block().0),
+            format!("{shape:?}"),
+        );
     };
     match start.checked_add(size).filter(|&end| end <= bytes.len()) {
         Some(end) => Ok(Found { name, dtype: Stored::Known(dtype), shape, start, end }),
@@ -165,7 +169,11 @@ impl<'a> Reader<'a> {
     }
     fn count(&mut self, what: &str, most: u64) -> Result<u64> {
         let n = self.u64(what)?;
-        if n <= most { Ok(n) } else { Err(Error::bad(self.label, format!("at most {most} {what}"), n.to_string())) }
+        if n <= most {
+            Ok(n)
+        } else {
+            Err(Error::bad(self.label, format!("at most {most} {what}"), n.to_string()))
+        }
     }
     fn string(&mut self, what: &str) -> Result<String> {
         let n = self.count("bytes in a name", MAX_NAME)? as usize;

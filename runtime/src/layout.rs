@@ -54,7 +54,8 @@ impl SingleFile {
             }
         }
         if components.is_empty() {
-            let first = file.names().next().map_or("no tensors".to_string(), |n| format!("`{n}` and the like"));
+            let first =
+                file.names().next().map_or("no tensors".to_string(), |n| format!("`{n}` and the like"));
             let expected = "an SD3 checkpoint (tensors such as `joint_blocks.0.x_block.attn.qkv.weight`)";
             return Err(Error::bad(file.label(), expected, first));
         }
@@ -88,7 +89,8 @@ impl SingleFile {
     /// A component the file lacks; shapes that fit no such model.
     pub fn config(&self, component: &str) -> Result<serde_json::Value> {
         let weights = self.component(component);
-        let weights = weights.ok_or_else(|| Error::missing(&self.label, format!("component `{component}`")))?;
+        let weights =
+            weights.ok_or_else(|| Error::missing(&self.label, format!("component `{component}`")))?;
         infer::config(component, weights)
     }
 
@@ -122,7 +124,8 @@ impl SingleFile {
         };
         let width = clip.shape("text_model.final_layer_norm.weight").and_then(|s| s.first()).copied();
         let Some(width) = width.filter(|&w| (1..=1 << 14).contains(&w)) else { return Ok(()) };
-        let identity: Vec<f32> = (0..width * width).map(|i| f32::from(u8::from(i % (width + 1) == 0))).collect();
+        let identity: Vec<f32> =
+            (0..width * width).map(|i| f32::from(u8::from(i % (width + 1) == 0))).collect();
         clip.add(&self.label, PROJECTION, &[width, width], &identity)
     }
 }

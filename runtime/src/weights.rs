@@ -174,8 +174,9 @@ impl Weights {
         };
         // A storage that changes its length between calls ends here and not in a panic.
         let bytes = (*block.storage).as_ref().get(entry.start..entry.end);
-        let bytes =
-            bytes.ok_or_else(|| Error::bad(self.place(name, entry), "the bytes seen on opening", "a storage that shrank"))?;
+        let bytes = bytes.ok_or_else(|| {
+            Error::bad(self.place(name, entry), "the bytes seen on opening", "a storage that shrank")
+        })?;
         Ok(TensorView { name, label: &block.label, dtype, shape: &entry.shape, bytes })
     }
 
@@ -274,7 +275,13 @@ impl Weights {
     ///
     /// # Errors
     /// A name that is taken.
-    pub(crate) fn present(&mut self, name: String, from: &Weights, source: &str, rank: Option<usize>) -> Result<()> {
+    pub(crate) fn present(
+        &mut self,
+        name: String,
+        from: &Weights,
+        source: &str,
+        rank: Option<usize>,
+    ) -> Result<()> {
         let mut entry = self.borrow(from, source)?;
         if let Some(rank) = rank {
             while entry.shape.len() > rank && entry.shape.last() == Some(&1) {
@@ -305,7 +312,9 @@ impl Weights {
         let rows = entry.shape.first().copied().unwrap_or(0);
         let size = (entry.end - entry.start) / parts.max(1);
         let whole = match &entry.dtype {
-            Stored::Known(dtype) => dtype.bytes(entry.shape.iter().product::<usize>() / parts.max(1)) == Some(size),
+            Stored::Known(dtype) => {
+                dtype.bytes(entry.shape.iter().product::<usize>() / parts.max(1)) == Some(size)
+            }
             Stored::Other(_) => true,
         };
         if !whole || !rows.is_multiple_of(parts.max(1)) || part >= parts {
@@ -330,7 +339,8 @@ impl Weights {
         let mut entry = self.borrow(from, source)?;
         let [first, second] = ["0", "1"].map(|half| halves.entries.get(half).map(|e| (e.start, e.end)));
         let bytes: &[u8] = (*self.blocks[entry.block].storage).as_ref();
-        let part = |range: Option<(usize, usize)>| range.and_then(|(a, b)| bytes.get(a..b)).unwrap_or_default();
+        let part =
+            |range: Option<(usize, usize)>| range.and_then(|(a, b)| bytes.get(a..b)).unwrap_or_default();
         let swapped = [part(second), part(first)].concat();
         let label = self.blocks[entry.block].label.clone();
         (entry.start, entry.end) = (0, swapped.len());

@@ -83,7 +83,7 @@ fn tiny(seed: u64) -> Config {
 fn train(config: Config) -> Option<(Vec<u8>, Vec<u8>, Metrics)> {
     let gpu = adapter("a small training run")?;
     let references = references();
-    let setup = Setup { model: &model(), reward: None, references: &references, prompts: &[] };
+    let setup = Setup { model: &model(), config: None, reward: None, references: &references, prompts: &[] };
     let mut trainer = Trainer::new(Box::new(gpu), &setup, config).expect("a trainer");
     let start = trainer.adapter().and_then(|a| a.write_bytes()).expect("an adapter");
     let mut metrics = None;
@@ -130,7 +130,7 @@ fn the_released_objective_runs() {
 }
 
 fn refusal(folder: &Path, references: &[Reference]) -> String {
-    let setup = Setup { model: folder, reward: None, references, prompts: &[] };
+    let setup = Setup { model: folder, config: None, reward: None, references, prompts: &[] };
     match Trainer::new(Box::new(Cpu::new()), &setup, tiny(0)) {
         Ok(_) => panic!("accepted"),
         Err(e) => e.to_string(),

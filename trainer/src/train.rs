@@ -125,8 +125,10 @@ pub struct Trainer {
 
 /// What a trainer is made from.
 pub struct Setup<'a> {
-    /// A diffusers folder.
+    /// A diffusers folder or a single file.
     pub model: &'a Path,
+    /// What a single file lacks, see `ModelFolder::open_with`.
+    pub config: Option<&'a Path>,
     /// A `Dinov2Model` folder; by default `reward` inside the model folder.
     pub reward: Option<&'a Path>,
     /// References at the training resolution.
@@ -145,13 +147,13 @@ impl Trainer {
         if setup.references.is_empty() {
             return Err(Error::missing("references", "images").with_hint("Give at least one."));
         }
-        let folder = pentimento::folder::ModelFolder::open(setup.model)?;
+        let folder = pentimento::folder::ModelFolder::open_with(setup.model, setup.config)?;
         let lora = Lora { rank: config.rank, scale: config.lora_scale };
         let mut pipeline = Pipeline::open(&folder, exec, Some(lora))?;
         let (width, height) = resolution(&config, &pipeline);
         let size = pipeline.latent_size(width, height)?;
         let mut backbone =
-            Backbone::open(&setup.reward.map_or_else(|| setup.model.join("reward"), Path::to_path_buf))?;
+            Backbone::open(&setup.reward.map_or_else(|| folder.beside().join("reward"), Path::to_path_buf))?;
         let params = Params::new(&pipeline.mmdit, config.rank);
         let values = initial(&mut pipeline, &params, &config)?;
         let captions: Vec<&str> = setup.references.iter().filter_map(|r| r.caption.as_deref()).collect();

@@ -61,7 +61,9 @@ pub(super) fn find<'a>(
     match layout {
         _ if fits(t.shape, device, layout) => Ok(t),
         Layout::Plain => weights.expect(name, device),
-        Layout::Centre { side, .. } => weights.expect(name, &[1, side * side, device.last().copied().unwrap_or(0)]),
+        Layout::Centre { side, .. } => {
+            weights.expect(name, &[1, side * side, device.last().copied().unwrap_or(0)])
+        }
         Layout::Conv | Layout::Patch => Err(Error::bad(
             format!("{}: `{name}`", t.label),
             format!("a convolution weight that fits {device:?} (output channels first, channels last)"),

@@ -50,9 +50,7 @@ fn a_pipeline_folder_opens() {
     s.write("vae/diffusion_pytorch_model.safetensors", tensor("x", 2.5));
     s.write("scheduler/scheduler_config.json", r#"{"shift":3.0}"#);
     let m = ModelFolder::open(&s.0).unwrap();
-    assert!(
-        m.has("vae").unwrap() && !m.has("text_encoder_3").unwrap() && !m.has("image_encoder").unwrap()
-    );
+    assert!(m.has("vae").unwrap() && !m.has("text_encoder_3").unwrap() && !m.has("image_encoder").unwrap());
     assert_eq!(m.component_config("vae").unwrap()["latent_channels"], 16);
     assert_eq!(m.component_weights("vae").unwrap().get("x").unwrap().to_f32(), [2.5]);
     assert_eq!(m.schedule().unwrap().shift, 3.0);
@@ -127,9 +125,7 @@ fn weights_files_are_found_or_named() {
     let s = Scratch::new("weights");
     s.write("config.json", "{}");
     let c = open_component(&s.0).unwrap();
-    assert!(
-        message(c.weights()).contains("model.safetensors") && message(c.weights()).contains("pickle")
-    );
+    assert!(message(c.weights()).contains("model.safetensors") && message(c.weights()).contains("pickle"));
     s.write("model.fp16.safetensors", tensor("half", 0.5));
     assert!(c.weights().unwrap().contains("half"));
     s.write("model.safetensors", "");
@@ -163,7 +159,9 @@ fn published_layouts_open() {
 fn a_single_file_says_what_it_lacks() {
     let s = Scratch::new("single");
     s.write("m.safetensors", tensor("joint_blocks.0.x_block.attn.ln_q.weight", 1.0));
-    let open = |config: Option<&str>| ModelFolder::open_with(&s.0.join("m.safetensors"), config.map(|c| s.0.join(c)).as_deref());
+    let open = |config: Option<&str>| {
+        ModelFolder::open_with(&s.0.join("m.safetensors"), config.map(|c| s.0.join(c)).as_deref())
+    };
     let m = open(None).unwrap();
     assert!(m.has("transformer").unwrap() && !m.has("vae").unwrap() && m.single_file().is_some());
     let text = message(m.tokenizer("tokenizer"));
@@ -175,7 +173,10 @@ fn a_single_file_says_what_it_lacks() {
     s.write("other/scheduler/scheduler_config.json", r#"{"shift":2.0}"#);
     s.write("other/transformer/config.json", r#"{"x":1}"#);
     let m = open(Some("other")).unwrap();
-    assert_eq!((m.schedule().unwrap().shift, m.component_config("transformer").unwrap()["x"].as_u64()), (2.0, Some(1)));
+    assert_eq!(
+        (m.schedule().unwrap().shift, m.component_config("transformer").unwrap()["x"].as_u64()),
+        (2.0, Some(1))
+    );
     assert_eq!(m.component_weights("transformer").unwrap().len(), 1);
     assert!(message(m.component("../other")).contains("missing"));
     // Found without being asked for: the folder of the same name.

@@ -116,7 +116,8 @@ fn malformed_headers_are_refused() {
     bad(sample().meta("m", 8, &[1, 0, 0, 0, 0, 0, 0, 0, 0xff]), "UTF-8");
     let wide = [&10u32.to_le_bytes()[..], &u64::MAX.to_le_bytes()].concat();
     bad(sample().meta("m", 9, &wide), "Is the file complete?");
-    let deep: Vec<u8> = (0..9).flat_map(|_| [&9u32.to_le_bytes()[..], &1u64.to_le_bytes()].concat()).collect();
+    let deep: Vec<u8> =
+        (0..9).flat_map(|_| [&9u32.to_le_bytes()[..], &1u64.to_le_bytes()].concat()).collect();
     bad(sample().meta("m", 9, &deep), "nested at most 4 deep");
     let mut far = sample();
     far.tensors[2].3 = u64::MAX;

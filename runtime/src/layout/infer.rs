@@ -36,7 +36,13 @@ impl Shapes<'_> {
         let place = || format!("{}: `{name}`", self.0.label());
         <[usize; N]>::try_from(shape)
             .map_err(|_| Error::bad(place(), format!("{N} axes"), format!("{shape:?}")))
-            .and_then(|s| if s.contains(&0) { Err(Error::bad(place(), "sides of at least 1", format!("{s:?}"))) } else { Ok(s) })
+            .and_then(|s| {
+                if s.contains(&0) {
+                    Err(Error::bad(place(), "sides of at least 1", format!("{s:?}")))
+                } else {
+                    Ok(s)
+                }
+            })
     }
     /// One more than the largest number after a prefix; 0 without any.
     fn count(&self, prefix: &str) -> usize {

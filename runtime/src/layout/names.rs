@@ -94,7 +94,9 @@ pub(super) fn transformer(name: &str, last: Option<usize>) -> Option<Rename> {
     if known.iter().any(|prefix| name.starts_with(prefix)) {
         return Some(Rename::To(name.to_string()));
     }
-    [".weight", ".bias"].iter().find_map(|suffix| Some(module(name.strip_suffix(suffix)?, last)?.with(suffix)))
+    [".weight", ".bias"]
+        .iter()
+        .find_map(|suffix| Some(module(name.strip_suffix(suffix)?, last)?.with(suffix)))
 }
 
 /// A tensor of the autoencoder, in the original layout or already in diffusers'. Levels of the decoder keep their
@@ -112,9 +114,10 @@ pub(super) fn vae(name: &str) -> Option<Rename> {
     if let Some(rest) = rest.strip_prefix("mid.") {
         return to(format!("mid_block.{}", middle(rest)?));
     }
-    for (from, blocks, sampler, samplers) in
-        [("down.", "down_blocks", "downsample", "downsamplers"), ("up.", "up_blocks", "upsample", "upsamplers")]
-    {
+    for (from, blocks, sampler, samplers) in [
+        ("down.", "down_blocks", "downsample", "downsamplers"),
+        ("up.", "up_blocks", "upsample", "upsamplers"),
+    ] {
         let Some((level, rest)) = number_after(rest, from) else { continue };
         let rest = rest.strip_prefix('.')?;
         if let Some((n, rest)) = number_after(rest, "block.") {

@@ -13,7 +13,8 @@ fn file(tensors: &[(&str, &[usize])]) -> Weights {
         header.insert(name.to_string(), info);
     }
     let header = serde_json::Value::Object(header).to_string();
-    Weights::from_bytes("f", [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &data].concat()).unwrap()
+    Weights::from_bytes("f", [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &data].concat())
+        .unwrap()
 }
 
 fn message<T>(result: Result<T>) -> String {
@@ -26,20 +27,31 @@ fn names_follow_the_reference() {
     one("x_embedder.proj", "pos_embed.proj");
     one("joint_blocks.3.x_block.mlp.fc1", "transformer_blocks.3.ff.net.0.proj");
     one("joint_blocks.2.context_block.adaLN_modulation.1", "transformer_blocks.2.norm1_context.linear");
-    let swapped = |name: &str, to: &str| assert_eq!(module(name, Some(3)), Some(Rename::Swap(to.into())), "{name}");
+    let swapped =
+        |name: &str, to: &str| assert_eq!(module(name, Some(3)), Some(Rename::Swap(to.into())), "{name}");
     swapped("joint_blocks.3.context_block.adaLN_modulation.1", "transformer_blocks.3.norm1_context.linear");
     swapped("final_layer.adaLN_modulation.1", "norm_out.linear");
     let fused = ["to_q", "to_k", "to_v"].map(|x| format!("transformer_blocks.11.attn2.{x}"));
     assert_eq!(module("joint_blocks.11.x_block.attn2.qkv", None), Some(Rename::Split(fused)));
-    for none in ["", "x_embedder", "joint_blocks.x", "joint_blocks.01.x_block.mlp.fc1", "joint_blocks.5000.x_block.mlp.fc1",
-        "joint_blocks.1.x_block.mlp", "joint_blocks.-1.x_block.mlp.fc1", "joint_blocks.99999999999999999999.x_block.mlp.fc1"] {
+    for none in [
+        "",
+        "x_embedder",
+        "joint_blocks.x",
+        "joint_blocks.01.x_block.mlp.fc1",
+        "joint_blocks.5000.x_block.mlp.fc1",
+        "joint_blocks.1.x_block.mlp",
+        "joint_blocks.-1.x_block.mlp.fc1",
+        "joint_blocks.99999999999999999999.x_block.mlp.fc1",
+    ] {
         assert_eq!(module(none, None), None, "{none}");
     }
     assert_eq!(block_modules().count(), 18);
-    let vae = |name: &str| names::vae(name).map(|r| match r {
-        Rename::To(name) => name,
-        other => format!("{other:?}"),
-    });
+    let vae = |name: &str| {
+        names::vae(name).map(|r| match r {
+            Rename::To(name) => name,
+            other => format!("{other:?}"),
+        })
+    };
     for (from, to) in [
         ("encoder.norm_out.bias", "encoder.conv_norm_out.bias"),
         ("encoder.mid.attn_1.proj_out.weight", "encoder.mid_block.attentions.0.to_out.0.weight"),
@@ -88,15 +100,24 @@ fn files_that_are_none_are_refused() {
     assert!(message(SingleFile::split(&file(&[("unet.x", &[1])]))).contains("found `unet.x` and the like"));
     assert!(message(SingleFile::split(&file(&[]))).contains("no tensors"));
     let fused = "joint_blocks.0.x_block.attn.qkv.weight";
-    assert!(message(SingleFile::split(&file(&[(fused, &[7, 2])]))).contains("rows in 3 equal parts, found [7, 2]"));
-    assert!(message(SingleFile::split(&file(&[("final_layer.adaLN_modulation.1.bias", &[3])]))).contains("2 equal parts"));
+    assert!(
+        message(SingleFile::split(&file(&[(fused, &[7, 2])])))
+            .contains("rows in 3 equal parts, found [7, 2]")
+    );
+    assert!(
+        message(SingleFile::split(&file(&[("final_layer.adaLN_modulation.1.bias", &[3])])))
+            .contains("2 equal parts")
+    );
     let twice = [("pos_embed", &[1, 4, 2][..]), ("model.diffusion_model.pos_embed", &[1, 4, 2])];
     assert!(message(SingleFile::split(&file(&twice))).contains("a name used once"));
 }
 
 #[test]
 fn a_decoder_in_diffusers_layout_keeps_its_levels() {
-    let w = file(&[("decoder.up_blocks.0.resnets.0.norm1.bias", &[3]), ("decoder.up_blocks.1.resnets.0.norm1.bias", &[4])]);
+    let w = file(&[
+        ("decoder.up_blocks.0.resnets.0.norm1.bias", &[3]),
+        ("decoder.up_blocks.1.resnets.0.norm1.bias", &[4]),
+    ]);
     let s = SingleFile::split(&w).unwrap();
     assert_eq!(s.component("vae").unwrap().shape("decoder.up_blocks.1.resnets.0.norm1.bias"), Some(&[4][..]));
     assert_eq!(vec!["vae"], s.components().collect::<Vec<_>>());

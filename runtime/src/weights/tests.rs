@@ -1,8 +1,8 @@
 //! Tests of tensor files: every type, every way to be damaged, views under other names.
 use super::*;
 use alloc::string::String;
-use half::{bf16, f16};
 use alloc::vec;
+use half::{bf16, f16};
 
 /// A safetensors file from a literal header and data.
 fn file(header: &str, data: &[u8]) -> Vec<u8> {

@@ -35,7 +35,11 @@ fn every_block_type_is_exact() {
         let stored = name.replacen("blocks.", "t.", 1);
         let view = weights.expect(&stored, golden.shape(name)).expect("a tensor");
         check.exact(name, &bits(&view.to_f32()), &bits(golden.floats(name)));
-        assert_eq!(view.rows(1, 1).expect("a row"), view.to_f32()[view.shape[1]..2 * view.shape[1]], "{name}");
+        assert_eq!(
+            view.rows(1, 1).expect("a row"),
+            view.to_f32()[view.shape[1]..2 * view.shape[1]],
+            "{name}"
+        );
     }
     check.finish();
 }
@@ -51,7 +55,8 @@ fn transformers_run_from_quantised_files() {
     let samples: Vec<String> = golden.names().filter(|n| n.ends_with(".sample")).map(String::from).collect();
     assert!(!samples.is_empty(), "the golden file holds samples");
     for expectation in samples {
-        let (set, kind) = expectation.trim_end_matches(".sample").split_once('.').expect("<set>.<kind>.sample");
+        let (set, kind) =
+            expectation.trim_end_matches(".sample").split_once('.').expect("<set>.<kind>.sample");
         let Some(path) = file(&golden, set, kind) else { continue };
         let raw = open_tensors(&path).expect("a GGUF file");
         let sums = &golden.json["checksums"][path.file_name().and_then(|n| n.to_str()).expect("a name")];
@@ -67,10 +72,14 @@ fn transformers_run_from_quantised_files() {
             let sum: f64 = values.iter().map(|&v| f64::from(v)).sum();
             let abs: f64 = values.iter().map(|&v| f64::from(v).abs()).sum();
             let (s, a) = (want[0].as_f64().expect("a sum"), want[1].as_f64().expect("a sum"));
-            assert!((sum - s).abs() <= 1e-6 * a && (abs - a).abs() <= 1e-6 * a, "{name}: {sum} {abs}, {want}");
+            assert!(
+                (sum - s).abs() <= 1e-6 * a && (abs - a).abs() <= 1e-6 * a,
+                "{name}: {sum} {abs}, {want}"
+            );
         }
 
-        let config = std::fs::read_to_string(golden.path.join(format!("config_{set}.json"))).expect("a config");
+        let config =
+            std::fs::read_to_string(golden.path.join(format!("config_{set}.json"))).expect("a config");
         let config: Value = serde_json::from_str(&config).expect("JSON");
         let cfg = mmdit::Config::from_value(&config, "config.json").expect("a config");
         let folder = ModelFolder::open(&path).expect("a model");

@@ -1,6 +1,7 @@
 //! The networks and the algorithm against the libraries they follow: golden inputs in, golden outputs and gradients out,
 //! on the CPU twins and on the adapter. `PENTIMENTO_GOLDENS` chooses the set.
 mod common;
+mod contents;
 mod dino;
 mod gguf;
 mod lora;

@@ -22,7 +22,8 @@ fn fixture() -> Option<(PathBuf, PathBuf)> {
         return None;
     };
     let json: serde_json::Value = serde_json::from_str(&text).expect("golden.json is JSON");
-    let config = json["config"].as_str().and_then(|s| s.split_whitespace().find(|w| w.ends_with("config.json")));
+    let config =
+        json["config"].as_str().and_then(|s| s.split_whitespace().find(|w| w.ends_with("config.json")));
     let base = folder.join(config.expect("`config` names the base's config.json"));
     let base = base.parent().expect("a folder").to_path_buf();
     if !base.join("golden.json").is_file() {
@@ -39,9 +40,12 @@ fn component(file: &Path, name: &str) -> Weights {
 
 /// Only the transformer, without prefix, as diffusion-only files have it.
 fn bare(file: &Weights) -> Weights {
-    rewritten(file, "F16", |name| name.strip_prefix("model.diffusion_model.").map(String::from), |v| {
-        f16::from_f32(v).to_le_bytes().to_vec()
-    })
+    rewritten(
+        file,
+        "F16",
+        |name| name.strip_prefix("model.diffusion_model.").map(String::from),
+        |v| f16::from_f32(v).to_le_bytes().to_vec(),
+    )
 }
 
 #[test]
@@ -60,7 +64,8 @@ fn transformers_from_single_files_agree() {
     let keep = |name: &str| Some(name.to_string());
     let f32s = rewritten(&file, "F32", keep, |v| v.to_le_bytes().to_vec());
     let split = |w: &Weights| SingleFile::split(w).expect("a single file").component("transformer").cloned();
-    let variants = [("as it is", split(&file)), ("without prefix", split(&bare(&file))), ("f32", split(&f32s))];
+    let variants =
+        [("as it is", split(&file)), ("without prefix", split(&bare(&file))), ("f32", split(&f32s))];
     let inputs = Inputs::new(&golden);
     for (what, weights) in variants {
         let weights = weights.expect("a transformer");
@@ -105,7 +110,10 @@ fn every_tensor_of_a_single_file_is_the_folders() {
                 let want = want.get(tensor).expect("a tensor");
                 let Ok(got) = got.expect(tensor, want.shape) else {
                     // Tied weights are stored once in either.
-                    assert!(tensor.ends_with("embed_tokens.weight"), "{name}: {tensor} is in the single file");
+                    assert!(
+                        tensor.ends_with("embed_tokens.weight"),
+                        "{name}: {tensor} is in the single file"
+                    );
                     continue;
                 };
                 let want = want.to_f32().into_iter().map(|v| round(v).to_bits());
@@ -150,7 +158,15 @@ fn wrong_splits_fail() {
     let cfg = mmdit::Config::from_value(&config, "config.json").expect("a config");
     let good = component(&path, "transformer");
     let change = |from: &'static str, to: &'static str| {
-        let name = move |n: &str| Some(if n == from { to.into() } else if n == to { from.into() } else { n.to_string() });
+        let name = move |n: &str| {
+            Some(if n == from {
+                to.into()
+            } else if n == to {
+                from.into()
+            } else {
+                n.to_string()
+            })
+        };
         rewritten(&good, "F16", name, |v| f16::from_f32(v).to_le_bytes().to_vec())
     };
     let swapped = change("transformer_blocks.0.attn.to_q.weight", "transformer_blocks.0.attn.to_k.weight");

@@ -24,8 +24,7 @@ fn unsupported_settings_are_named() {
     assert!(text(r#""patch_size":2,"dual_attention_layers":[2]"#).contains("layers below 2"));
     assert!(text(r#""patch_size":2,"caption_projection_dim":64"#).contains("expected 32, found 64"));
     assert!(
-        text(r#""patch_size":2,"_class_name":"FluxTransformer2DModel""#)
-            .contains("another kind of model")
+        text(r#""patch_size":2,"_class_name":"FluxTransformer2DModel""#).contains("another kind of model")
     );
 }
 

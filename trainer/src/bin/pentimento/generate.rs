@@ -2,6 +2,7 @@
 use crate::{Stop, bar};
 use clap::Args as ClapArgs;
 use pentimento::exec::wgpu::Wgpu;
+use pentimento::folder::ModelFolder;
 use pentimento::pipeline::{Pipeline, Sampling, Text};
 use pentimento_trainer::adapted;
 use pentimento_trainer::files::write_atomically;
@@ -11,9 +12,12 @@ use std::path::{Path, PathBuf};
 
 #[derive(ClapArgs)]
 pub struct Args {
-    /// Model folder (diffusers layout).
+    /// Model: a diffusers folder, or a single safetensors or GGUF file.
     #[arg(long)]
     pub model: PathBuf,
+    /// For a single file: a diffusers folder with what it lacks (tokenizers, configurations, other components).
+    #[arg(long)]
+    pub config: Option<PathBuf>,
     /// LoRA adapter file.
     #[arg(long)]
     pub adapter: Option<PathBuf>,
@@ -98,8 +102,9 @@ pub fn run(args: &Args, stop: &Stop) -> Result<()> {
             Error::missing("command line", "a prompt").with_hint("Give --prompt TEXT or --prompts FILE.")
         );
     }
+    let model = ModelFolder::open_with(&args.model, args.config.as_deref())?;
     let exec = Box::new(Wgpu::open(args.device.as_deref())?);
-    let mut pipeline = adapted::open(&args.model, args.adapter.as_deref(), exec)?;
+    let mut pipeline = adapted::open_model(&model, args.adapter.as_deref(), exec)?;
     let native = pipeline.native_size();
     let how = Sampling {
         steps: args.steps,
