@@ -37,7 +37,8 @@ pub fn run(args: &Args) -> Result<()> {
     }
     if path.join("config.json").is_file() {
         let mut report = Report::default();
-        report.component(&path.display().to_string(), &open_component(path)?);
+        let place = path.display().to_string();
+        report.component(&place, &path.join("config.json").display().to_string(), &open_component(path)?);
         return report.finish();
     }
     if !path.is_dir() {
@@ -76,7 +77,7 @@ impl Report {
                 (None, _) => {}
                 _ => {
                     if let Some(component) = self.note(folder.component(name)) {
-                        self.component(name, &component);
+                        self.component(name, &folder.config_label(name), &component);
                     }
                 }
             }
@@ -95,7 +96,8 @@ impl Report {
         if reward.join("config.json").is_file()
             && let Some(component) = self.note(open_component(&reward))
         {
-            self.component("reward", &component);
+            let label = reward.join("config.json").display().to_string();
+            self.component("reward", &label, &component);
         }
         if let Some(single) = folder.single_file() {
             list("tensors of no component", single.unknown());
@@ -104,7 +106,7 @@ impl Report {
     }
 
     /// Reads the configuration as the runtime would, so that what cannot be computed is said here.
-    fn component(&mut self, label: &str, component: &Component) {
+    fn component(&mut self, name: &str, label: &str, component: &Component) {
         let Some(config) = self.note(component.config()) else { return };
         let Some(weights) = self.note(component.weights()) else { return };
         let kind = contents::kind(&config);
@@ -117,12 +119,12 @@ impl Report {
         }
         let Some(needs) = self.note(contents::of(&config, label)) else { return };
         let found = Contents::of(&weights, Some(&needs));
-        println!("{label}: {kind}, {}", count(&found));
+        println!("{name}: {kind}, {}", count(&found));
         list("missing", &found.missing);
         list("wrong", &found.wrong);
         list("unknown", &found.unknown);
         list("not read by any network", &found.unused);
-        self.note(found.usable(label));
+        self.note(found.usable(&weights.label()));
     }
 }
 
