@@ -89,6 +89,7 @@ impl Session {
     fn load(&mut self, device: Option<&str>) -> Result<()> {
         let setup = Setup {
             model: &self.model,
+            config: None,
             reward: Some(&self.reward),
             references: &self.references,
             prompts: &self.prompts,

@@ -94,6 +94,12 @@ impl ModelFolder {
         self.single.as_ref().map(|s| &s.file)
     }
 
+    /// The folder with what else belongs to the model, such as `reward`: the model folder itself, or the one beside a
+    /// single file.
+    pub fn beside(&self) -> PathBuf {
+        self.single.as_ref().map_or_else(|| self.root.clone(), |s| s.beside())
+    }
+
     /// Where the configuration of a component is, for messages.
     pub fn config_label(&self, name: &str) -> String {
         match &self.single {

@@ -11,7 +11,7 @@ pub mod exec;
 #[cfg(feature = "std")]
 pub mod folder;
 mod fuse;
-pub mod gguf;
+mod gguf;
 pub mod grad;
 pub mod graph;
 pub mod layout;

@@ -4,6 +4,7 @@
 //! Images and latents are channels last on the device; [`channels_last`] and [`channels_first`] convert on the host.
 pub mod clip;
 pub mod clip_vision;
+pub mod contents;
 pub mod dino;
 pub mod mmdit;
 mod resample;

@@ -58,8 +58,14 @@ fn tiny(seed: u64) -> Config {
 fn train(config: Config) -> Option<(Vec<u8>, Vec<u8>, Metrics)> {
     let gpu = adapter("a small training run")?;
     let references = references();
-    let setup =
-        Setup { model: &model(), reward: None, references: &references, prompts: &[], text_cache: None };
+    let setup = Setup {
+        model: &model(),
+        config: None,
+        reward: None,
+        references: &references,
+        prompts: &[],
+        text_cache: None,
+    };
     let mut trainer = Trainer::new(Box::new(gpu), &setup, config).expect("a trainer");
     let start = trainer.adapter().and_then(|a| a.write_bytes()).expect("an adapter");
     let mut metrics = None;
@@ -93,8 +99,14 @@ fn same_seed_same_bits() {
 fn a_deadline_ends_the_training() {
     let Some(gpu) = adapter("a deadline") else { return };
     let references = references();
-    let setup =
-        Setup { model: &model(), reward: None, references: &references, prompts: &[], text_cache: None };
+    let setup = Setup {
+        model: &model(),
+        config: None,
+        reward: None,
+        references: &references,
+        prompts: &[],
+        text_cache: None,
+    };
     let endless = Config { warm_steps: 1_000_000, iterations: 1_000_000, ..tiny(1) };
     let mut trainer = Trainer::new(Box::new(gpu), &setup, endless).expect("a trainer");
     const SECONDS: f64 = 5.0;
@@ -141,7 +153,8 @@ fn the_kl_term_pulls_back() {
 }
 
 fn refusal(folder: &Path, references: &[Reference]) -> String {
-    let setup = Setup { model: folder, reward: None, references, prompts: &[], text_cache: None };
+    let setup =
+        Setup { model: folder, config: None, reward: None, references, prompts: &[], text_cache: None };
     match Trainer::new(Box::new(Cpu::new()), &setup, tiny(0)) {
         Ok(_) => panic!("accepted"),
         Err(e) => e.to_string(),

@@ -3,43 +3,52 @@ use std::path::Path;
 
 use pentimento::exec::Executor;
 use pentimento::folder::ModelFolder;
-use pentimento::model::mmdit::{Lora, lora_targets};
+use pentimento::model::mmdit::{self, Lora, lora_targets};
 use pentimento::pipeline::{Pipeline, TextSettings};
 
 use crate::Result;
 use crate::adapter::{Adapter, Pair};
 use crate::objective::Params;
 
-/// Opens a diffusers folder with an adapter (a file, or a folder that holds one), or without any.
+/// Opens a diffusers folder or a single file with an adapter (a file, or a folder that holds one), or without any.
+///
+/// # Errors
+/// As [`ModelFolder::open`] and [`open_with`].
+pub fn open(model: &Path, adapter: Option<&Path>, exec: Box<dyn Executor>) -> Result<Pipeline> {
+    open_with(&ModelFolder::open(model)?, adapter, exec, TextSettings::default())
+}
+
+/// As [`open`], for a model that is open already, with a say in how prompts are encoded.
 ///
 /// # Errors
 /// As [`Pipeline::open`] and [`Adapter::load`]: an adapter of which a part would not be used is refused.
-pub fn open(model: &Path, adapter: Option<&Path>, exec: Box<dyn Executor>) -> Result<Pipeline> {
-    open_with(model, adapter, exec, TextSettings::default())
-}
-
-/// As [`open`], with a say in how prompts are encoded.
-///
-/// # Errors
-/// As [`open`] and [`Pipeline::open_with`].
 pub fn open_with(
-    model: &Path,
+    model: &ModelFolder,
     adapter: Option<&Path>,
     exec: Box<dyn Executor>,
     text: TextSettings,
 ) -> Result<Pipeline> {
-    let mut pipeline = Pipeline::open_with(&ModelFolder::open(model)?, exec, None, text)?;
+    let mut pipeline = Pipeline::open_with(model, exec, None, text)?;
     let Some(path) = adapter else { return Ok(pipeline) };
     let targets = lora_targets(&pipeline.mmdit);
     let sizes = |name: &str| targets.iter().find(|t| t.0 == name).map(|t| (t.1, t.2));
-    let adapter = Adapter::load(path, &sizes)?;
-    let rank = adapter.pairs.values().map(|p| p.rank).max().unwrap_or(0).next_multiple_of(4);
-    let pairs = targets.iter().flat_map(|(name, i, o)| padded(adapter.pairs.get(name), rank, *i, *o));
-    for ((name, _), data) in Params::new(&pipeline.mmdit, rank).leaves().iter().zip(pairs) {
-        pipeline.set_param(name, &data)?;
+    let (lora, parameters) = parameters(&pipeline.mmdit, &Adapter::load(path, &sizes)?);
+    for (name, data) in parameters {
+        pipeline.set_param(&name, &data)?;
     }
-    pipeline.lora = Some(Lora { rank, scale: 1.0 });
+    pipeline.lora = Some(lora);
     Ok(pipeline)
+}
+
+/// The transformer's parameters (leaf name and data) that have an adapter's effect: all of one rank, zeros where the
+/// adapter has a smaller one or nothing.
+pub fn parameters(cfg: &mmdit::Config, adapter: &Adapter) -> (Lora, Vec<(String, Vec<f32>)>) {
+    let rank = adapter.pairs.values().map(|p| p.rank).max().unwrap_or(0).next_multiple_of(4);
+    let targets = lora_targets(cfg);
+    let pairs = targets.iter().flat_map(|(name, i, o)| padded(adapter.pairs.get(name), rank, *i, *o));
+    let leaves = Params::new(cfg, rank);
+    let named = leaves.leaves().into_iter().zip(pairs).map(|((name, _), data)| (name, data));
+    (Lora { rank, scale: 1.0 }, named.collect())
 }
 
 /// A `[rank, inputs]` and B `[outputs, rank]` with zeros where the pair has none, so that their product is the same.

@@ -2,7 +2,8 @@
 //!
 //! Written in the one form that diffusers, ComfyUI and stable-diffusion.cpp all read: keys
 //! `transformer.transformer_blocks.N.attn.X.lora_A.weight` ([r, in]) and `.lora_B.weight` ([out, r]), no alpha, the scale
-//! folded into B. Read in that form, with alpha given as tensors or as diffusers metadata, and in PEFT's.
+//! folded into B; or as a PEFT folder. Read in that form, with alpha given as tensors or as diffusers metadata, in PEFT's,
+//! and in Kohya's and the original layout, whose fused q, k, v is split.
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -14,8 +15,10 @@ use safetensors::tensor::TensorView;
 
 use crate::files::write_atomically;
 
+mod keys;
 mod scale;
 
+use keys::{Half, Targets};
 use scale::Scales;
 
 /// Largest adapter file that is read, in bytes.
@@ -84,11 +87,54 @@ impl Adapter {
     /// No pairs; lengths that do not fit a rank; values that are not finite; a block in which only some of q, k and v
     /// are adapted.
     pub fn write_bytes(&self) -> Result<Vec<u8>> {
+        self.bytes_under("transformer.")
+    }
+
+    /// The adapter in PEFT's form: the bytes of `adapter_model.safetensors` and the text of `adapter_config.json`, whose
+    /// alpha equals the rank, so that the scale is 1.
+    ///
+    /// # Errors
+    /// As [`Adapter::write_bytes`].
+    pub fn write_peft(&self) -> Result<(Vec<u8>, String)> {
+        let bytes = self.bytes_under("base_model.model.")?;
+        let ranks: BTreeMap<&str, usize> = self.pairs.iter().map(|(t, p)| (t.as_str(), p.rank)).collect();
+        let rank = ranks.values().copied().max().unwrap_or(0);
+        let others: BTreeMap<&str, usize> =
+            ranks.iter().filter(|(_, r)| **r != rank).map(|(t, r)| (*t, *r)).collect();
+        let config = serde_json::json!({
+            "peft_type": "LORA",
+            "base_model_name_or_path": null,
+            "bias": "none",
+            "inference_mode": true,
+            "lora_alpha": rank,
+            "lora_dropout": 0.0,
+            "r": rank,
+            "alpha_pattern": others,
+            "rank_pattern": others,
+            "target_modules": ranks.keys().collect::<Vec<_>>(),
+            "use_dora": false,
+            "use_rslora": false,
+        });
+        Ok((bytes, format!("{config:#}\n")))
+    }
+
+    /// Writes `adapter_model.safetensors` and `adapter_config.json` into an existing folder, each atomically.
+    ///
+    /// # Errors
+    /// As [`Adapter::write_peft`] and [`write_atomically`].
+    pub fn save_peft(&self, folder: &Path) -> Result<()> {
+        let (bytes, config) = self.write_peft()?;
+        write_atomically(&folder.join("adapter_config.json"), config.as_bytes())?;
+        write_atomically(&folder.join(FILES[1]), &bytes)
+    }
+
+    /// Keys `<prefix><target>.lora_{A,B}.weight`.
+    fn bytes_under(&self, prefix: &str) -> Result<Vec<u8>> {
         self.check()?;
         let bytes = |v: &[f32]| -> Vec<u8> { v.iter().flat_map(|x| x.to_le_bytes()).collect() };
         let mut tensors = Vec::with_capacity(2 * self.pairs.len());
         for (target, pair) in &self.pairs {
-            let name = |half: &str| format!("transformer.{target}.lora_{half}.weight");
+            let name = |half: &str| format!("{prefix}{target}.lora_{half}.weight");
             tensors.push((name("A"), vec![pair.rank, pair.inputs()], bytes(&pair.a)));
             tensors.push((name("B"), vec![pair.outputs(), pair.rank], bytes(&pair.b)));
         }
@@ -186,43 +232,54 @@ impl Adapter {
     pub fn from_weights(weights: &Weights, config: Option<&str>, sizes: Sizes<'_>) -> Result<Self> {
         let label = weights.label();
         let scales = Scales::read(&label, weights.metadata("lora_adapter_metadata"), config)?;
-        let mut found: BTreeMap<String, Halves<'_>> = BTreeMap::new();
-        for key in weights.names() {
-            let (target, half) = split_key(&label, key)?;
-            let halves = found.entry(target.to_string()).or_default();
-            let slot = match half {
-                Half::A => &mut halves.a,
-                Half::B => &mut halves.b,
-                Half::Alpha => &mut halves.alpha,
-            };
-            if let Some(first) = slot.replace(key) {
-                return Err(Error::bad(
-                    format!("{label}: `{key}`"),
-                    "one tensor of this kind",
-                    format!("`{first}` too"),
-                ));
-            }
-        }
-        if found.is_empty() {
-            return Err(Error::missing(label, "any adapted layer"));
-        }
         let mut adapter = Adapter::default();
-        for (target, halves) in found {
-            let pair = halves.read(weights, &target, &scales, sizes)?;
-            adapter.pairs.insert(target, pair);
+        for (targets, halves) in collect(weights)? {
+            for (target, pair) in halves.read(weights, &targets, &scales, sizes)? {
+                if adapter.pairs.insert(target.clone(), pair).is_some() {
+                    let twice = "the same layer under another name too";
+                    return Err(Error::bad(format!("{label}: `{target}`"), "a layer adapted once", twice));
+                }
+            }
         }
         Ok(adapter)
     }
 }
 
-/// What a key holds.
-enum Half {
-    A,
-    B,
-    Alpha,
+/// The layers an adapter file adapts, under diffusers' names, with their widths in and out as the file has them.
+///
+/// # Errors
+/// As [`Adapter::from_weights`], as far as it can be told without a model.
+pub fn layers(weights: &Weights) -> Result<BTreeMap<String, (usize, usize)>> {
+    let mut layers = BTreeMap::new();
+    for (targets, halves) in collect(weights)? {
+        let side = |key: Option<&str>, axis: usize| weights.shape(key?)?.get(axis).copied();
+        let (Some(inputs), Some(outputs)) = (side(halves.a, 1), side(halves.b, 0)) else { continue };
+        layers.extend(targets.iter().map(|t| (t.clone(), (inputs, outputs / targets.len().max(1)))));
+    }
+    Ok(layers)
 }
 
-/// Keys of one target.
+/// The keys of a file, by the layers they name.
+fn collect(weights: &Weights) -> Result<BTreeMap<Targets, Halves<'_>>> {
+    let label = weights.label();
+    let mut found: BTreeMap<Targets, Halves<'_>> = BTreeMap::new();
+    for key in weights.names() {
+        let (targets, half) = keys::split(&label, key)?;
+        let halves = found.entry(targets).or_default();
+        let slot = match half {
+            Half::A => &mut halves.a,
+            Half::B => &mut halves.b,
+            Half::Alpha => &mut halves.alpha,
+        };
+        if let Some(first) = slot.replace(key) {
+            let twice = format!("`{first}` too");
+            return Err(Error::bad(format!("{label}: `{key}`"), "one tensor of this kind", twice));
+        }
+    }
+    if found.is_empty() { Err(Error::missing(label, "any adapted layer")) } else { Ok(found) }
+}
+
+/// Keys of one pair of factors.
 #[derive(Default)]
 struct Halves<'a> {
     a: Option<&'a str>,
@@ -231,17 +288,28 @@ struct Halves<'a> {
 }
 
 impl Halves<'_> {
-    fn read(&self, weights: &Weights, target: &str, scales: &Scales, sizes: Sizes<'_>) -> Result<Pair> {
+    /// The pairs of the layers that these factors correct: parts of a fused layer share A and have rows of B each.
+    fn read(
+        &self,
+        weights: &Weights,
+        targets: &[String],
+        scales: &Scales,
+        sizes: Sizes<'_>,
+    ) -> Result<Vec<(String, Pair)>> {
         let label = weights.label();
-        let any = self.a.or(self.b).or(self.alpha).unwrap_or(target);
-        let Some((inputs, outputs)) = sizes(target) else {
-            return Err(Error::bad(
-                format!("{label}: `{any}`"),
-                "a layer of this model",
-                format!("`{target}`"),
-            )
-            .with_hint("Was the adapter made for another model?"));
+        let any = self.a.or(self.b).or(self.alpha).unwrap_or_default();
+        let size = |target: &String| {
+            sizes(target).ok_or_else(|| {
+                Error::bad(
+                    format!("{label}: `{any}`"),
+                    "an adapted layer of this model",
+                    format!("`{target}`"),
+                )
+                .with_hint("Was the adapter made for another model, or for layers that are not adapted here?")
+            })
         };
+        let layers = targets.iter().map(size).collect::<Result<Vec<_>>>()?;
+        let (inputs, outputs) = (layers.first().map_or(0, |l| l.0), layers.iter().map(|l| l.1).sum());
         let (Some(a), Some(b)) = (self.a, self.b) else {
             let what = if self.a.is_none() { "lora_A" } else { "lora_B" };
             return Err(Error::missing(format!("{label}: `{any}`"), format!("its other half, {what}")));
@@ -258,19 +326,26 @@ impl Halves<'_> {
         };
         let (a, b) = (values(a, &[rank, inputs])?, values(b, &[outputs, rank])?);
         let scale = match self.alpha {
-            Some(key) => match weights.get(key)?.to_f32()[..] {
-                [alpha] if alpha.is_finite() => alpha / rank as f32,
-                ref other => {
-                    return Err(Error::bad(
-                        format!("{label}: `{key}`"),
-                        "one finite number",
-                        format!("{other:?}"),
-                    ));
-                }
-            },
-            None => scales.scale(target, rank)?,
+            Some(key) => Self::alpha_tensor(weights, key)? / rank as f32,
+            None => scales.scale(targets.first().map_or("", String::as_str), rank)?,
         };
-        Pair::new(rank, a, b, scale)
+        let mut rows = b.as_slice();
+        let pairs = targets.iter().zip(&layers).map(|(target, (_, outputs))| {
+            let (part, rest) = rows.split_at_checked(outputs * rank).unwrap_or((rows, &[]));
+            rows = rest;
+            Ok((target.clone(), Pair::new(rank, a.clone(), part.to_vec(), scale)?))
+        });
+        pairs.collect()
+    }
+
+    fn alpha_tensor(weights: &Weights, key: &str) -> Result<f32> {
+        match weights.get(key)?.to_f32()[..] {
+            [alpha] if alpha.is_finite() => Ok(alpha),
+            ref other => {
+                let place = format!("{}: `{key}`", weights.label());
+                Err(Error::bad(place, "one finite number", format!("{other:?}")))
+            }
+        }
     }
 }
 
@@ -287,34 +362,6 @@ fn finite<'a>(place: &str, values: impl IntoIterator<Item = &'a f32>) -> Result<
             Err(Error::bad(place, "finite values", v.to_string()).with_hint("The training has diverged."))
         }
     }
-}
-
-/// Splits a key into the module it adapts and what it holds.
-fn split_key<'k>(label: &str, key: &'k str) -> Result<(&'k str, Half)> {
-    let unknown = |hint: &str| {
-        let expected = "a LoRA key such as `transformer.transformer_blocks.0.attn.to_q.lora_A.weight`";
-        Err(Error::bad(label, expected, format!("`{key}`")).with_hint(hint))
-    };
-    if key.starts_with("lora_unet_") || key.starts_with("lora_te") {
-        return unknown("Kohya's layout is not read yet; convert the adapter with diffusers.");
-    }
-    if key.contains("joint_blocks.") {
-        return unknown(
-            "The original (fused qkv) layout is not read yet; convert the adapter with diffusers.",
-        );
-    }
-    if key.starts_with("text_encoder") {
-        return unknown("Adapters of text encoders are not supported; remove these tensors.");
-    }
-    let module = key.strip_prefix("base_model.model.").unwrap_or(key);
-    let module = module.strip_prefix("transformer.").unwrap_or(module);
-    for (suffix, half) in [(".lora_A.weight", Half::A), (".lora_B.weight", Half::B), (".alpha", Half::Alpha)]
-    {
-        if let Some(target) = module.strip_suffix(suffix).filter(|t| !t.is_empty()) {
-            return Ok((target, half));
-        }
-    }
-    unknown("This key is not part of a plain LoRA; DoRA, LoHa, LoKr and full weights are not supported.")
 }
 
 #[cfg(test)]

@@ -132,11 +132,13 @@ impl Official {
             ));
         }
         let lora = Lora { rank: config.rank, scale: config.lora_scale };
+        let folder = ModelFolder::open_with(setup.model, setup.config)?;
         let text = TextSettings { t5_tokens: config.text_tokens, cache: texts::load(setup.text_cache)? };
-        let mut pipeline = Pipeline::open_with(&ModelFolder::open(setup.model)?, exec, Some(lora), text)?;
+        let mut pipeline = Pipeline::open_with(&folder, exec, Some(lora), text)?;
         let pixels = resolution(&config, &pipeline);
         let size = pipeline.latent_size(pixels.0, pixels.1)?;
-        let reward = setup.reward.map_or_else(|| setup.model.join("reward"), std::path::Path::to_path_buf);
+        let reward =
+            setup.reward.map_or_else(|| folder.beside().join("reward"), std::path::Path::to_path_buf);
         let mut backbone = Backbone::open(&reward)?;
         let params = Params::new(&pipeline.mmdit, config.rank);
         let values = initial(&mut pipeline, &params, &config)?;

@@ -131,8 +131,10 @@ pub struct Trainer {
 
 /// What a trainer is made from.
 pub struct Setup<'a> {
-    /// A diffusers folder.
+    /// A diffusers folder or a single file.
     pub model: &'a Path,
+    /// What a single file lacks, see `ModelFolder::open_with`.
+    pub config: Option<&'a Path>,
     /// A `Dinov2Model` folder; by default `reward` inside the model folder.
     pub reward: Option<&'a Path>,
     /// References at the training resolution.
@@ -150,7 +152,7 @@ impl Trainer {
     /// Settings, files or a device that cannot be used; references without captions where no prompts are given.
     pub fn new(exec: Box<dyn Executor>, setup: &Setup<'_>, config: Config) -> Result<Self> {
         config.check()?;
-        let folder = pentimento::folder::ModelFolder::open(setup.model)?;
+        let folder = pentimento::folder::ModelFolder::open_with(setup.model, setup.config)?;
         let lora = Lora { rank: config.rank, scale: config.lora_scale };
         let text = TextSettings { t5_tokens: config.text_tokens, cache: texts::load(setup.text_cache)? };
         let mut pipeline = Pipeline::open_with(&folder, exec, Some(lora), text)?;
@@ -158,7 +160,7 @@ impl Trainer {
         let size = pipeline.latent_size(width, height)?;
         let todo = prepare::Todo::new(setup, (width, height))?;
         let mut backbone =
-            Backbone::open(&setup.reward.map_or_else(|| setup.model.join("reward"), Path::to_path_buf))?;
+            Backbone::open(&setup.reward.map_or_else(|| folder.beside().join("reward"), Path::to_path_buf))?;
         let params = Params::new(&pipeline.mmdit, config.rank);
         let values = initial(&mut pipeline, &params, &config)?;
         let head =

@@ -32,6 +32,11 @@ impl Single {
         self.file.component(name).is_some() || self.folder(name).is_some()
     }
 
+    pub(super) fn beside(&self) -> PathBuf {
+        let own = || self.path.parent().unwrap_or(Path::new("")).to_path_buf();
+        self.beside.clone().unwrap_or_else(own)
+    }
+
     /// The folder of a component beside the file.
     fn folder(&self, name: &str) -> Option<PathBuf> {
         if !super::is_plain_name(name) {

@@ -11,6 +11,8 @@ use crate::{Error, Result};
 
 /// Channels of an attention head in every published model of the family.
 const HEAD: usize = 64;
+/// Groups of a norm in their autoencoder.
+const GROUPS: usize = 32;
 
 pub(super) fn config(component: &str, w: &Weights) -> Result<Value> {
     let shapes = Shapes(w);
@@ -96,12 +98,17 @@ fn vae(s: &Shapes<'_>) -> Result<Value> {
     };
     let widths = (0..levels).map(width).collect::<Result<Vec<_>>>()?;
     let [_, latent, _, _] = s.get("decoder.conv_in.weight")?;
+    if let Some(width) = widths.iter().find(|w| !w.is_multiple_of(GROUPS)) {
+        let expected = format!("multiples of {GROUPS} channels, the groups of a norm");
+        return Err(Error::bad(format!("{}: autoencoder", s.0.label()), expected, width.to_string())
+            .with_hint("Give --config DIR with the autoencoder's vae/config.json."));
+    }
     Ok(json!({
         "_class_name": "AutoencoderKL",
         "block_out_channels": widths,
         "layers_per_block": s.count("encoder.down_blocks.0.resnets."),
         "latent_channels": latent,
-        "norm_num_groups": 32,
+        "norm_num_groups": GROUPS,
         "mid_block_add_attention": s.has("decoder.mid_block.attentions.0.to_q.weight"),
         "use_quant_conv": s.has("quant_conv.weight"),
         "use_post_quant_conv": s.has("post_quant_conv.weight"),

@@ -122,3 +122,25 @@ fn a_decoder_in_diffusers_layout_keeps_its_levels() {
     assert_eq!(s.component("vae").unwrap().shape("decoder.up_blocks.1.resnets.0.norm1.bias"), Some(&[4][..]));
     assert_eq!(vec!["vae"], s.components().collect::<Vec<_>>());
 }
+
+/// What shapes do not tell is asked for instead of guessed.
+#[test]
+fn shapes_that_do_not_tell_are_refused() {
+    let vae = [
+        ("first_stage_model.encoder.down.0.block.0.conv1.weight", &[48, 4, 3, 3][..]),
+        ("first_stage_model.decoder.conv_in.weight", &[48, 16, 3, 3]),
+    ];
+    let s = SingleFile::split(&file(&vae)).unwrap();
+    assert!(message(s.config("vae")).contains("multiples of 32 channels"));
+    let clip = [
+        ("text_model.embeddings.token_embedding.weight", &[4, 48][..]),
+        ("text_model.embeddings.position_embedding.weight", &[4, 48]),
+        ("text_model.encoder.layers.0.mlp.fc1.weight", &[4, 48]),
+        ("text_projection.weight", &[48, 48]),
+    ];
+    let clip = clip.map(|(n, s)| (format!("text_encoders.clip_g.transformer.{n}"), s));
+    let clip: Vec<(&str, &[usize])> = clip.iter().map(|(n, s)| (n.as_str(), *s)).collect();
+    let s = SingleFile::split(&file(&clip)).unwrap();
+    let text = message(s.config("text_encoder_2"));
+    assert!(text.contains("a multiple of 64 channels") && text.contains("--config DIR"), "{text}");
+}

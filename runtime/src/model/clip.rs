@@ -117,16 +117,25 @@ impl Config {
         let token = self.pooled_token(ids);
         (0..ids.len()).map(|i| if i == token { 1.0 } else { 0.0 }).collect()
     }
+    /// Names and shapes of the tables of tokens and positions, which stay on the host.
+    pub(crate) fn tables(&self) -> [(&'static str, [usize; 2]); 2] {
+        [
+            ("text_model.embeddings.token_embedding.weight", [self.vocab_size, self.hidden_size]),
+            (
+                "text_model.embeddings.position_embedding.weight",
+                [self.max_position_embeddings, self.hidden_size],
+            ),
+        ]
+    }
     /// Token plus position embeddings, gathered on the host: `[T, C]` of one sequence.
     ///
     /// # Errors
     /// Missing or mis-shaped tensors, an id outside the vocabulary, too many tokens.
     pub fn embed(&self, weights: &Weights, ids: &[u32]) -> Result<Vec<f32>> {
         let c = self.hidden_size;
-        let tokens = "text_model.embeddings.token_embedding.weight";
-        let positions = "text_model.embeddings.position_embedding.weight";
-        let tokens = weights.expect(tokens, &[self.vocab_size, c])?;
-        let positions = weights.expect(positions, &[self.max_position_embeddings, c])?;
+        let [tokens, positions] = self.tables();
+        let tokens = weights.expect(tokens.0, &tokens.1)?;
+        let positions = weights.expect(positions.0, &positions.1)?;
         if ids.len() > self.max_position_embeddings {
             let expected = format!("at most {} tokens", self.max_position_embeddings);
             return Err(Error::bad("text encoder", expected, format!("{}", ids.len())));

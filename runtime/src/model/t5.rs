@@ -122,8 +122,8 @@ impl Config {
     /// A missing or mis-shaped table.
     pub fn position_bias(&self, weights: &Weights, tokens: usize) -> Result<Vec<f32>> {
         let heads = self.num_heads;
-        let name = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight";
-        let table = weights.expect(name, &[self.relative_attention_num_buckets, heads])?.to_f32();
+        let [(name, shape), _] = self.tables();
+        let table = weights.expect(name, &shape)?.to_f32();
         let distance = |query: usize, key: usize| key as i64 - query as i64;
         let rows: Vec<usize> = (0..tokens * tokens)
             .map(|i| self.relative_bucket(distance(i / tokens, i % tokens)) * heads)
@@ -131,14 +131,21 @@ impl Config {
         Ok((0..heads).flat_map(|h| rows.iter().map(move |row| row + h)).map(|at| table[at]).collect())
     }
 
+    /// The tables that the host reads: position logits by bucket, token embeddings.
+    pub fn tables(&self) -> [(&'static str, [usize; 2]); 2] {
+        let positions = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight";
+        let buckets = [self.relative_attention_num_buckets, self.num_heads];
+        [(positions, buckets), ("shared.weight", [self.vocab_size, self.d_model])]
+    }
+
     /// Token embeddings, gathered on the host: `[T, C]` of one sequence.
     ///
     /// # Errors
     /// A missing or mis-shaped table, an id outside the vocabulary.
     pub fn embed(&self, weights: &Weights, ids: &[u32]) -> Result<Vec<f32>> {
+        let [_, (name, shape)] = self.tables();
         let tied = "encoder.embed_tokens.weight";
-        let name = if weights.contains(tied) { tied } else { "shared.weight" };
-        let table = weights.expect(name, &[self.vocab_size, self.d_model])?;
+        let table = weights.expect(if weights.contains(tied) { tied } else { name }, &shape)?;
         let mut out = Vec::with_capacity(ids.len() * self.d_model);
         for &id in ids {
             out.extend(embedding(&table, id)?);
@@ -158,6 +165,15 @@ fn block(g: &mut Graph, w: &Names, cfg: &Config, x: Id, bias: Id) -> Id {
     let h = norm(g, &w.at("layer.1.layer_norm"), cfg, x);
     let h = feed_forward(g, &w.at("layer.1.DenseReluDense"), cfg, h);
     g.add(x, h)
+}
+
+/// The encoder as one graph, every block with its own weights. x: `[1, T, C]`; bias: `[H, T, T]`.
+pub fn whole(g: &mut Graph, cfg: &Config, component: &str, mut x: Id, bias: Id) -> Id {
+    let w = Names::new(component).at("encoder");
+    for n in 0..cfg.num_layers {
+        x = block(g, &w.at("block").at(n), cfg, x, bias);
+    }
+    norm(g, &w.at("final_layer_norm"), cfg, x)
 }
 
 /// `T5LayerNorm`, a root-mean-square norm.

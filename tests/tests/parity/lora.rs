@@ -4,10 +4,12 @@ use crate::transformer::{Inputs, sample};
 use pentimento::exec::{Executor, LeafData, compile, upload};
 use pentimento::grad::gradients;
 use pentimento::graph::{Graph, Id};
+use pentimento::layout::{self, Rename};
 use pentimento::model::channels_last;
 use pentimento::model::mmdit::{self, Lora, lora_targets};
 use pentimento::weights::Weights;
-use tests::fixture::{Check, Golden};
+use pentimento_trainer::adapter::Adapter;
+use tests::fixture::{Check, Golden, safetensors, within};
 
 /// The golden LoRA folder with its base model and adapter.
 struct Adapted {
@@ -130,4 +132,107 @@ fn adapters_can_be_off_or_rescaled() {
         check.tensor("sample_diffusers_nometa", &sample(exec, &a.cfg, Some(&unscaled), &a.weights, &inputs));
         check.finish();
     }
+}
+
+/// The golden adapter in every form that is read, and whether its scale is known there.
+fn forms(a: &Adapted) -> Vec<(String, Adapter, bool)> {
+    let targets = lora_targets(&a.cfg);
+    let sizes = |name: &str| targets.iter().find(|t| t.0 == name).map(|t| (t.1, t.2));
+    let load = |name: &str| Adapter::load(&a.golden.path.join(name), &sizes).expect("an adapter");
+    let folders = [("diffusers", true), ("peft", true), ("diffusers_nometa", false)];
+    let there = folders.into_iter().filter(|(name, _)| a.golden.path.join(name).is_dir());
+    let mut all: Vec<_> = there.map(|(name, scaled)| (name.to_string(), load(name), scaled)).collect();
+    let parse = |what: &str, bytes: Vec<u8>| Adapter::parse(what, bytes, None, &sizes).expect("an adapter");
+    let alpha = a.golden.json["lora_alpha"].as_f64().expect("lora_alpha") as f32;
+    let plain = a.adapter.names().map(|n| {
+        let view = a.adapter.get(n).expect("a tensor");
+        (n.to_string(), view.shape.to_vec(), view.bytes.to_vec())
+    });
+    let alphas =
+        targets.iter().map(|t| (format!("transformer.{}.alpha", t.0), vec![], alpha.to_le_bytes().to_vec()));
+    all.push(("alpha tensors".into(), parse("alpha", safetensors("F32", plain.chain(alphas))), true));
+    for (what, name) in [
+        ("kohya", (|m| format!("lora_unet_{}", m.replace('.', "_"))) as fn(String) -> String),
+        ("original layout", |m| format!("diffusion_model.{m}")),
+    ] {
+        let halves = if what == "kohya" {
+            ["lora_down.weight", "lora_up.weight"]
+        } else {
+            ["lora_A.weight", "lora_B.weight"]
+        };
+        all.push((what.into(), parse(what, fused(a, alpha, name, halves)), true));
+    }
+    let again = parse("written", all[0].1.write_bytes().expect("bytes"));
+    all.push(("written".into(), again, true));
+    let (bytes, config) = all[0].1.write_peft().expect("bytes");
+    let peft = Adapter::parse("written as PEFT", bytes, Some(&config), &sizes).expect("an adapter");
+    all.push(("written as PEFT".into(), peft, true));
+    all
+}
+
+/// The golden adapter over the original model's layers. Separate factors of q, k and v become one pair of three times the
+/// rank, A stacked and B block-diagonal, with three times the alpha.
+fn fused(a: &Adapted, alpha: f32, name: fn(String) -> String, halves: [&str; 2]) -> Vec<u8> {
+    let mut tensors = Vec::new();
+    let bytes = |v: &[f32]| v.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
+    let modules =
+        ["x_block.attn.qkv", "context_block.attn.qkv", "x_block.attn.proj", "context_block.attn.proj"];
+    for (n, module) in (0..a.cfg.num_layers).flat_map(|n| modules.map(|m| (n, m))) {
+        let full = format!("joint_blocks.{n}.{module}");
+        let parts = match layout::module(&full, None).expect("a module") {
+            Rename::To(one) | Rename::Swap(one) => vec![one],
+            Rename::Split(parts) => parts.to_vec(),
+        };
+        let factor =
+            |part: &str, half: &str| a.adapter.get(&format!("transformer.{part}.lora_{half}.weight"));
+        if parts.iter().any(|p| factor(p, "A").is_err()) {
+            continue; // the last block projects no context
+        }
+        let (r, k) = (a.lora.rank, parts.len());
+        let (mut down, mut up, mut rows) = (Vec::new(), Vec::new(), 0);
+        for (i, part) in parts.iter().enumerate() {
+            down.extend(factor(part, "A").expect("A").to_f32());
+            for row in factor(part, "B").expect("B").to_f32().chunks_exact(r) {
+                up.extend((0..k).flat_map(|j| row.iter().map(move |v| if i == j { *v } else { 0.0 })));
+                rows += 1;
+            }
+        }
+        let width = down.len() / (r * k);
+        let key = name(full);
+        tensors.push((format!("{key}.{}", halves[0]), vec![r * k, width], bytes(&down)));
+        tensors.push((format!("{key}.{}", halves[1]), vec![rows, r * k], bytes(&up)));
+        tensors.push((format!("{key}.alpha"), vec![], bytes(&[alpha * k as f32])));
+    }
+    safetensors("F32", tensors)
+}
+
+#[test]
+fn every_form_of_an_adapter_has_the_same_effect() {
+    let Some(a) = Adapted::open() else { return };
+    let inputs = Inputs::new(&a.golden);
+    for (form, adapter, scaled) in forms(&a) {
+        let (lora, parameters) = pentimento_trainer::adapted::parameters(&a.cfg, &adapter);
+        for (name, mut exec) in executors("adapter forms") {
+            for (leaf, data) in &parameters {
+                exec.set_leaf(leaf, LeafData::F32(data)).expect("a parameter");
+            }
+            let place = format!("{name}, {form}");
+            let mut check = Check::new(&a.golden, &place);
+            let got = sample(exec.as_mut(), &a.cfg, Some(&lora), &a.weights, &inputs);
+            check.tensor(if scaled { "sample" } else { "sample_diffusers_nometa" }, &got);
+            check.finish();
+        }
+    }
+}
+
+/// An adapter without its scale, taken for one with it, must fail.
+#[test]
+fn a_lost_scale_fails() {
+    let Some(a) = Adapted::open() else { return };
+    let inputs = Inputs::new(&a.golden);
+    let mut exec = pentimento::exec::cpu::Cpu::new();
+    a.set_params(&mut exec, 1.0);
+    let unscaled = Lora { scale: 1.0, ..a.lora };
+    let got = sample(&mut exec, &a.cfg, Some(&unscaled), &a.weights, &inputs);
+    assert!(within(&got, a.golden.floats("sample"), a.golden.tolerance("sample")).is_err());
 }

@@ -2,6 +2,7 @@
 //! on the CPU twins and on the adapter. `PENTIMENTO_GOLDENS` chooses the set.
 mod clip_reward;
 mod common;
+mod contents;
 mod dino;
 mod gguf;
 mod grpo;

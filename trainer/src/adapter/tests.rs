@@ -135,12 +135,24 @@ fn bad_files_name_the_key() {
         (vec![(a.as_str(), &[2, 3], 1.0), (bare_a.as_str(), &[2, 3], 1.0)], "one tensor of this kind"),
         (
             vec![("transformer.transformer_blocks.9.attn.to_q.lora_A.weight", &[2, 3], 1.0)],
-            "a layer of this model",
+            "an adapted layer of this model",
         ),
         (vec![("transformer.proj_out.weight", &[2, 3], 1.0)], "`transformer.proj_out.weight`"),
         (vec![("text_encoder.x.lora_A.weight", &[2, 3], 1.0)], "text encoders"),
-        (vec![("lora_unet_joint_blocks_0_x_block_attn_qkv.lora_down.weight", &[2, 3], 1.0)], "Kohya"),
-        (vec![("diffusion_model.joint_blocks.0.x_block.attn.qkv.lora_A.weight", &[2, 3], 1.0)], "original"),
+        (vec![("lora_unet_joint_blocks_0_x_block_attn_qkv.lora_down.weight", &[2, 3], 1.0)], "lora_B"),
+        (
+            vec![("lora_unet_joint_blocks_0_y_block_attn_qkv.lora_down.weight", &[2, 3], 1.0)],
+            "Kohya's layout",
+        ),
+        (
+            vec![("lora_unet_joint_blocks_0_x_block_mlp_fc1.lora_down.weight", &[2, 3], 1.0)],
+            "`transformer_blocks.0.ff.net.0.proj`",
+        ),
+        (
+            vec![("diffusion_model.joint_blocks.0.x_block.attn.kqv.lora_A.weight", &[2, 3], 1.0)],
+            "original layout",
+        ),
+        (vec![("lora_te1_x.lora_down.weight", &[2, 3], 1.0)], "text encoders"),
         (vec![(".lora_A.weight", &[2, 3], 1.0)], "`.lora_A.weight`"),
     ] {
         let text = parse(&tensors);
@@ -190,5 +202,67 @@ fn goldens_of_peft_and_diffusers() {
     let again = Adapter::parse("again", diffusers.write_bytes().unwrap(), None, &sizes).unwrap();
     assert_eq!(again, diffusers);
     let fewer = |target: &str| if target.starts_with("transformer_blocks.0.") { sizes(target) } else { None };
-    assert!(message(Adapter::load(&root.join("lora/peft"), &fewer)).contains("a layer of this model"));
+    assert!(
+        message(Adapter::load(&root.join("lora/peft"), &fewer)).contains("an adapted layer of this model")
+    );
+}
+
+/// Rows 0..4, 4..8 and 8..12 of a fused B are those of q, k and v; A is shared.
+#[test]
+fn fused_layers_are_split() {
+    for (keys, alpha) in [
+        (
+            [
+                "lora_unet_joint_blocks_0_x_block_attn_qkv.lora_down.weight",
+                "lora_unet_joint_blocks_0_x_block_attn_qkv.lora_up.weight",
+            ],
+            "lora_unet_joint_blocks_0_x_block_attn_qkv.alpha",
+        ),
+        (
+            [
+                "diffusion_model.joint_blocks.0.x_block.attn.qkv.lora_A.weight",
+                "diffusion_model.joint_blocks.0.x_block.attn.qkv.lora_B.weight",
+            ],
+            "diffusion_model.joint_blocks.0.x_block.attn.qkv.alpha",
+        ),
+    ] {
+        let numbers = |n: usize| (0..n).flat_map(|v| (v as f32).to_le_bytes()).collect::<Vec<u8>>();
+        let (a, b, one) = (numbers(6), numbers(24), 4f32.to_le_bytes());
+        let view = |shape: &[usize], data| TensorView::new(Dtype::F32, shape.to_vec(), data).unwrap();
+        let tensors = [(keys[0], view(&[2, 3], &a)), (keys[1], view(&[12, 2], &b)), (alpha, view(&[], &one))];
+        let adapter =
+            Adapter::parse("f", safetensors::serialize(tensors, None).unwrap(), None, &sizes).unwrap();
+        for (i, x) in ["to_q", "to_k", "to_v"].iter().enumerate() {
+            let pair = &adapter.pairs[&format!("transformer_blocks.0.attn.{x}")];
+            let want: Vec<f32> = (8 * i..8 * i + 8).map(|v| 2.0 * v as f32).collect();
+            assert_eq!((pair.rank, &pair.b, pair.a[5]), (2, &want, 5.0), "{x}: scale 4 / 2");
+        }
+        let q = format!("transformer.{Q}.lora_A.weight");
+        let q_b = format!("transformer.{Q}.lora_B.weight");
+        let twice = [
+            (keys[0], view(&[2, 3], &a)),
+            (keys[1], view(&[12, 2], &b)),
+            (&q, view(&[2, 3], &a)),
+            (&q_b, view(&[4, 2], &b[..32])),
+        ];
+        let text = message(Adapter::parse("f", safetensors::serialize(twice, None).unwrap(), None, &sizes));
+        assert!(text.contains("a layer adapted once"), "{text}");
+        let short = [(keys[0], view(&[2, 3], &a)), (keys[1], view(&[11, 2], &b[..88]))];
+        let text = message(Adapter::parse("f", safetensors::serialize(short, None).unwrap(), None, &sizes));
+        assert!(text.contains(keys[1]) && text.contains("expected shape [12, 2], found [11, 2]"), "{text}");
+    }
+}
+
+#[test]
+fn peft_round_trip_is_exact() {
+    let s = Scratch::new("peft");
+    let mut adapter = sample();
+    let odd = Pair::new(1, vec![1.0, 2.0, 3.0], vec![4.0, 5.0, 6.0, 7.0], 1.0).unwrap();
+    adapter.pairs.insert("transformer_blocks.0.attn.to_out.0".into(), odd);
+    adapter.save_peft(&s.0).unwrap();
+    assert_eq!(Adapter::load(&s.0, &sizes).unwrap(), adapter);
+    let weights = Weights::from_bytes("a", adapter.write_peft().unwrap().0).unwrap();
+    let layers = layers(&weights).unwrap();
+    assert_eq!((layers.len(), layers[Q]), (4, (3, 4)));
+    assert!(weights.names().all(|n| n.starts_with("base_model.model.transformer_blocks.0.attn.")));
 }

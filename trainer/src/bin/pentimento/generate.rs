@@ -2,6 +2,7 @@
 use crate::{Spinner, Stop, bar};
 use clap::Args as ClapArgs;
 use pentimento::exec::wgpu::Wgpu;
+use pentimento::folder::ModelFolder;
 use pentimento::pipeline::{Pipeline, Sampling, Text, TextSettings};
 use pentimento::text::T5_TOKENS;
 use pentimento_trainer::files::write_atomically;
@@ -11,9 +12,12 @@ use std::path::{Path, PathBuf};
 
 #[derive(ClapArgs)]
 pub struct Args {
-    /// Model folder (diffusers layout).
+    /// Model: a diffusers folder, or a single safetensors or GGUF file.
     #[arg(long)]
     pub model: PathBuf,
+    /// For a single file: a diffusers folder with what it lacks (tokenizers, configurations, other components).
+    #[arg(long)]
+    pub config: Option<PathBuf>,
     /// LoRA adapter file.
     #[arg(long)]
     pub adapter: Option<PathBuf>,
@@ -111,10 +115,11 @@ pub fn run(args: &Args, stop: &Stop) -> Result<()> {
         );
     }
     let loading = Spinner::new("loading");
+    let model = ModelFolder::open_with(&args.model, args.config.as_deref())?;
     let exec = Box::new(Wgpu::open(args.device.as_deref())?);
     let cache = args.text_cache.as_deref();
     let text = TextSettings { t5_tokens: args.text_tokens, cache: texts::load(cache)? };
-    let mut pipeline = adapted::open_with(&args.model, args.adapter.as_deref(), exec, text)?;
+    let mut pipeline = adapted::open_with(&model, args.adapter.as_deref(), exec, text)?;
     let native = pipeline.native_size();
     let how = Sampling {
         steps: args.steps,

@@ -1,122 +1,187 @@
-//! `pentimento inspect`.
+//! `pentimento inspect`: what a file or folder holds, compared with what the networks read.
 use clap::Args as ClapArgs;
-use pentimento::folder::{Component, ModelFolder, open_component};
-use pentimento::model::{clip, dino, mmdit, vae};
+use pentimento::folder::{Component, ModelFolder, open_component, open_tensors};
+use pentimento::model::contents::{self, Contents};
 use pentimento::weights::Weights;
+use pentimento_trainer::adapter::{Adapter, layers};
 use pentimento_trainer::{Error, Result};
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 #[derive(ClapArgs)]
 pub struct Args {
-    /// A model folder, a component folder or an adapter file.
+    /// A model folder, a component folder, a single safetensors or GGUF file, or an adapter.
     path: PathBuf,
+    /// For a single file: a diffusers folder with what it lacks (tokenizers, configurations, other components).
+    #[arg(long)]
+    config: Option<PathBuf>,
 }
+
+/// Parts of a pipeline that hold weights, and those without which nothing can be drawn.
+const NETWORKS: [&str; 5] = ["transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3"];
+const TOKENIZERS: [&str; 3] = ["tokenizer", "tokenizer_2", "tokenizer_3"];
+/// The one of T5, which may be absent.
+const UNIGRAM: &str = "tokenizer_3";
+/// Names that are printed of each list; the rest is counted.
+const SHOWN: usize = 10;
 
 pub fn run(args: &Args) -> Result<()> {
     let path = &args.path;
-    let place = path.display().to_string();
     if path.is_file() {
-        return file(path);
-    }
-    if !path.is_dir() {
-        return Err(Error::io(place, "read", "no such file or folder"));
+        return file(args);
     }
     if path.join("model_index.json").is_file() {
-        return pipeline(path);
+        return Report::default()
+            .pipeline(&ModelFolder::open_with(path, args.config.as_deref())?, true)
+            .finish();
+    }
+    if ["adapter_config.json", "pytorch_lora_weights.safetensors"].iter().any(|f| path.join(f).is_file()) {
+        return adapter(path);
     }
     if path.join("config.json").is_file() {
-        return component(path, &open_component(path)?);
+        let mut report = Report::default();
+        let place = path.display().to_string();
+        report.component(&place, &path.join("config.json").display().to_string(), &open_component(path)?);
+        return report.finish();
     }
-    Err(Error::missing(place, "model_index.json or config.json")
-        .with_hint("Give a diffusers pipeline folder, a component folder or an adapter file."))
+    if !path.is_dir() {
+        return Err(Error::io(path.display().to_string(), "read", "no such file or folder"));
+    }
+    Err(Error::missing(path.display().to_string(), "model_index.json or config.json")
+        .with_hint("Give a diffusers pipeline folder, a component folder, a single file or an adapter."))
 }
 
-fn pipeline(path: &Path) -> Result<()> {
-    let folder = ModelFolder::open(path)?;
-    for name in ["transformer", "vae", "text_encoder", "text_encoder_2"] {
-        component(&path.join(name), &folder.component(name)?)?;
-    }
-    for name in ["tokenizer", "tokenizer_2"] {
-        println!("{name}: {} tokens", folder.tokenizer(name)?.vocab_size());
-    }
-    println!("scheduler: {:?}", folder.schedule()?);
-    if folder.has("text_encoder_3")? {
-        println!("text_encoder_3: present, not used: its tokens count as absent (zeros)");
-    }
-    if path.join("reward/config.json").is_file() {
-        component(&path.join("reward"), &open_component(&path.join("reward"))?)?;
-    }
-    Ok(())
+/// Everything wrong is kept, so that one look shows all of it; the first is the reason of the failure.
+#[derive(Default)]
+struct Report {
+    wrong: Vec<Error>,
 }
 
-/// Reads the configuration as the runtime would, so that what cannot be computed is said here.
-fn component(path: &Path, component: &Component) -> Result<()> {
-    let label = path.join("config.json").display().to_string();
-    let config = component.config()?;
-    let field = |name: &str| config.get(name);
-    let kind = field("_class_name").or(field("model_type")).or(field("architecture"));
-    let kind = kind.and_then(|v| v.as_str()).unwrap_or("unknown");
-    match kind {
-        "SD3Transformer2DModel" => mmdit::Config::from_value(&config, &label).map(|_| ())?,
-        "AutoencoderKL" => vae::Config::from_value(&config, &label).map(|_| ())?,
-        "clip_text_model" => clip::Config::from_value(&config, &label).map(|_| ())?,
-        "dinov2" | "dinov2_with_registers" => dino::Config::from_value(&config, &label).map(|_| ())?,
-        // timm names an architecture instead of a type of model.
-        _ if field("architecture").is_some() => dino::Config::from_value(&config, &label).map(|_| ())?,
-        other => {
-            let known = "SD3Transformer2DModel, AutoencoderKL, clip_text_model or dinov2";
-            return Err(Error::bad(label, known, other));
+impl Report {
+    fn note<T>(&mut self, result: Result<T>) -> Option<T> {
+        result.map_err(|e| self.wrong.push(e)).ok()
+    }
+
+    fn finish(self) -> Result<()> {
+        for e in self.wrong.iter().skip(1) {
+            println!("unusable: {e}");
         }
+        self.wrong.into_iter().next().map_or(Ok(()), Err)
     }
-    println!("{}: {kind}, {}", path.display(), contents(&component.weights()?)?);
-    Ok(())
+
+    /// `whole`: what is not there is an error, not only noted.
+    fn pipeline(mut self, folder: &ModelFolder, whole: bool) -> Self {
+        for name in NETWORKS {
+            match (self.note(folder.has(name)), name) {
+                (Some(false), "text_encoder_3") => {
+                    println!("text_encoder_3: absent; its tokens count as zeros")
+                }
+                (Some(false), _) if !whole => println!("{name}: not in this file; give --config DIR"),
+                (None, _) => {}
+                _ => {
+                    if let Some(component) = self.note(folder.component(name)) {
+                        self.component(name, &folder.config_label(name), &component);
+                    }
+                }
+            }
+        }
+        for name in TOKENIZERS {
+            if folder.has(name) == Ok(false) {
+                if !whole {
+                    println!("{name}: in no single file; give --config DIR");
+                    continue;
+                } else if name == UNIGRAM {
+                    continue;
+                }
+            }
+            let size = if name == UNIGRAM {
+                folder.unigram_tokenizer(name).map(|t| t.vocab_size())
+            } else {
+                folder.tokenizer(name).map(|t| t.vocab_size())
+            };
+            if let Some(size) = self.note(size) {
+                println!("{name}: {size} tokens");
+            }
+        }
+        if let Some(schedule) = self.note(folder.schedule()) {
+            println!("scheduler: {schedule:?}");
+        }
+        let reward = folder.beside().join("reward");
+        if reward.join("config.json").is_file()
+            && let Some(component) = self.note(open_component(&reward))
+        {
+            let label = reward.join("config.json").display().to_string();
+            self.component("reward", &label, &component);
+        }
+        if let Some(single) = folder.single_file() {
+            list("tensors of no component", single.unknown());
+        }
+        self
+    }
+
+    /// Reads the configuration as the runtime would, so that what cannot be computed is said here.
+    fn component(&mut self, name: &str, label: &str, component: &Component) {
+        let Some(config) = self.note(component.config()) else { return };
+        let Some(weights) = self.note(component.weights()) else { return };
+        let kind = contents::kind(&config);
+        let Some(needs) = self.note(contents::of(&config, label)) else { return };
+        let Some(weights) = self.note(contents::named(&config, label, &weights)) else { return };
+        let found = Contents::of(&weights, Some(&needs));
+        println!("{name}: {kind}, {}", count(&found));
+        list("missing", &found.missing);
+        list("wrong", &found.wrong);
+        list("unknown", &found.unknown);
+        list("not read by any network", &found.unused);
+        self.note(found.usable(&weights.label()));
+    }
+}
+
+fn list(what: &str, names: &[String]) {
+    if names.is_empty() {
+        return;
+    }
+    println!("  {what}: {}", names.len());
+    names.iter().take(SHOWN).for_each(|name| println!("    {name}"));
+    if names.len() > SHOWN {
+        println!("    and {} more", names.len() - SHOWN);
+    }
 }
 
 /// Tensors, parameters and element types.
-fn contents(weights: &Weights) -> Result<String> {
-    let mut types: BTreeMap<String, usize> = BTreeMap::new();
-    let mut numbers = 0;
-    for name in weights.names() {
-        let tensor = weights.get(name)?;
-        *types.entry(tensor.dtype.to_string()).or_default() += 1;
-        numbers += tensor.elements();
-    }
-    let types: Vec<String> = types.iter().map(|(t, n)| format!("{n} {t}")).collect();
-    Ok(format!(
-        "{:.2} M parameters in {} tensors ({})",
-        numbers as f64 / 1e6,
-        weights.len(),
-        types.join(", ")
-    ))
+fn count(found: &Contents) -> String {
+    let tensors: usize = found.types.values().map(|t| t.0).sum();
+    let types: Vec<String> =
+        found.types.iter().map(|(t, (n, numbers))| format!("{n} {t}: {numbers}")).collect();
+    format!("{} parameters in {tensors} tensors ({})", found.parameters, types.join(", "))
 }
 
-fn file(path: &Path) -> Result<()> {
-    let place = path.display().to_string();
-    let bytes = std::fs::read(path).map_err(|e| Error::io(&place, "read", e.to_string()))?;
-    let weights = Weights::from_bytes(place.clone(), bytes)?;
-    let lora = weights.names().filter(|n| n.contains("lora_")).count();
-    if lora == 0 {
-        return Err(Error::bad(place, "LoRA factors (names with lora_A and lora_B)", contents(&weights)?)
-            .with_hint("For a checkpoint give its folder."));
+fn file(args: &Args) -> Result<()> {
+    let weights = open_tensors(&args.path)?;
+    let lora = |n: &str| n.contains("lora_") || n.contains(".lora");
+    if weights.names().any(lora) {
+        return adapter(&args.path);
     }
+    let folder = ModelFolder::open_with(&args.path, args.config.as_deref())?;
+    Report::default().pipeline(&folder, args.config.is_some()).finish()
+}
+
+fn adapter(path: &Path) -> Result<()> {
+    let weights = opened(path)?;
     // Sizes as the file has them: any consistent adapter passes here, a model checks them on loading.
-    let sizes = |target: &str| -> Option<(usize, usize)> {
-        let factor = |which: &str| weights.names().find(|n| n.contains(target) && n.contains(which));
-        let side = |name: Option<&str>, axis: usize| weights.shape(name?)?.get(axis).copied();
-        Some((side(factor("lora_A"), 1)?, side(factor("lora_B"), 0)?))
-    };
-    let adapter = pentimento_trainer::adapter::Adapter::load(path, &sizes)?;
+    let known = layers(&weights)?;
+    let adapter = Adapter::load(path, &|target| known.get(target).copied())?;
     let mut ranks: Vec<usize> = adapter.pairs.values().map(|p| p.rank).collect();
     ranks.sort_unstable();
     ranks.dedup();
-    println!(
-        "{place}: LoRA adapter, {} layers, rank {ranks:?}, {}",
-        adapter.pairs.len(),
-        contents(&weights)?
-    );
+    let found = count(&Contents::of(&weights, None));
+    println!("{}: LoRA adapter, {} layers, rank {ranks:?}, {found}", path.display(), adapter.pairs.len());
     for target in adapter.pairs.keys() {
         println!("  {target}");
     }
     Ok(())
+}
+
+/// The adapter's tensors, from a file or a folder.
+fn opened(path: &Path) -> Result<Weights> {
+    let inside = ["pytorch_lora_weights.safetensors", "adapter_model.safetensors"].map(|f| path.join(f));
+    open_tensors(inside.iter().find(|f| f.is_file()).map_or(path, PathBuf::as_path))
 }

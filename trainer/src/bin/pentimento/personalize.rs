@@ -16,9 +16,12 @@ use std::path::PathBuf;
 
 #[derive(ClapArgs)]
 pub struct Args {
-    /// Model folder (diffusers layout).
+    /// Model: a diffusers folder, or a single safetensors or GGUF file.
     #[arg(long)]
     model: PathBuf,
+    /// For a single file: a diffusers folder with what it lacks (tokenizers, configurations, other components).
+    #[arg(long)]
+    config: Option<PathBuf>,
     /// Folder of PNG, JPEG or WebP images; captions in NAME.txt or metadata.jsonl.
     #[arg(long)]
     references: PathBuf,
@@ -71,7 +74,7 @@ const SHEET: usize = 8;
 const SHEET_STEPS: usize = 10;
 
 impl Args {
-    fn config(&self) -> Config {
+    fn settings(&self) -> Config {
         let mut config = if self.official { Config::official() } else { Config::default() };
         config.seed = self.seed;
         config.text_tokens = self.text_tokens.unwrap_or(config.text_tokens);
@@ -82,7 +85,7 @@ impl Args {
 }
 
 pub fn run(args: &Args, stop: &Stop) -> Result<()> {
-    let config = args.config();
+    let config = args.settings();
     config.check()?;
     if let Some(m) = args.minutes.filter(|m| !(m.is_finite() && *m > 0.0)) {
         return Err(Error::bad("--minutes", "a positive number", m.to_string()));
@@ -102,6 +105,7 @@ pub fn run(args: &Args, stop: &Stop) -> Result<()> {
     let prompts = args.prompts.as_deref().map_or(Ok(Vec::new()), lines)?;
     let setup = Setup {
         model: &args.model,
+        config: args.config.as_deref(),
         reward: args.reward_model.as_deref(),
         references: &references,
         prompts: &prompts,
@@ -137,10 +141,10 @@ pub fn run(args: &Args, stop: &Stop) -> Result<()> {
 }
 
 fn native_size(args: &Args) -> Result<usize> {
-    let folder = ModelFolder::open(&args.model)?;
+    let folder = ModelFolder::open_with(&args.model, args.config.as_deref())?;
     let sample =
         folder.component_config("transformer")?.get("sample_size").and_then(serde_json::Value::as_u64);
-    let label = args.model.join("vae/config.json").display().to_string();
+    let label = folder.config_label("vae");
     let vae = pentimento::model::vae::Config::from_value(&folder.component_config("vae")?, &label)?;
     Ok(sample.unwrap_or(128) as usize * vae.downscale())
 }

@@ -1,0 +1,185 @@
+//! The real models without their weights: graphs from the published configurations on the null executor. Parameters are
+//! checked against diffusers and transformers; floating-point operations against a formula; both are printed.
+use pentimento::caps::Caps;
+use pentimento::exec::null::{Count, count};
+use pentimento::graph::{Graph, Id};
+use pentimento::model::contents::{self, Needs, parameters};
+use pentimento::model::{Constants, clip, dino, mmdit, vae};
+use pentimento::plan::Plan;
+use pentimento_wgsl::WeightType;
+use serde_json::{Value, json};
+
+/// Latent side, name.
+const SIZES: [(usize, &str); 2] = [(64, "512²"), (128, "1024²")];
+/// Context tokens of the published pipelines: 77 of CLIP, 256 of T5.
+const TOKENS: usize = 77 + 256;
+
+/// Counts a graph on an adapter without limits.
+fn plan(g: Graph, outputs: &[(&str, Id)]) -> Count {
+    let caps = Caps::unlimited("null");
+    count(&Plan::new(g, outputs, &caps, &|_| WeightType::F32).expect("a plan"))
+}
+
+fn report(name: &str, numbers: u64, size: &str, c: &Count) {
+    println!(
+        "{name:<16} {numbers:>13} parameters, {:>7.1} MB in f16 | {size:>5}: {:>8.2} GFLOP, {:>7.1} MB beside the weights, {} dispatches",
+        numbers as f64 * 2e-6,
+        c.flops as f64 * 1e-9,
+        c.bytes as f64 * 1e-6,
+        c.dispatches
+    );
+}
+
+fn needs(config: &Value) -> Needs {
+    contents::of(config, "config.json").expect("a configuration")
+}
+
+/// `transformer/config.json` of stabilityai/stable-diffusion-3-medium-diffusers, -3.5-medium and -3.5-large.
+fn transformers() -> [(&'static str, Value, mmdit::Config, u64); 3] {
+    let config = |layers: usize, side: usize, norm: Value, dual: Vec<usize>| {
+        json!({
+            "_class_name": "SD3Transformer2DModel", "sample_size": 128, "patch_size": 2, "in_channels": 16,
+            "out_channels": 16, "num_layers": layers, "num_attention_heads": layers, "attention_head_dim": 64,
+            "joint_attention_dim": 4096, "caption_projection_dim": 64 * layers, "pooled_projection_dim": 2048,
+            "pos_embed_max_size": side, "qk_norm": norm, "dual_attention_layers": dual,
+        })
+    };
+    // Parameters by diffusers 0.42 on the meta device. The table of positions is a buffer there, and counted beside them.
+    [
+        ("SD3-medium", config(24, 192, Value::Null, vec![]), mmdit::Config::sd3_medium(), 2_028_328_000),
+        (
+            "SD3.5-medium",
+            config(24, 384, "rms_norm".into(), (0..13).collect()),
+            mmdit::Config::sd35_medium(),
+            2_243_171_520,
+        ),
+        (
+            "SD3.5-large",
+            config(38, 192, "rms_norm".into(), vec![]),
+            mmdit::Config::sd35_large(),
+            8_056_627_520,
+        ),
+    ]
+}
+
+/// Multiply-adds, times two, of the matrices and attentions of a forward pass (Esser et al. 2024, figure 2).
+fn transformer_flops(cfg: &mmdit::Config, side: usize) -> f64 {
+    let (c, s, t) = (cfg.width() as f64, cfg.image_tokens(side, side) as f64, TOKENS as f64);
+    let last = cfg.num_layers - 1;
+    let mut flops = 0.0;
+    for n in 0..cfg.num_layers {
+        let dual = cfg.dual_attention_layers.contains(&n);
+        let (per_image, modulations) = if dual { (16.0, 9.0) } else { (12.0, 6.0) };
+        flops += s * per_image * c * c + modulations * c * c;
+        flops += if n == last { t * 3.0 * c * c + 2.0 * c * c } else { t * 12.0 * c * c + 6.0 * c * c };
+        flops += 2.0 * (s + t) * (s + t) * c + if dual { 2.0 * s * s * c } else { 0.0 };
+    }
+    let patch = (cfg.patch_size * cfg.patch_size) as f64;
+    flops += s * c * patch * (cfg.in_channels + cfg.out_channels) as f64;
+    flops += t * c * cfg.joint_attention_dim as f64
+        + c * (256.0 + c + cfg.pooled_projection_dim as f64 + c + 2.0 * c);
+    2.0 * flops
+}
+
+#[test]
+fn transformers_have_the_published_sizes() {
+    for (name, json, constructor, expected) in transformers() {
+        let cfg = mmdit::Config::from_value(&json, "config.json").expect("a configuration");
+        assert_eq!(cfg, constructor, "{name}");
+        let positions = (cfg.pos_embed_max_size * cfg.pos_embed_max_size * cfg.width()) as u64;
+        assert_eq!(parameters(&needs(&json)), expected + positions, "{name}");
+        for (side, size) in SIZES {
+            let mut g = Graph::new();
+            let latents = g.input("latents", &[1, side, side, cfg.in_channels]);
+            let time = g.input("time", &[1, mmdit::TIME_CHANNELS]);
+            let pooled = g.input("pooled", &[1, cfg.pooled_projection_dim]);
+            let context = g.input("context", &[1, TOKENS, cfg.joint_attention_dim]);
+            let v = mmdit::velocity(&mut g, &cfg, None, latents, time, pooled, context, None);
+            let c = plan(g, &[("velocity", v)]);
+            report(name, expected, size, &c);
+            let formula = transformer_flops(&cfg, side);
+            let ratio = c.flops as f64 / formula;
+            assert!((0.99..1.05).contains(&ratio), "{name} {size}: {} FLOP, formula {formula:.0}", c.flops);
+            // Only the window of the table is read, not its 906 MB.
+            let window = (cfg.image_tokens(side, side) * cfg.width()) as u64;
+            assert!(c.leaf_elements <= expected + window, "{name} {size}: {} numbers read", c.leaf_elements);
+        }
+    }
+}
+
+/// `text_encoder/config.json` and `text_encoder_2/config.json` of the SD3 folders.
+#[test]
+fn text_encoders_have_the_published_sizes() {
+    let config = |width: usize, layers: usize, act: &str| {
+        json!({
+            "model_type": "clip_text_model", "vocab_size": 49408, "hidden_size": width, "projection_dim": width,
+            "intermediate_size": 4 * width, "num_hidden_layers": layers, "num_attention_heads": width / 64,
+            "max_position_embeddings": 77, "hidden_act": act, "layer_norm_eps": 1e-5, "eos_token_id": 2,
+        })
+    };
+    // Parameters by transformers 5.23 on the meta device.
+    for (name, json, constructor, expected) in [
+        ("CLIP-L", config(768, 12, "quick_gelu"), clip::Config::clip_l(), 123_650_304),
+        ("CLIP-G", config(1280, 32, "gelu"), clip::Config::clip_g(), 694_659_840),
+    ] {
+        let cfg = clip::Config::from_value(&json, "config.json").expect("a configuration");
+        assert_eq!(cfg, constructor, "{name}");
+        assert_eq!(parameters(&needs(&json)), expected, "{name}");
+        let mut g = Graph::new();
+        let (t, c) = (cfg.max_position_embeddings, cfg.hidden_size);
+        let (x, pick) = (g.input("embeds", &[1, t, c]), g.input("pick", &[1, t]));
+        let y = clip::encode(&mut g, &cfg, "text_encoder", x, pick);
+        report(name, expected, "77", &plan(g, &[("penultimate", y.penultimate), ("pooled", y.pooled)]));
+    }
+}
+
+/// `config.json` of facebook/dinov2-base and -large.
+#[test]
+fn backbones_have_the_published_sizes() {
+    let config = |width: usize, layers: usize| {
+        json!({
+            "model_type": "dinov2", "hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": width / 64,
+            "mlp_ratio": 4, "image_size": 518, "patch_size": 14, "layer_norm_eps": 1e-6, "qkv_bias": true,
+            "use_swiglu_ffn": false, "hidden_act": "gelu", "num_channels": 3,
+        })
+    };
+    // Parameters by transformers 5.23 on the meta device, less the mask token, which no forward pass reads.
+    for (name, json, expected) in
+        [("DINOv2-B", config(768, 12), 86_580_480 - 768), ("DINOv2-L", config(1024, 24), 304_368_640 - 1024)]
+    {
+        let cfg = dino::Config::from_value(&json, "config.json").expect("a configuration");
+        assert_eq!(parameters(&needs(&json)), expected, "{name}");
+        let mut g = Graph::new();
+        let pixels = g.input("pixels", &[1, cfg.image_size, cfg.image_size, 3]);
+        let tokens = dino::encode(&mut g, &mut Constants::new(), &cfg, "dino", pixels);
+        report(name, expected, "518²", &plan(g, &[("tokens", tokens)]));
+    }
+}
+
+/// `vae/config.json` of the SD3 folders.
+#[test]
+fn the_autoencoder_has_the_published_size() {
+    let json = json!({
+        "_class_name": "AutoencoderKL", "block_out_channels": [128, 256, 512, 512], "layers_per_block": 2,
+        "latent_channels": 16, "norm_num_groups": 32, "mid_block_add_attention": true, "use_quant_conv": false,
+        "use_post_quant_conv": false, "scaling_factor": 1.5305, "shift_factor": 0.0609,
+    });
+    let cfg = vae::Config::from_value(&json, "config.json").expect("a configuration");
+    assert_eq!(cfg, vae::Config::sd3());
+    // By diffusers 0.42 on the meta device; the first convolution reads a fourth, empty channel here.
+    let (expected, fourth) = (83_819_683, 128 * 3 * 3);
+    assert_eq!(parameters(&needs(&json)), expected + fourth);
+    for (side, size) in SIZES {
+        let mut g = Graph::new();
+        let z = g.input("z", &[1, side, side, cfg.latent_channels]);
+        let image = vae::decode(&mut g, &cfg, z);
+        report("VAE decoder", expected, size, &plan(g, &[("image", image)]));
+        let mut g = Graph::new();
+        let pixels = side * cfg.downscale();
+        let image = g.input("image", &[1, pixels, pixels, vae::IMAGE_CHANNELS]);
+        let moments = vae::encode(&mut g, &cfg, image);
+        report("VAE encoder", expected, size, &plan(g, &[("moments", moments)]));
+    }
+}
+
+// T5-XXL (4,893,906,944 parameters by transformers) and CLIP-H (986,109,441) belong here once their graphs exist.
