@@ -77,7 +77,8 @@ pub(super) fn lower(g: &Graph, id: Id) -> Lowered {
     };
     let (sq, sk) = (g.shape(node.inputs[0]), g.shape(node.inputs[1]));
     let scale = 1.0 / libm::sqrtf((sq[2] / heads) as f32);
-    let by_query = bias && g.len(node.inputs[3]) != sk[1];
+    // The backward passes only know a bias by key.
+    let by_query = kernel == Kernel::Attention && bias && g.len(node.inputs[3]) != sk[1];
     let flags = u32::from(bias && !by_query) | u32::from(causal) << 1 | u32::from(by_query) << 2;
     let params = vec![sq[0] as u32, heads as u32, sq[1] as u32, sk[1] as u32, scale.to_bits(), flags];
     let mut inputs: Vec<Option<Id>> = node.inputs.iter().map(|&i| Some(i)).collect();
