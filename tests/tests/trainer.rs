@@ -132,6 +132,8 @@ fn the_released_objective_runs() {
     let config = Config {
         credit: official.credit,
         spread: official.spread,
+        head_patches: official.head_patches,
+        normalise_reward: official.normalise_reward,
         share_noise: false,
         antithetic: false,
         window_start: Some(0),

@@ -4,13 +4,13 @@
 //! | --- | --- | --- |
 //! | images in the DINO reward | floats, torch's bicubic, nothing clamped | on the device: `dino::preprocess` |
 //! | images in the head's training | cut to 8 bits, PIL's bicubic | [`head_pixels`] of [`head_picture`] |
-//! | references, before either | PIL's bilinear to 512 x 512, whatever their shape | [`reference`] |
+//! | references, before either | PIL's bilinear to 512 x 512, whatever their shape | [`reference()`] |
 //! | images in PickScore | rounded to 8 bits, PIL's bicubic on the shorter side, centre crop | [`clip_pixels`] |
 use crate::images::{Filter, Picture};
 use pentimento::model::dino::Pixels;
 use pentimento::{Error, Result};
 
-/// Side of a reference after [`reference`], pixels.
+/// Side of a reference after [`reference()`], pixels.
 pub const REFERENCE_SIDE: u32 = 512;
 
 /// A reference as the released loader gives it to the reward: squashed to [`REFERENCE_SIDE`] squared.
