@@ -1,6 +1,7 @@
 //! The command-line tool: parses arguments, shows progress, writes files. No logic of its own.
 mod generate;
 mod inspect;
+mod official;
 mod personalize;
 
 use clap::{Parser, Subcommand};

@@ -4,10 +4,12 @@ use crate::{Spinner, Stop, bar};
 use clap::Args as ClapArgs;
 use pentimento::exec::wgpu::Wgpu;
 use pentimento::folder::ModelFolder;
-use pentimento::pipeline::Sampling;
+use pentimento::pipeline::{Pipeline, Sampling};
+use pentimento_trainer::adapter::Adapter;
 use pentimento_trainer::config::Config;
 use pentimento_trainer::files::write_atomically;
 use pentimento_trainer::images::{Picture, contact_sheet};
+use pentimento_trainer::official::{Official, Schedule};
 use pentimento_trainer::references::load_references;
 use pentimento_trainer::train::{Event, Metrics, Setup, Trainer};
 use pentimento_trainer::{Error, Result};
@@ -27,7 +29,7 @@ pub struct Args {
     references: PathBuf,
     /// Folder for the adapter, the pictures and the metrics.
     #[arg(long)]
-    out: PathBuf,
+    pub out: PathBuf,
     /// DINOv2 folder for the reward; `reward` inside the model folder by default.
     #[arg(long)]
     reward_model: Option<PathBuf>,
@@ -39,23 +41,23 @@ pub struct Args {
     show: Option<PathBuf>,
     /// Train for about this long instead of a number of iterations.
     #[arg(long, conflicts_with = "iterations")]
-    minutes: Option<f64>,
+    pub minutes: Option<f64>,
     /// Adv-GRPO iterations after the warm start.
     #[arg(long)]
-    iterations: Option<usize>,
+    pub iterations: Option<usize>,
     /// Supervised steps on the references before the first iteration.
     #[arg(long)]
     warm_steps: Option<usize>,
     /// Everything random follows from it.
     #[arg(long, default_value_t = 0)]
-    seed: u64,
+    pub seed: u64,
     /// Use at most this many references, chosen by the seed.
     #[arg(long)]
     limit: Option<usize>,
     /// Keep the adapter of every iteration, as iteration-N.safetensors.
     #[arg(long)]
-    keep: bool,
-    /// The released objective instead of the default recipe.
+    pub keep: bool,
+    /// The released schedule, step by step, instead of the default recipe; --iterations counts its epochs.
     #[arg(long)]
     official: bool,
     /// T5 tokens of a prompt; 256, or 128 with --official, by default.
@@ -112,7 +114,11 @@ pub fn run(args: &Args, stop: &Stop) -> Result<()> {
         text_cache: args.text_cache.as_deref(),
     };
     let loading = Spinner::new("loading");
-    let mut trainer = Trainer::new(exec, &setup, config)?;
+    let mut work: Box<dyn Loop> = if args.official {
+        Box::new(Official::new(exec, &setup, config, Schedule::default())?)
+    } else {
+        Box::new(Trainer::new(exec, &setup, config)?)
+    };
     drop(loading);
     let captions: Vec<String> = references.iter().filter_map(|r| r.caption.clone()).collect();
     let show = match &args.show {
@@ -122,22 +128,70 @@ pub fn run(args: &Args, stop: &Stop) -> Result<()> {
     };
     let show: Vec<String> = show.into_iter().take(SHEET).collect();
     let how = Sampling { steps: SHEET_STEPS, guidance: 4.5, width: side, height: side };
-    sheet(&mut trainer, args, &show, &how, stop, "before.png")?;
-    if let Some(minutes) = args.minutes {
-        trainer.set_deadline(60.0 * minutes);
-    }
-    let trained = train(&mut trainer, args, stop);
+    sheet(&mut *work, args, &show, &how, stop, "before.png")?;
+    let trained = work.train(args, stop);
     // Whatever happened, the adapter of the last complete step is worth keeping.
     let path = args.out.join("pytorch_lora_weights.safetensors");
-    trainer.adapter()?.save(&path)?;
+    work.adapter()?.save(&path)?;
     println!("adapter: {}", path.display());
     trained?;
-    trainer.show_average(true)?;
+    work.show_average(true)?;
     if !stop.asked() {
-        sheet(&mut trainer, args, &show, &how, stop, "after.png")?;
+        sheet(&mut *work, args, &show, &how, stop, "after.png")?;
         println!("pictures: {0}/before.png and {0}/after.png", args.out.display());
     }
     Ok(())
+}
+
+/// A way of training that can be drawn with before and after.
+pub trait Loop {
+    fn pipeline(&mut self) -> &mut Pipeline;
+    fn adapter(&self) -> Result<Adapter>;
+    fn show_average(&mut self, average: bool) -> Result<()>;
+    /// Until done, stopped or out of time; writes metrics as it goes.
+    fn train(&mut self, args: &Args, stop: &Stop) -> Result<()>;
+}
+
+impl Loop for Trainer {
+    fn pipeline(&mut self) -> &mut Pipeline {
+        &mut self.pipeline
+    }
+    fn adapter(&self) -> Result<Adapter> {
+        self.adapter()
+    }
+    fn show_average(&mut self, average: bool) -> Result<()> {
+        self.show_average(average)
+    }
+    fn train(&mut self, args: &Args, stop: &Stop) -> Result<()> {
+        if let Some(minutes) = args.minutes {
+            self.set_deadline(60.0 * minutes);
+        }
+        train(self, args, stop)
+    }
+}
+
+/// `metrics.jsonl`, rewritten whole with every line.
+pub struct Log {
+    path: PathBuf,
+    text: String,
+    start: std::time::Instant,
+}
+
+impl Log {
+    pub fn new(args: &Args) -> Self {
+        Log { path: args.out.join("metrics.jsonl"), text: String::new(), start: std::time::Instant::now() }
+    }
+    /// Seconds since the log was begun.
+    pub fn elapsed(&self) -> f64 {
+        self.start.elapsed().as_secs_f64()
+    }
+    /// Adds an object, with the seconds so far.
+    pub fn add(&mut self, mut line: serde_json::Value) -> Result<()> {
+        line["elapsed"] = json!(self.elapsed());
+        self.text.push_str(&line.to_string());
+        self.text.push('\n');
+        write_atomically(&self.path, self.text.as_bytes())
+    }
 }
 
 fn native_size(args: &Args) -> Result<usize> {
@@ -150,7 +204,7 @@ fn native_size(args: &Args) -> Result<usize> {
 }
 
 fn sheet(
-    trainer: &mut Trainer,
+    work: &mut dyn Loop,
     args: &Args,
     prompts: &[String],
     how: &Sampling,
@@ -158,20 +212,14 @@ fn sheet(
     file: &str,
 ) -> Result<()> {
     let cache = args.text_cache.as_deref();
-    let pictures: Vec<Picture> = draw(&mut trainer.pipeline, prompts, 1000, how, cache, stop)?;
+    let pictures: Vec<Picture> = draw(work.pipeline(), prompts, 1000, how, cache, stop)?;
     write_atomically(&args.out.join(file), &contact_sheet(&pictures, 8, 2)?.to_png()?)
 }
 
-/// Steps until done or stopped; metrics are rewritten after every iteration.
+/// Steps until done or stopped.
 fn train(trainer: &mut Trainer, args: &Args, stop: &Stop) -> Result<()> {
-    let mut log = String::new();
-    let note = |log: &mut String, line: serde_json::Value| {
-        log.push_str(&line.to_string());
-        log.push('\n');
-        write_atomically(&args.out.join("metrics.jsonl"), log.as_bytes())
-    };
+    let mut log = Log::new(args);
     let iterations = trainer.config().iterations;
-    let start = std::time::Instant::now();
     let mut progress = bar(1, "preparing");
     let mut label = "preparing";
     while !stop.asked() {
@@ -187,10 +235,7 @@ fn train(trainer: &mut Trainer, args: &Args, stop: &Stop) -> Result<()> {
                 }
                 progress.set_length(all as u64);
                 progress.set_position(done as u64);
-                note(
-                    &mut log,
-                    json!({"warm": done, "loss": loss, "elapsed": start.elapsed().as_secs_f64()}),
-                )?;
+                log.add(json!({"warm": done, "loss": loss}))?;
             }
             Event::Part(done, all) => {
                 if label != "adv-grpo" {
@@ -205,7 +250,7 @@ fn train(trainer: &mut Trainer, args: &Args, stop: &Stop) -> Result<()> {
                 let all = progress.length().unwrap_or(0) / iterations.max(1) as u64;
                 progress.set_position(m.iteration as u64 * all);
                 progress.println(summary(&m));
-                note(&mut log, record(&m, start.elapsed().as_secs_f64()))?;
+                log.add(record(&m))?;
                 if args.keep {
                     let name = format!("iteration-{}.safetensors", m.iteration);
                     trainer.adapter()?.save(&args.out.join(name))?;
@@ -231,7 +276,7 @@ fn summary(m: &Metrics) -> String {
     )
 }
 
-fn record(m: &Metrics, elapsed: f64) -> serde_json::Value {
+fn record(m: &Metrics) -> serde_json::Value {
     json!({
         "iteration": m.iteration,
         "reward_generated": m.reward_generated,
@@ -243,6 +288,5 @@ fn record(m: &Metrics, elapsed: f64) -> serde_json::Value {
         "clip_fraction": m.clip_fraction,
         "gradient_norm": m.gradient_norm,
         "seconds": m.seconds,
-        "elapsed": elapsed,
     })
 }
