@@ -14,25 +14,25 @@ pub fn groups<K: PartialEq>(keys: &[K]) -> Vec<usize> {
 }
 
 /// For each group and column, the mean of `f` over its rows. Rows hold `width` numbers. `[groups, width]`.
-fn group_means<F: Fn(f32) -> f32>(rows: &[f32], groups: &[usize], width: usize, f: F) -> Vec<f32> {
+fn group_means<F: Fn(f64) -> f64>(rows: &[f64], groups: &[usize], width: usize, f: F) -> Vec<f64> {
     let count = groups.iter().max().map_or(0, |m| m + 1);
-    let (mut sums, mut sizes) = (vec![0.0f32; count * width], vec![0u32; count]);
+    let (mut sums, mut sizes) = (vec![0.0; count * width], vec![0u32; count]);
     for (row, &group) in rows.chunks_exact(width).zip(groups) {
         let sum = sums[group * width..].iter_mut();
         sum.zip(row).for_each(|(s, &r)| *s += f(r));
         sizes[group] += 1;
     }
     for (sum, &n) in sums.chunks_exact_mut(width).zip(&sizes) {
-        sum.iter_mut().for_each(|s| *s /= n.max(1) as f32);
+        sum.iter_mut().for_each(|s| *s /= f64::from(n.max(1)));
     }
     sums
 }
 
 /// Population standard deviation about the mean.
-fn deviation(x: &[f32]) -> f32 {
+fn deviation(x: &[f64]) -> f64 {
     let n = x.len().max(1) as f64;
-    let mean = x.iter().map(|&v| f64::from(v)).sum::<f64>() / n;
-    (x.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / n).sqrt() as f32
+    let mean = x.iter().sum::<f64>() / n;
+    (x.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n).sqrt()
 }
 
 /// [`grouped`] for rewards that stand group after group, `group` rows each.
@@ -43,27 +43,30 @@ pub fn advantages(rewards: &[f32], group: usize, width: usize, spread: Spread, l
 }
 
 /// `(r - mean of the group) / (std + 1e-4)`, clamped. `rewards`: `[rows, width]`, result likewise; each column is
-/// compared with the same column of the group's other rows. `groups`: the group of each row, as from [`groups`].
+/// compared with the same column of the group's other rows. `groups`: the group of each row, as from [`groups`]. In f64,
+/// as numpy computes it in the released code: rewards of a group are close together.
 pub fn grouped(rewards: &[f32], groups: &[usize], width: usize, spread: Spread, limit: f32) -> Vec<f32> {
     let width = width.max(1);
-    let means = group_means(rewards, groups, width, |r| r);
-    let mut a = rewards.to_vec();
+    let rewards: Vec<f64> = rewards.iter().map(|&r| f64::from(r)).collect();
+    let means = group_means(&rewards, groups, width, |r| r);
+    let mut a = rewards.clone();
     for (row, &group) in a.chunks_exact_mut(width).zip(groups) {
         row.iter_mut().zip(&means[group * width..]).for_each(|(r, mean)| *r -= mean);
     }
     // One deviation per group and column.
     let stds = match spread {
-        Spread::Global => vec![deviation(rewards); means.len()],
+        Spread::Global => vec![deviation(&rewards); means.len()],
         Spread::Within => vec![deviation(&a); means.len()],
         Spread::Group => {
-            group_means(&a, groups, width, |d| d * d).into_iter().map(f32::sqrt).collect::<Vec<f32>>()
+            group_means(&a, groups, width, |d| d * d).into_iter().map(f64::sqrt).collect::<Vec<f64>>()
         }
     };
+    let limit = f64::from(limit);
     for (row, &group) in a.chunks_exact_mut(width).zip(groups) {
         let scaled = row.iter_mut().zip(&stds[group * width..]);
         scaled.for_each(|(v, std)| *v = (*v / (std + 1e-4)).clamp(-limit, limit));
     }
-    a
+    a.into_iter().map(|v| v as f32).collect()
 }
 
 /// Nearest-neighbour resampling of a map of `from` = (height, width) to `to`.
@@ -75,7 +78,8 @@ pub fn resample(map: &[f32], from: [usize; 2], to: [usize; 2]) -> Vec<f32> {
 
 /// Mean and standard deviation, for reports.
 pub fn moments(x: &[f32]) -> (f32, f32) {
-    (x.iter().sum::<f32>() / x.len().max(1) as f32, deviation(x))
+    let x: Vec<f64> = x.iter().map(|&v| f64::from(v)).collect();
+    ((x.iter().sum::<f64>() / x.len().max(1) as f64) as f32, deviation(&x) as f32)
 }
 
 #[cfg(test)]

@@ -159,9 +159,10 @@ impl Default for Config {
 }
 
 impl Config {
-    /// The released objective (arXiv 2511.20256, `train_sd3_fast_dino_patch.py`) on this loop: no warm start, own noise
-    /// per image, the first two of ten steps, one advantage per image over the global deviation. The loop itself
-    /// still uses every rollout for head and generator; the step-by-step replay of the released schedule is not here.
+    /// The released settings (arXiv 2511.20256, `train_sd3_fast_dino_patch.py`), for [`crate::official::Official`]: no warm
+    /// start, own noise per image, the first two of ten steps, one advantage per image over the global deviation. In
+    /// [`crate::train::Trainer`] they give the released objective on its own loop, which uses every rollout for head and
+    /// generator.
     pub fn official() -> Self {
         Config {
             text_tokens: 128,

@@ -354,8 +354,9 @@ pub fn rewards(scores: &[Vec<f32>], class_weight: f32, patches: Patches) -> Resu
             Patches::All => return Ok(all_patches(class_weight, *class, rest)),
             picked => picked.shares(i, rest.len())?,
         };
-        let mean: f32 = patch.iter().zip(rest).map(|(share, h)| share * h).sum();
-        Ok(class_weight * class + (1.0 - class_weight) * mean)
+        let mean: f64 = patch.iter().zip(rest).map(|(&share, &h)| f64::from(share) * f64::from(h)).sum();
+        let w = f64::from(class_weight);
+        Ok((w * f64::from(*class) + (1.0 - w) * mean) as f32)
     };
     scores.iter().enumerate().map(reward).collect()
 }

@@ -274,7 +274,9 @@ impl Official {
         let advantages = advantage::grouped(&generated, &groups, 1, spread, limit);
         script.note(&format!("e{e}.rewards"), &generated);
         script.note(&format!("e{e}.reference_rewards"), &reference);
-        script.note(&format!("e{e}.advantages"), &advantages);
+        // One advantage for all trained steps of an image.
+        let each = advantages.iter().flat_map(|&a| core::iter::repeat_n(a, self.config.window));
+        script.note(&format!("e{e}.advantages"), &each.collect::<Vec<f32>>());
         let mut report = Report {
             epoch: e,
             reward_generated: advantage::moments(&generated).0,

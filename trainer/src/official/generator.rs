@@ -40,7 +40,10 @@ impl Official {
 
     /// The average is asked once per batch, with the global step; it may act never or more than once per step.
     fn average(&mut self, script: &mut dyn Script) {
-        let changed = self.ema.step(&self.values, self.global_step, self.schedule.ema_interval as u32);
+        // Before the first optimiser step the average acts, and stays what it was.
+        let moved = self.ema.average != self.values;
+        let due = self.ema.step(&self.values, self.global_step, self.schedule.ema_interval as u32);
+        let changed = due && moved;
         script.note("ema.call", &[self.epoch as f32, self.global_step as f32, f32::from(u8::from(changed))]);
         if changed {
             for ((name, _), data) in self.params.leaves().iter().zip(&self.ema.average) {
@@ -90,7 +93,7 @@ impl Official {
         advantages: &[f32],
         script: &mut dyn Script,
     ) {
-        let mean = |x: &[f32]| x.iter().sum::<f32>() / x.len().max(1) as f32;
+        let mean = |x: &[f32]| x.iter().map(|&v| f64::from(v)).sum::<f64>() / x.len().max(1) as f64;
         let log: Vec<f32> = ratio.iter().zip(old).map(|(r, d)| r.ln() - d).collect();
         let limit = |r: f32| r.clamp(1.0 - self.config.clip, 1.0 + self.config.clip);
         let clipped = ratio.iter().zip(advantages).map(|(&r, a)| f32::from(u8::from(-a * limit(r) > -a * r)));
@@ -99,9 +102,11 @@ impl Official {
         script.note(&format!("{name}.log_prob"), &log);
         script.note(&format!("{name}.advantages"), advantages);
         script.note(&format!("{name}.clipped"), &clipped);
-        script.note(&format!("{name}.policy_loss"), &[mean(loss) - self.config.beta * mean(kl)]);
-        script.note(&format!("{name}.kl"), &[mean(kl)]);
-        script.note(&format!("{name}.loss"), &[mean(loss)]);
+        let (loss, kl) = (mean(loss), mean(kl));
+        let policy = loss - f64::from(self.config.beta) * kl;
+        script.note(&format!("{name}.policy_loss"), &[policy as f32]);
+        script.note(&format!("{name}.kl"), &[kl as f32]);
+        script.note(&format!("{name}.loss"), &[loss as f32]);
     }
     fn grpo_plan(&mut self, n: usize) -> Result<PlanId> {
         if let Some(plan) = self.grpo {
