@@ -14,7 +14,7 @@ use pentimento_trainer::train::Setup;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use tests::fixture::{Check, Golden, root};
+use tests::fixture::{Check, Golden, Tolerance, root, within};
 
 /// Folders under `trace` that hold a recording.
 fn traces() -> Vec<PathBuf> {
@@ -123,7 +123,26 @@ impl Replay<'_> {
             _ => values.to_vec(),
         };
         self.seen.insert(name.to_string());
-        self.check.tensor(name, &stored);
+        let tol = self.limit(name);
+        self.check.against(name, &stored, &self.golden.numbers(name), tol);
+    }
+
+    /// Whether the comparison fails when it must.
+    fn misses(&self) -> bool {
+        let name = "e0.advantages";
+        let off: Vec<f32> = self.golden.floats(name).iter().map(|a| 1.01 * a).collect();
+        within(&off, self.golden.floats(name), self.limit(name)).is_err()
+    }
+
+    /// The recorded limit. A loss is a mean of advantages times ratios near 1, so what its advantages may be off, it may
+    /// be off too; its own recorded limit is ten times the deviation of one number in one run, which can be as good as zero.
+    fn limit(&self, name: &str) -> Tolerance {
+        let own = self.golden.tolerance(name);
+        let Some((step, "loss" | "policy_loss")) = name.rsplit_once('.') else { return own };
+        let advantages = self.golden.tolerance(&format!("{step}.advantages"));
+        let loss = self.golden.numbers(name).first().map_or(0.0, |l| f64::from(l.abs()));
+        let max_abs = own.max_abs + advantages.max_abs;
+        Tolerance { max_abs, rel_l2: own.rel_l2.max(max_abs / loss) }
     }
 }
 
@@ -199,6 +218,7 @@ fn the_released_loop_is_replayed() {
                 replay.compare(&format!("{label}.prompt_embeds"), &text.context);
                 replay.compare(&format!("{label}.pooled"), &text.pooled);
             }
+            assert!(replay.misses(), "{name}: an advantage that is a hundredth off must be noticed");
             for _ in 0..recorded.epochs {
                 run.epoch(&mut replay, &mut |_, _| true).expect("an epoch");
             }
