@@ -298,7 +298,8 @@ impl Head {
     /// The device failed.
     pub fn end_step(&mut self, exec: &mut dyn Executor) -> Result<HeadStep> {
         let hinge = exec.read(self.step_plan, "hinge")?;
-        let loss = hinge.iter().zip(&self.weights).map(|(h, w)| h * w).sum();
+        let loss =
+            hinge.iter().zip(&self.weights).map(|(&h, &w)| f64::from(h) * f64::from(w)).sum::<f64>() as f32;
         // A class logit is on the right side where its hinge term is below 1.
         let class = hinge.iter().step_by(self.shape.tokens).take(self.images);
         let accuracy = class.filter(|h| **h < 1.0).count() as f32 / self.images.max(1) as f32;

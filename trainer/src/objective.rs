@@ -135,8 +135,8 @@ pub fn clipped(g: &mut Graph, old: Id, new: Id, advantage: Id, clip: f32) -> (Id
 /// released: not divided by the variance).
 ///
 /// Inputs: the velocity's twice (`u.` and plain), `next` x', `mean_x`, `mean_v` `[B, 1, 1, 1]`, `old`, `advantage`,
-/// `seed`: `[B, P]`. Outputs: `loss`, `ratio`, with `beta` also `kl`, `[B, P]`, and the gradients. P is 1 or the number
-/// of latent positions.
+/// `seed`: `[B, P]`. Outputs: `loss`, `ratio`, `distance` (`-logp`), with `beta` also `kl`, `[B, P]`, and the gradients. P is
+/// 1 or the number of latent positions.
 ///
 /// # Errors
 /// The device refuses the plan.
@@ -166,7 +166,7 @@ pub fn grpo(
     let advantage = g.input("advantage", &[n, places]);
     let seed = g.input("seed", &[n, places]);
     let (mut loss, ratio) = clipped(&mut g, old, negative, advantage, config.clip);
-    let mut outputs = vec![("ratio".into(), ratio)];
+    let mut outputs = vec![("ratio".into(), ratio), ("distance".into(), negative)];
     if config.beta > 0.0 {
         // The same graph without the adapter: the reference needs no weights of its own.
         let lora = pipeline.lora.take();

@@ -64,7 +64,7 @@ impl Official {
     ) -> Result<Vec<f32>> {
         let (group, n) = (self.config.group, self.config.micro_batch.min(self.config.group));
         let plan = self.grpo_plan(n)?;
-        let (mut ratio, mut loss, mut kl) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut ratio, mut loss, mut kl, mut distance) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for first in (0..group).step_by(n) {
             let images: Vec<usize> = (first..first + n).map(|i| i.min(group - 1)).collect();
             let real = n.min(group - first);
@@ -77,24 +77,24 @@ impl Official {
             let exec = &mut *self.pipeline.exec;
             ratio.extend(exec.read(plan, "ratio")?.drain(..real));
             loss.extend(exec.read(plan, "loss")?.drain(..real));
+            distance.extend(exec.read(plan, "distance")?.drain(..real));
             if self.config.beta > 0.0 {
                 kl.extend(exec.read(plan, "kl")?.drain(..real));
             }
             self.add_gradients(plan)?;
         }
-        self.note_micro(name, [&ratio, &loss, &kl], &batch.taken[j].old, advantages, script);
+        self.note_micro(name, [&ratio, &loss, &kl, &distance], advantages, script);
         Ok(ratio)
     }
     fn note_micro(
         &self,
         name: &str,
-        [ratio, loss, kl]: [&[f32]; 3],
-        old: &[f32],
+        [ratio, loss, kl, distance]: [&[f32]; 4],
         advantages: &[f32],
         script: &mut dyn Script,
     ) {
         let mean = |x: &[f32]| x.iter().map(|&v| f64::from(v)).sum::<f64>() / x.len().max(1) as f64;
-        let log: Vec<f32> = ratio.iter().zip(old).map(|(r, d)| r.ln() - d).collect();
+        let log: Vec<f32> = distance.iter().map(|d| -d).collect();
         let limit = |r: f32| r.clamp(1.0 - self.config.clip, 1.0 + self.config.clip);
         let clipped = ratio.iter().zip(advantages).map(|(&r, a)| f32::from(u8::from(-a * limit(r) > -a * r)));
         let clipped: Vec<f32> = clipped.collect();
