@@ -4,7 +4,7 @@ use pentimento::caps::Caps;
 use pentimento::exec::null::{Count, count};
 use pentimento::graph::{Graph, Id};
 use pentimento::model::contents::{self, Needs, parameters};
-use pentimento::model::{Constants, clip, dino, mmdit, vae};
+use pentimento::model::{Constants, clip, clip_vision, dino, mmdit, t5, vae};
 use pentimento::plan::Plan;
 use pentimento_wgsl::WeightType;
 use serde_json::{Value, json};
@@ -182,4 +182,52 @@ fn the_autoencoder_has_the_published_size() {
     }
 }
 
-// T5-XXL (4,893,906,944 parameters by transformers) and CLIP-H (986,109,441) belong here once their graphs exist.
+/// `text_encoder_3/config.json` of the SD3 folders: google/t5-v1_1-xxl.
+#[test]
+fn t5_has_the_published_size() {
+    let json = json!({
+        "model_type": "t5", "vocab_size": 32128, "d_model": 4096, "d_kv": 64, "d_ff": 10240, "num_layers": 24,
+        "num_heads": 64, "relative_attention_num_buckets": 32, "relative_attention_max_distance": 128,
+        "layer_norm_epsilon": 1e-6, "feed_forward_proj": "gated-gelu", "dense_act_fn": "gelu_new",
+    });
+    let cfg = t5::Config::from_value(&json, "config.json").expect("a configuration");
+    assert_eq!(cfg, t5::Config::xxl());
+    // By hand: four projections, three of the feed-forward and two norms a block; the two tables; the last norm.
+    let block = 4 * 4096 * 4096 + 3 * 4096 * 10240 + 2 * 4096;
+    let expected = 24 * block + 32 * 64 + 32128 * 4096 + 4096;
+    assert_eq!(parameters(&needs(&json)), expected);
+    let mut g = Graph::new();
+    let x = g.input("x", &[1, 256, cfg.d_model]);
+    let bias = g.input("bias", &[cfg.num_heads, 256, 256]);
+    let states = t5::whole(&mut g, &cfg, "text_encoder_3", x, bias);
+    report("T5-XXL", expected, "256", &plan(g, &[("states", states)]));
+}
+
+/// `config.json` of laion/CLIP-ViT-H-14, on which PickScore builds.
+#[test]
+fn pick_score_has_the_published_size() {
+    let json = json!({
+        "model_type": "clip", "projection_dim": 1024, "logit_scale_init_value": 2.6592,
+        "text_config": {
+            "model_type": "clip_text_model", "vocab_size": 49408, "hidden_size": 1024, "projection_dim": 1024,
+            "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16,
+            "max_position_embeddings": 77, "hidden_act": "gelu", "layer_norm_eps": 1e-5, "eos_token_id": 2,
+        },
+        "vision_config": {
+            "model_type": "clip_vision_model", "hidden_size": 1280, "projection_dim": 1024,
+            "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 16, "num_channels": 3,
+            "image_size": 224, "patch_size": 14, "hidden_act": "gelu", "layer_norm_eps": 1e-5,
+        },
+    });
+    let (vision, _) = clip_vision::Config::from_value(&json, "config.json").expect("a configuration");
+    assert_eq!(vision, clip_vision::Config::clip_h());
+    // Parameters by transformers 5.23 on the meta device.
+    let expected = 986_109_441;
+    assert_eq!(parameters(&needs(&json)), expected);
+    let mut g = Graph::new();
+    let pixels = g.input("pixels", &[1, vision.image_size, vision.image_size, 3]);
+    let layers = vision.num_hidden_layers;
+    let x = clip_vision::hidden(&mut g, &vision, "clip", pixels, layers);
+    let image = clip_vision::embed(&mut g, &vision, "clip", x, layers, false);
+    report("CLIP-H image", expected, "224²", &plan(g, &[("image", image)]));
+}
