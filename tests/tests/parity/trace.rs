@@ -134,15 +134,18 @@ impl Replay<'_> {
         within(&off, self.golden.floats(name), self.limit(name)).is_err()
     }
 
-    /// The recorded limit. A loss is a mean of advantages times ratios near 1, so what its advantages may be off, it may
-    /// be off too; its own recorded limit is ten times the deviation of one number in one run, which can be as good as zero.
+    /// The recorded limit. That of a single number is ten times its deviation in one f32 run, which can be as good as
+    /// zero by chance; its relative limit has a floor, so the larger of the two holds. A generator's loss is a mean of
+    /// advantages times ratios near 1: what its advantages may be off, it may be off too.
     fn limit(&self, name: &str) -> Tolerance {
         let own = self.golden.tolerance(name);
-        let Some((step, "loss" | "policy_loss")) = name.rsplit_once('.') else { return own };
-        let advantages = self.golden.tolerance(&format!("{step}.advantages"));
-        let loss = self.golden.numbers(name).first().map_or(0.0, |l| f64::from(l.abs()));
-        let max_abs = own.max_abs + advantages.max_abs;
-        Tolerance { max_abs, rel_l2: own.rel_l2.max(max_abs / loss) }
+        let &[number] = &*self.golden.numbers(name) else { return own };
+        let size = f64::from(number.abs());
+        let mut max_abs = own.max_abs.max(own.rel_l2 * size);
+        if let Some((step, "loss" | "policy_loss")) = name.rsplit_once('.') {
+            max_abs += self.golden.tolerance(&format!("{step}.advantages")).max_abs;
+        }
+        Tolerance { max_abs, rel_l2: if size > 0.0 { own.rel_l2.max(max_abs / size) } else { own.rel_l2 } }
     }
 }
 
