@@ -134,18 +134,21 @@ impl Replay<'_> {
         within(&off, self.golden.floats(name), self.limit(name)).is_err()
     }
 
-    /// The recorded limit. That of a single number is ten times its deviation in one f32 run, which can be as good as
-    /// zero by chance; its relative limit has a floor, so the larger of the two holds. A generator's loss is a mean of
+    /// The recorded limits, ten times the deviations of one f32 run. The largest deviation of a few numbers can be as
+    /// good as zero by chance, but the relative limit has a floor: no element is held tighter than that limit times
+    /// their root mean square, and a single number to the larger of the two. A generator's loss is a mean of
     /// advantages times ratios near 1: what its advantages may be off, it may be off too.
     fn limit(&self, name: &str) -> Tolerance {
         let own = self.golden.tolerance(name);
-        let &[number] = &*self.golden.numbers(name) else { return own };
-        let size = f64::from(number.abs());
+        let numbers = self.golden.numbers(name);
+        let squares: f64 = numbers.iter().map(|&n| f64::from(n).powi(2)).sum();
+        let size = (squares / numbers.len().max(1) as f64).sqrt();
         let mut max_abs = own.max_abs.max(own.rel_l2 * size);
         if let Some((step, "loss" | "policy_loss")) = name.rsplit_once('.') {
             max_abs += self.golden.tolerance(&format!("{step}.advantages")).max_abs;
         }
-        Tolerance { max_abs, rel_l2: if size > 0.0 { own.rel_l2.max(max_abs / size) } else { own.rel_l2 } }
+        let single = numbers.len() == 1 && size > 0.0;
+        Tolerance { max_abs, rel_l2: if single { own.rel_l2.max(max_abs / size) } else { own.rel_l2 } }
     }
 }
 
