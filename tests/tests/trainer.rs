@@ -18,6 +18,9 @@ fn references() -> Vec<Reference> {
     all.truncate(2);
     all
 }
+fn setup<'a>(model: &'a Path, references: &'a [Reference]) -> Setup<'a> {
+    Setup { model, config: None, reward: None, references, prompts: &[], text_cache: None }
+}
 /// The model's components without its references.
 fn broken_model(name: &str) -> Scratch {
     let scratch = Scratch::new(name);
@@ -57,15 +60,8 @@ fn tiny(seed: u64) -> Config {
 
 fn train(config: Config) -> Option<(Vec<u8>, Vec<u8>, Metrics)> {
     let gpu = adapter("a small training run")?;
-    let references = references();
-    let setup = Setup {
-        model: &model(),
-        config: None,
-        reward: None,
-        references: &references,
-        prompts: &[],
-        text_cache: None,
-    };
+    let (model, references) = (model(), references());
+    let setup = setup(&model, &references);
     let mut trainer = Trainer::new(Box::new(gpu), &setup, config).expect("a trainer");
     let start = trainer.adapter().and_then(|a| a.write_bytes()).expect("an adapter");
     let mut metrics = None;
@@ -98,15 +94,8 @@ fn same_seed_same_bits() {
 #[test]
 fn a_deadline_ends_the_training() {
     let Some(gpu) = adapter("a deadline") else { return };
-    let references = references();
-    let setup = Setup {
-        model: &model(),
-        config: None,
-        reward: None,
-        references: &references,
-        prompts: &[],
-        text_cache: None,
-    };
+    let (model, references) = (model(), references());
+    let setup = setup(&model, &references);
     let endless = Config { warm_steps: 1_000_000, iterations: 1_000_000, ..tiny(1) };
     let mut trainer = Trainer::new(Box::new(gpu), &setup, endless).expect("a trainer");
     const SECONDS: f64 = 5.0;
@@ -155,9 +144,10 @@ fn the_kl_term_pulls_back() {
 }
 
 fn refusal(folder: &Path, references: &[Reference]) -> String {
-    let setup =
-        Setup { model: folder, config: None, reward: None, references, prompts: &[], text_cache: None };
-    match Trainer::new(Box::new(Cpu::new()), &setup, tiny(0)) {
+    refusal_of(&setup(folder, references))
+}
+fn refusal_of(setup: &Setup<'_>) -> String {
+    match Trainer::new(Box::new(Cpu::new()), setup, tiny(0)) {
         Ok(_) => panic!("accepted"),
         Err(e) => e.to_string(),
     }
@@ -189,6 +179,10 @@ fn bad_input_ends_in_one_sentence_that_names_the_file() {
     assert!(error.contains("pos_embed") && error.contains("144") && error.contains("256"), "{error}");
 
     assert!(refusal(&model(), &[]).contains("references"));
+    let pickscore = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/clip_reward");
+    let (model, references) = (model(), references());
+    let error = refusal_of(&Setup { reward: Some(&pickscore), ..setup(&model, &references) });
+    assert!(error.contains("clip_reward") && error.contains("--official"), "{error}");
 
     let images = Scratch::new("images");
     let error = load_references(&images.0, 64, 64).expect_err("an empty folder").to_string();

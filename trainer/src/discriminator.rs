@@ -35,6 +35,10 @@ impl Backbone {
         let component = open_component(path)?;
         let label = path.join("config.json").display().to_string();
         let json = component.config()?;
+        if json.get("model_type").and_then(serde_json::Value::as_str) == Some("clip") {
+            return Err(Error::bad(label, "a DINOv2 model", "a CLIP model")
+                .with_hint("PickScore is a reward of the released schedule only: use `--official`."));
+        }
         let config = dino::Config::from_value(&json, &label)?;
         let file = "preprocessor_config.json";
         let pixels = if component.has_file(file) {

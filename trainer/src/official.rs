@@ -1,21 +1,26 @@
-//! The released schedule, step by step: `scripts/train_sd3_fast_dino_patch.py` of the Adv-GRPO code at 8287f90, with
-//! what is odd in it kept and named. The slow, exact loop beside [`crate::train`].
+//! The released schedules, step by step: `scripts/train_sd3_fast_dino_patch.py` and `train_sd3_fast_pickscore.py` of the
+//! Adv-GRPO code at 8287f90, with what is odd in them kept and named. The slow, exact loop beside [`crate::train`].
 //!
 //! ```text
 //! epoch: batches of one prompt each -> rollout -> images -> reward of generated and reference images
-//!        (epoch + 1) mod d_times != 0: one head step over all of them, nothing else
+//!        the judge's turn ((epoch + 1) mod d_times != 0): one step of it over all of them, nothing else
 //!        else: two generator steps, each over half of the batches and all trained steps of the rollout
 //! ```
 //!
 //! Kept on purpose:
-//! - Nine of ten epochs train the head only; their rewards and advantages are computed and thrown away.
+//! - Nine of ten epochs train the head only; their rewards and advantages are computed and thrown away. PickScore learns
+//!   instead of the generator whenever the references' mean reward is below the generated images'.
 //! - Rewards of an epoch come from the head as it was before the epoch's own step.
 //! - Every image has its own initial noise; steps outside the window are the same step with noise level 0.
-//! - The reward normalises tokens and resizes floats; the head trains on raw tokens of 8-bit images.
+//! - The reward normalises tokens and resizes floats; the head trains on raw tokens of 8-bit images. PickScore's reward
+//!   rounds images to 8 bits, its training cuts them off.
 //! - References of the batch's prompt: all of them, whatever their number; lists of unequal length are cut to the shorter.
 //! - Prompts that are equal without regard to case and spacing are one group.
 //! - `global_step` counts head epochs too; the average ([`Ema::step`]) follows it and is asked once per batch.
+mod dino;
 mod generator;
+mod judge;
+mod pick;
 mod rollout;
 mod script;
 
@@ -24,16 +29,15 @@ pub use script::{Script, Seeded};
 use crate::adapter::{Adapter, Pair};
 use crate::advantage;
 use crate::config::Config;
-use crate::discriminator::{Backbone, Head, HeadStep, Patches, Shape, rewards};
+use crate::discriminator::HeadStep;
 use crate::objective::Params;
 use crate::optim::{AdamW, Ema};
-use crate::preprocess::{head_picture, head_pixels};
 use crate::references::Reference;
 use crate::train::{Setup, initial, resolution};
 use crate::{Error, Result, texts};
+use judge::{Judge, Pairs};
 use pentimento::exec::{Executor, PlanId};
 use pentimento::folder::ModelFolder;
-use pentimento::graph::Graph;
 use pentimento::model::mmdit::Lora;
 use pentimento::pipeline::{Pipeline, Text, TextSettings};
 use rollout::Batch;
@@ -47,16 +51,27 @@ pub struct Schedule {
     pub ema_interval: usize,
     /// Hidden units of the head (released: 512).
     pub hidden: usize,
+    /// PickScore's image layers `layers[tune_layer:]` learn (released: -1; paper: -2).
+    pub tune_layer: i64,
+    /// Learning rate of those layers (released: 5e-6).
+    pub tune_rate: f32,
 }
 
 impl Default for Schedule {
     fn default() -> Self {
-        Schedule { d_times: 10, ema_interval: 8, hidden: crate::discriminator::HIDDEN }
+        Schedule {
+            d_times: 10,
+            ema_interval: 8,
+            hidden: crate::discriminator::HIDDEN,
+            tune_layer: -1,
+            tune_rate: 5e-6,
+        }
     }
 }
 
 /// A prompt with its encoded text and its references.
 struct Prompt {
+    name: String,
     text: Text,
     /// Prompts of one key are one group.
     key: String,
@@ -89,18 +104,13 @@ pub struct Official {
     schedule: Schedule,
     /// Latent height and width.
     size: [usize; 2],
-    /// Width and height in pixels.
-    pixels: (usize, usize),
     params: Params,
     values: Vec<Vec<f32>>,
     adam: AdamW,
     ema: Ema,
-    backbone: Backbone,
-    head: Head,
+    judge: Box<dyn Judge>,
     prompts: Vec<Prompt>,
     null: Text,
-    /// Images in 0 to 1 to tokens; normalised encoder input to tokens. For batches of `group`.
-    describe: [PlanId; 2],
     grpo: Option<PlanId>,
     /// Gradients so far, and training runs that went into them.
     sums: Vec<Vec<f32>>,
@@ -139,35 +149,25 @@ impl Official {
         let size = pipeline.latent_size(pixels.0, pixels.1)?;
         let reward =
             setup.reward.map_or_else(|| folder.beside().join("reward"), std::path::Path::to_path_buf);
-        let mut backbone = Backbone::open(&reward)?;
         let params = Params::new(&pipeline.mmdit, config.rank);
         let values = initial(&mut pipeline, &params, &config)?;
         let (null, prompts) = prompts(&mut pipeline, setup)?;
         texts::save(&mut pipeline, setup.text_cache)?;
         let most = prompts.iter().map(|p| p.references.len()).max().unwrap_or(0).max(config.group);
-        let head_config = Config { head_batch: config.prompts * most, ..config.clone() };
-        let shape = Shape { hidden: schedule.hidden, ..Shape::of(&backbone) };
-        let head = Head::new(&mut *pipeline.exec, shape, &head_config, config.group)?;
-        let describe = [
-            describe(&mut pipeline, &mut backbone, config.group, pixels, false)?,
-            describe(&mut pipeline, &mut backbone, config.group, pixels, true)?,
-        ];
+        let judge = judge::open(&mut pipeline, &reward, &config, &schedule, pixels, most)?;
         let adam = AdamW::new((0.9, 0.999), config.weight_decay, values.iter().map(Vec::len));
         let ema = Ema::new(config.ema, &values);
         Ok(Official {
             pipeline,
             schedule,
             size,
-            pixels,
             params,
             values,
             adam,
             ema,
-            backbone,
-            head,
+            judge,
             prompts,
             null,
-            describe,
             grpo: None,
             sums: Vec::new(),
             micro_steps: 0,
@@ -200,12 +200,12 @@ impl Official {
         self.values = values;
         self.write_params(false)
     }
-    /// Replaces the head's four tensors ([`crate::discriminator::NAMES`]).
+    /// Replaces what the judge learns: the head's four tensors ([`crate::discriminator::NAMES`]).
     ///
     /// # Errors
-    /// Other lengths; the device failed.
+    /// Other lengths, or a PickScore, which starts from its checkpoint; the device failed.
     pub fn start_head_from(&mut self, params: Vec<Vec<f32>>) -> Result<()> {
-        self.head.set_params(&mut *self.pipeline.exec, params)
+        self.judge.start_from(&mut *self.pipeline.exec, params)
     }
     /// Steps so far: epochs that trained the head, and the generator's optimiser steps.
     pub fn global_step(&self) -> u32 {
@@ -220,7 +220,17 @@ impl Official {
     /// # Errors
     /// Factors that do not fit (never, for a run's own).
     pub fn adapter(&self) -> Result<Adapter> {
-        let pairs = self.params.targets.iter().zip(self.ema.average.chunks_exact(2));
+        self.adapter_of(&self.ema.average)
+    }
+    /// The adapter in training, as the last optimiser step left it.
+    ///
+    /// # Errors
+    /// As [`Official::adapter`].
+    pub fn trained(&self) -> Result<Adapter> {
+        self.adapter_of(&self.values)
+    }
+    fn adapter_of(&self, values: &[Vec<f32>]) -> Result<Adapter> {
+        let pairs = self.params.targets.iter().zip(values.chunks_exact(2));
         let pair = |ab: &[Vec<f32>]| {
             Pair::new(self.config.rank, ab[0].clone(), ab[1].clone(), self.config.lora_scale)
         };
@@ -283,11 +293,20 @@ impl Official {
             reward_reference: advantage::moments(&reference).0,
             ..Report::default()
         };
-        if (e + 1).is_multiple_of(self.schedule.d_times) {
-            self.train_generator(&all, &advantages, script, &mut report)?;
-        } else {
-            report.head = Some(self.train_head(&all, script)?);
+        if self.judge.learns(e, report.reward_generated, report.reward_reference) {
+            let pairs: Vec<Pairs<'_>> = all
+                .iter()
+                .map(|b| Pairs {
+                    prompt: &self.prompts[b.prompt].name,
+                    references: &self.prompts[b.prompt].references,
+                    images: &b.images,
+                })
+                .collect();
+            report.head =
+                Some(self.judge.learn(&mut *self.pipeline.exec, &pairs, &format!("e{e}"), script)?);
             self.global_step += 1;
+        } else {
+            self.train_generator(&all, &advantages, script, &mut report)?;
         }
         self.epoch += 1;
         Ok(report)
@@ -298,87 +317,15 @@ impl Official {
         let (mut generated, mut reference) = (Vec::new(), Vec::new());
         for (b, batch) in all.iter().enumerate() {
             let name = format!("e{}.b{b}", self.epoch);
+            let prompt = &self.prompts[batch.prompt];
             let images: Vec<&[f32]> = batch.images.iter().map(Vec::as_slice).collect();
-            generated.extend(self.reward(&images, &format!("{name}.idx_gen"), script)?);
-            let known: Vec<Vec<f32>> =
-                self.prompts[batch.prompt].references.iter().map(|r| r.pixels.clone()).collect();
-            let known: Vec<&[f32]> = known.iter().map(Vec::as_slice).collect();
-            reference.extend(self.reward(&known, &format!("{name}.idx_ref"), script)?);
+            let known: Vec<&[f32]> = prompt.references.iter().map(|r| r.pixels.as_slice()).collect();
+            let exec = &mut *self.pipeline.exec;
+            let name_of = |kind: &str| format!("{name}.idx_{kind}");
+            generated.extend(self.judge.rewards(exec, &prompt.name, &images, &name_of("gen"), script)?);
+            reference.extend(self.judge.rewards(exec, &prompt.name, &known, &name_of("ref"), script)?);
         }
         Ok((generated, reference))
-    }
-    fn reward(&mut self, images: &[&[f32]], name: &str, script: &mut dyn Script) -> Result<Vec<f32>> {
-        let tokens = self.tokens(images, false)?;
-        let tokens: Vec<&[f32]> = tokens.iter().map(Vec::as_slice).collect();
-        let picked = self.pick(name, images.len(), script)?;
-        let scores = self.head.score(&mut *self.pipeline.exec, &tokens, self.config.normalise_reward)?;
-        rewards(&scores, self.config.class_weight, Patches::Picked(&picked))
-    }
-    fn pick(&self, name: &str, images: usize, script: &mut dyn Script) -> Result<Vec<Vec<u32>>> {
-        let patches = self.backbone.grid() * self.backbone.grid();
-        let count = self.config.head_patches.min(patches);
-        let picked = script.patches(name, images, count, patches);
-        let fits = picked.len() == images && picked.iter().all(|list| !list.is_empty());
-        if fits { Ok(picked) } else { Err(Error::bad(name, format!("{images} lists of patches"), "others")) }
-    }
-    /// Tokens of images in 0 to 1, or of normalised encoder inputs.
-    fn tokens(&mut self, inputs: &[&[f32]], normalised: bool) -> Result<Vec<Vec<f32>>> {
-        let plan = self.describe[usize::from(normalised)];
-        let (group, per) = (self.config.group, self.backbone.token_numbers());
-        let mut out = Vec::with_capacity(inputs.len());
-        for part in inputs.chunks(group) {
-            let mut x: Vec<f32> = part.iter().flat_map(|i| i.iter().copied()).collect();
-            x.resize(x.len() / part.len() * group, 0.0);
-            self.pipeline.exec.write(plan, "image", &x)?;
-            self.pipeline.exec.run(plan)?;
-            let tokens = self.pipeline.exec.read(plan, "tokens")?;
-            out.extend(tokens.chunks_exact(per).take(part.len()).map(<[f32]>::to_vec));
-        }
-        Ok(out)
-    }
-
-    /// One Adam step of the head over all images of the epoch.
-    fn train_head(&mut self, all: &[Batch], script: &mut dyn Script) -> Result<HeadStep> {
-        let e = self.epoch;
-        let references = all.iter().flat_map(|b| self.prompts[b.prompt].references.iter().map(|r| &r.pixels));
-        let real: Vec<Vec<f32>> = references.cloned().collect();
-        let fake: Vec<Vec<f32>> = all.iter().flat_map(|b| b.images.iter().cloned()).collect();
-        let n = real.len().min(fake.len());
-        let real = self.eight_bit_tokens(&real[..n], &format!("e{e}.d_real_u8"), script)?;
-        let fake = self.eight_bit_tokens(&fake[..n], &format!("e{e}.d_fake_u8"), script)?;
-        let mut picked = self.pick(&format!("e{e}.d.idx_real"), n, script)?;
-        picked.extend(self.pick(&format!("e{e}.d.idx_fake"), n, script)?);
-        let real: Vec<&[f32]> = real.iter().map(Vec::as_slice).collect();
-        let fake: Vec<&[f32]> = fake.iter().map(Vec::as_slice).collect();
-        let exec = &mut *self.pipeline.exec;
-        let plan = self.head.begin_step(exec, &real, &fake, Patches::Picked(&picked))?;
-        exec.run(plan)?;
-        let step = self.head.end_step(exec)?;
-        script.note(&format!("e{e}.d_loss"), &[step.loss]);
-        script.note(&format!("e{e}.d_acc"), &[step.accuracy]);
-        for (name, data) in crate::discriminator::NAMES.iter().zip(self.head.params()) {
-            script.note(&format!("e{e}.{name}"), data);
-        }
-        Ok(step)
-    }
-    /// Tokens by the head training's way: 8-bit pictures, PIL's bicubic.
-    fn eight_bit_tokens(
-        &mut self,
-        images: &[Vec<f32>],
-        name: &str,
-        script: &mut dyn Script,
-    ) -> Result<Vec<Vec<f32>>> {
-        let (width, height) = (self.pixels.0 as u32, self.pixels.1 as u32);
-        let side = self.backbone.image_size() as u32;
-        let (mut inputs, mut bytes) = (Vec::with_capacity(images.len()), Vec::new());
-        for image in images {
-            let picture = head_picture(width, height, image)?;
-            bytes.extend(picture.rgb().iter().map(|&b| f32::from(b)));
-            inputs.push(head_pixels(&picture, side, self.backbone.pixels())?);
-        }
-        script.note(name, &bytes);
-        let inputs: Vec<&[f32]> = inputs.iter().map(Vec::as_slice).collect();
-        self.tokens(&inputs, true)
     }
 }
 
@@ -405,7 +352,7 @@ fn prompts(pipeline: &mut Pipeline, setup: &Setup<'_>) -> Result<(Text, Vec<Prom
         if references.is_empty() {
             references = setup.references.to_vec();
         }
-        Prompt { text, key: key(name), references }
+        Prompt { name: (*name).to_string(), text, key: key(name), references }
     };
     let prompts = names.iter().skip(1).zip(texts).map(prompt).collect();
     Ok((null, prompts))
@@ -414,26 +361,4 @@ fn prompts(pipeline: &mut Pipeline, setup: &Setup<'_>) -> Result<(Text, Vec<Prom
 /// What the released grouping compares: CLIP's decoded tokens, so lower case and single spaces.
 fn key(prompt: &str) -> String {
     prompt.split_whitespace().map(str::to_lowercase).collect::<Vec<_>>().join(" ")
-}
-
-/// The reward backbone on images in 0 to 1, or on its own normalised input.
-fn describe(
-    pipeline: &mut Pipeline,
-    backbone: &mut Backbone,
-    batch: usize,
-    (width, height): (usize, usize),
-    normalised: bool,
-) -> Result<PlanId> {
-    let mut g = Graph::new();
-    let side = backbone.image_size();
-    let tokens = if normalised {
-        let x = g.input("image", &[batch, side, side, 3]);
-        backbone.tokens_of_pixels(&mut g, x)
-    } else {
-        let x = g.input("image", &[batch, height, width, 3]);
-        backbone.tokens(&mut g, x)
-    };
-    g.check()?;
-    backbone.upload(&mut *pipeline.exec, &g)?;
-    pentimento::exec::compile(&mut *pipeline.exec, g, &[("tokens", tokens)])
 }

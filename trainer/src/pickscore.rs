@@ -1,5 +1,6 @@
 //! PickScore as a reward that learns: CLIP's similarity of prompt and image, whose last image layers are tuned to tell
 //! references from generated images of the same prompt. Released as `train_sd3_fast_pickscore.py`.
+use crate::discriminator::HeadStep;
 use crate::optim::AdamW;
 use crate::{Error, Result};
 use pentimento::exec::{Executor, LeafData, PlanId, compile, upload};
@@ -184,8 +185,8 @@ impl PickScore {
         exec.write(plan, "text", &t)
     }
 
-    /// Loss and gradients of one adversarial step: cross entropy of (reference, generated image) given the prompt, the
-    /// reference being the right answer; mean over prompts. Exactly `batch` prompts with an image of each kind.
+    /// Loss, accuracy and gradients of one adversarial step: cross entropy of (reference, generated image) given the
+    /// prompt, the reference being the right answer; mean over 1 to `batch` prompts with an image of each kind.
     ///
     /// # Errors
     /// Another number of images or prompts; the device failed.
@@ -195,23 +196,31 @@ impl PickScore {
         real: &[&[f32]],
         fake: &[&[f32]],
         texts: &[&[f32]],
-    ) -> Result<(f32, Vec<Vec<f32>>)> {
-        let n = self.batch;
-        if [real.len(), fake.len(), texts.len()] != [n; 3] {
+    ) -> Result<(HeadStep, Vec<Vec<f32>>)> {
+        let n = texts.len();
+        if n == 0 || n > self.batch || [real.len(), fake.len()] != [n; 2] {
             let found = format!("{}, {} and {}", real.len(), fake.len(), texts.len());
-            let expected = format!("{n} references, generated images and prompts each");
+            let expected = format!("1 to {} references, generated images and prompts each", self.batch);
             return Err(Error::bad("PickScore step", expected, found));
         }
-        self.write_pairs(exec, self.step_plan, 2 * n, &[real, fake].concat(), &[texts, texts].concat())?;
+        self.write_pairs(
+            exec,
+            self.step_plan,
+            2 * self.batch,
+            &[real, fake].concat(),
+            &[texts, texts].concat(),
+        )?;
         // The loss is a function of few logits, so the host differentiates it: one run for them, one with the seed.
         exec.run(self.step_plan)?;
-        let (loss, seed) = cross_entropy(&exec.read(self.step_plan, "logits")?);
+        let logits = exec.read(self.step_plan, "logits")?;
+        let (step, mut seed) = cross_entropy(logits.get(..2 * n).unwrap_or_default());
+        seed.resize(2 * self.batch, 0.0);
         exec.write(self.step_plan, "seed", &seed)?;
         exec.run(self.step_plan)?;
         let grads = self.names.iter().map(|name| exec.read(self.step_plan, name)).collect::<Result<_>>()?;
-        Ok((loss, grads))
+        Ok((step, grads))
     }
-    /// One adversarial step; returns the loss before it.
+    /// One adversarial step; returns loss and accuracy before it.
     ///
     /// # Errors
     /// As [`PickScore::gradients`].
@@ -221,18 +230,19 @@ impl PickScore {
         real: &[&[f32]],
         fake: &[&[f32]],
         texts: &[&[f32]],
-    ) -> Result<f32> {
-        let (loss, grads) = self.gradients(exec, real, fake, texts)?;
+    ) -> Result<HeadStep> {
+        let (step, grads) = self.gradients(exec, real, fake, texts)?;
         self.adam.update(&mut self.params, &grads, self.rate);
         for (name, data) in self.names.iter().zip(&self.params) {
             exec.set_leaf(name, LeafData::F32(data))?;
         }
-        Ok(loss)
+        Ok(step)
     }
 }
 
-/// Mean over prompts of `ln(1 + exp(fake - real))`, and its derivatives. `logits`: all real ones, then all fake ones.
-fn cross_entropy(logits: &[f32]) -> (f32, Vec<f32>) {
+/// Mean over prompts of `ln(1 + exp(fake - real))`, the part in which the real one is larger, and the loss's derivatives.
+/// `logits`: all real ones, then all fake ones.
+fn cross_entropy(logits: &[f32]) -> (HeadStep, Vec<f32>) {
     let n = logits.len() / 2;
     let (real, fake) = logits.split_at(n);
     let mut seed = vec![0.0; 2 * n];
@@ -244,7 +254,8 @@ fn cross_entropy(logits: &[f32]) -> (f32, Vec<f32>) {
         let slope = (1.0 / (1.0 + (-d).exp()) / n as f64) as f32;
         (seed[i], seed[n + i]) = (-slope, slope);
     }
-    (loss as f32, seed)
+    let right = real.iter().zip(fake).filter(|(real, fake)| real > fake).count();
+    (HeadStep { loss: loss as f32, accuracy: right as f32 / n.max(1) as f32 }, seed)
 }
 
 /// `x / |x|`, in place.
@@ -255,15 +266,15 @@ fn unit(x: &mut [f32]) {
     }
 }
 
-/// Rows one after another, each of `width` numbers, and zeros up to `rows` rows.
+/// Rows one after another, each of `width` numbers; the first one again up to `rows` rows, because a row of zeros may have
+/// no direction.
 fn joined(what: &str, list: &[&[f32]], width: usize, rows: usize) -> Result<Vec<f32>> {
     if let Some(wrong) = list.iter().find(|x| x.len() != width) {
         let expected = format!("{width} numbers for each {what}");
         return Err(Error::bad("PickScore", expected, wrong.len().to_string()));
     }
-    let mut all = list.concat();
-    all.resize(rows * width, 0.0);
-    Ok(all)
+    let rest = rows.saturating_sub(list.len());
+    Ok([list.concat(), list.first().copied().unwrap_or_default().repeat(rest)].concat())
 }
 
 /// Trained tensors: leaf names and values in the checkpoint.
@@ -342,14 +353,15 @@ mod tests {
 
     #[test]
     fn cross_entropy_is_the_logistic_loss() {
-        let (loss, seed) = cross_entropy(&[1.0, 2.0, 1.0, -1.0]);
+        let (HeadStep { loss, accuracy }, seed) = cross_entropy(&[1.0, 2.0, 1.0, -1.0]);
+        assert_eq!(accuracy, 0.5);
         let want = (2.0f64.ln() + (1.0 + (-3.0f64).exp()).ln()) / 2.0;
         assert!((f64::from(loss) - want).abs() <= 1e-6, "{loss}");
         assert!((seed[0] + 0.25).abs() <= 1e-6 && (seed[2] - 0.25).abs() <= 1e-6, "{seed:?}");
         // Steep differences neither overflow nor vanish.
-        let (loss, seed) = cross_entropy(&[-500.0, 500.0]);
-        assert!((loss - 1000.0).abs() <= 1e-3 && (seed[1] - 1.0).abs() <= 1e-6);
-        let (loss, seed) = cross_entropy(&[500.0, -500.0]);
-        assert_eq!((loss, seed[1]), (0.0, 0.0));
+        let (step, seed) = cross_entropy(&[-500.0, 500.0]);
+        assert!((step.loss - 1000.0).abs() <= 1e-3 && (seed[1] - 1.0).abs() <= 1e-6);
+        let (step, seed) = cross_entropy(&[500.0, -500.0]);
+        assert_eq!((step.loss, seed[1]), (0.0, 0.0));
     }
 }

@@ -109,8 +109,8 @@ fn pickscore_scores_and_learns_as_released() {
         assert!(changed.is_err(), "two steps must move the scores");
         for step in 1..=2 {
             let names: Vec<String> = score.params().map(|(name, _)| stored(name)).collect();
-            let (loss, grads) = score.gradients(exec, real, fake, &texts).expect("gradients");
-            check.tensor(&format!("loss_step{step}"), &[loss]);
+            let (found, grads) = score.gradients(exec, real, fake, &texts).expect("gradients");
+            check.tensor(&format!("loss_step{step}"), &[found.loss]);
             for (name, grad) in names.iter().zip(&grads) {
                 check.optional(&format!("grad{step}.{name}"), grad);
             }

@@ -30,7 +30,7 @@ pub struct Args {
     /// Folder for the adapter, the pictures and the metrics.
     #[arg(long)]
     pub out: PathBuf,
-    /// DINOv2 folder for the reward; `reward` inside the model folder by default.
+    /// DINOv2 folder for the reward, with --official also PickScore's; `reward` inside the model folder by default.
     #[arg(long)]
     reward_model: Option<PathBuf>,
     /// File with one training prompt a line; the captions by default.

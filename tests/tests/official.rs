@@ -1,0 +1,120 @@
+//! The released schedules on the default model, in small: whose turn it is, what moves, and that runs repeat.
+use pentimento_trainer::config::Config;
+use pentimento_trainer::images::Picture;
+use pentimento_trainer::official::{Official, Report, Schedule, Seeded};
+use pentimento_trainer::references::{Reference, load_references};
+use pentimento_trainer::train::Setup;
+use std::path::{Path, PathBuf};
+use tests::adapter::adapter;
+use tests::scratch::{Scratch, copy};
+
+fn here(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// The fixture's CLIP model with a tokenizer beside it, as PickScore is published.
+fn pickscore(name: &str) -> Scratch {
+    let folder = Scratch::new(name);
+    copy(&here("fixtures/text/tiny_tokenizers/clip_l"), &folder.0);
+    for file in ["config.json", "model.safetensors"] {
+        std::fs::copy(here("fixtures/clip_reward").join(file), folder.0.join(file)).expect("a copy");
+    }
+    folder
+}
+
+fn icons() -> Vec<Reference> {
+    let folder = here("../examples/models/icons/references/mono");
+    let mut references = load_references(&folder, 64, 64).expect("references");
+    references.truncate(2);
+    references
+}
+fn grey() -> Vec<Reference> {
+    let picture = Picture::new(64, 64, vec![128; 64 * 64 * 3]).expect("a picture");
+    ["a cat", "a dog"].map(|c| Reference::new(c, Some(c), &picture, 64, 64).expect("a reference")).into()
+}
+
+/// Adapter after each epoch, and the reports.
+fn train(
+    reward: Option<&Path>,
+    references: &[Reference],
+    schedule: &Schedule,
+    epochs: usize,
+) -> Option<(Vec<Vec<u8>>, Vec<Report>)> {
+    let gpu = adapter("the released schedule")?;
+    let model = here("../examples/models/icons");
+    let setup = Setup {
+        model: &model,
+        config: None,
+        reward,
+        references: &references,
+        prompts: &[],
+        text_cache: None,
+    };
+    let config =
+        Config { rank: 4, prompts: 2, group: 2, micro_batch: 2, steps: 3, window: 2, ..Config::official() };
+    let mut run = Official::new(Box::new(gpu), &setup, config, schedule.clone()).expect("a run");
+    let mut script = Seeded::new(3);
+    let (mut adapters, mut reports) = (Vec::new(), Vec::new());
+    for _ in 0..epochs {
+        reports.push(run.epoch(&mut script, &mut |_, _| true).expect("an epoch"));
+        // The average follows late; what trains is asked for.
+        adapters.push(run.trained().and_then(|a| a.write_bytes()).expect("an adapter"));
+    }
+    Some((adapters, reports))
+}
+
+#[test]
+fn head_and_generator_take_turns() {
+    let schedule = Schedule { d_times: 2, ..Schedule::default() };
+    let Some((adapters, reports)) = train(None, &icons(), &schedule, 4) else { return };
+    for (e, report) in reports.iter().enumerate() {
+        assert_eq!(report.head.is_some(), e % 2 == 0, "epoch {e}: {report:?}");
+        assert_eq!(report.gradient_norms.is_empty(), e % 2 == 0, "epoch {e}: {report:?}");
+    }
+    assert!(
+        adapters[0] != adapters[1] && adapters[1] == adapters[2],
+        "only the generator's epochs move the adapter"
+    );
+    let Some((again, _)) = train(None, &icons(), &schedule, 4) else { return };
+    assert!(adapters == again, "two runs with one seed differ");
+}
+
+#[test]
+fn pickscore_learns_when_references_score_lower() {
+    let folder = pickscore("pickscore");
+    // The fixture scores grey below what is generated; a large rate, so that turns change within a few epochs.
+    let schedule = Schedule { tune_rate: 3e-3, ..Schedule::default() };
+    let Some((adapters, reports)) = train(Some(&folder.0), &grey(), &schedule, 4) else { return };
+    for (e, report) in reports.iter().enumerate() {
+        let due = report.reward_reference < report.reward_generated;
+        assert_eq!(report.head.is_some(), due, "epoch {e}: {report:?}");
+        let before = e.checked_sub(1).map(|b| &adapters[b]);
+        assert_eq!(before == Some(&adapters[e]), due && e > 0, "epoch {e}: {report:?}");
+        assert!(
+            report.head.is_none_or(|h| h.loss.is_finite() && (0.0..=1.0).contains(&h.accuracy)),
+            "{report:?}"
+        );
+    }
+    assert!(reports.iter().any(|r| r.head.is_some()), "PickScore never learned: {reports:?}");
+    assert!(reports.iter().any(|r| r.head.is_none()), "the generator never learned: {reports:?}");
+}
+
+#[test]
+fn a_pickscore_without_tokenizer_is_refused() {
+    let Some(gpu) = adapter("PickScore without a tokenizer") else { return };
+    let (model, reward) = (here("../examples/models/icons"), here("fixtures/clip_reward"));
+    let references = load_references(&model.join("references/mono"), 64, 64).expect("references");
+    let setup = Setup {
+        model: &model,
+        config: None,
+        reward: Some(&reward),
+        references: &references[..1],
+        prompts: &[],
+        text_cache: None,
+    };
+    let error = match Official::new(Box::new(gpu), &setup, Config::official(), Schedule::default()) {
+        Ok(_) => panic!("accepted"),
+        Err(e) => e.to_string(),
+    };
+    assert!(error.contains("clip_reward") && error.contains("vocab.json"), "{error}");
+}
