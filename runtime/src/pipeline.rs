@@ -1,4 +1,8 @@
 //! From prompt to image: text encoders, transformer and autoencoder of one diffusers folder on one executor.
+mod texts;
+
+pub use texts::Texts;
+
 use crate::exec::{Executor, LeafData, PlanId, compile, upload};
 use crate::folder::ModelFolder;
 use crate::graph::{Graph, Id};
@@ -153,51 +157,6 @@ impl Pipeline {
             return Err(Error::bad("image size", expected, format!("{width} x {height}")));
         }
         Ok([height / self.vae.downscale(), width / self.vae.downscale()])
-    }
-
-    /// Encodes a prompt, or takes it from the cache.
-    ///
-    /// # Errors
-    /// As [`Pipeline::encode_all`].
-    pub fn encode(&mut self, prompt: &str) -> Result<Text> {
-        Ok(self.encode_all(&[prompt])?.swap_remove(0))
-    }
-
-    /// Encodes prompts, or takes them from the cache. With a T5 this is much faster than one by one: its weights pass
-    /// through the device once.
-    ///
-    /// # Errors
-    /// Damaged text encoders, a prompt that is not in the cache where there are no encoders, or the device failed.
-    pub fn encode_all(&mut self, prompts: &[&str]) -> Result<Vec<Text>> {
-        let mut known: BTreeMap<&str, Text> = BTreeMap::new();
-        let mut missing: Vec<&str> = Vec::new();
-        for &prompt in prompts {
-            if known.contains_key(prompt) || missing.contains(&prompt) {
-                continue;
-            }
-            match self.cache.as_ref().map_or(Ok(None), |cache| cache.get(prompt))? {
-                Some(text) => drop(known.insert(prompt, text)),
-                None => missing.push(prompt),
-            }
-        }
-        if let Some(first) = missing.first() {
-            let Some(encoders) = &mut self.encoders else {
-                return Err(Error::missing("text cache", format!("the prompt `{first}`"))
-                    .with_hint("The model folder has no text encoders to encode it with."));
-            };
-            for (prompt, text) in missing.iter().zip(encoders.encode(&mut *self.exec, &missing)?) {
-                if let Some(cache) = &mut self.cache {
-                    cache.insert(prompt, text.clone());
-                }
-                known.insert(prompt, text);
-            }
-        }
-        Ok(prompts.iter().filter_map(|prompt| known.get(prompt).cloned()).collect())
-    }
-
-    /// The encoded prompts, where the pipeline was opened with a cache.
-    pub fn text_cache_mut(&mut self) -> Option<&mut TextCache> {
-        self.cache.as_mut()
     }
 
     /// Adds the transformer to a graph; inputs are named `<prefix>latents`, `<prefix>time`, `<prefix>pooled`,

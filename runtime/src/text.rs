@@ -8,11 +8,13 @@ use crate::model::{clip, t5};
 use crate::tokenizer::{Tokenizer, Unigram};
 use crate::weights::Weights;
 use crate::{Error, Result};
-use alloc::{format, string::String, vec, vec::Vec};
+use alloc::{format, string::String, vec::Vec};
 
 pub mod cache;
+mod encoding;
 
 pub use cache::TextCache;
+pub use encoding::Encoding;
 
 /// T5 tokens of a prompt unless told otherwise (`max_sequence_length` of diffusers; the released trainer takes 128).
 pub const T5_TOKENS: usize = 256;
@@ -115,46 +117,6 @@ impl TextEncoders {
         self.clips.iter().map(|(clip, _)| clip.config.max_position_embeddings).max().unwrap_or(0)
     }
 
-    /// Encodes prompts. Many at once cost T5 one upload of its weights, one by one they cost one each.
-    ///
-    /// # Errors
-    /// Damaged checkpoints, a tokenizer that does not belong to its encoder, or the device failed.
-    pub fn encode(&mut self, exec: &mut dyn Executor, prompts: &[&str]) -> Result<Vec<Text>> {
-        let layout = self.layout();
-        let empty = Text { context: vec![0.0; layout.tokens * layout.width], pooled: Vec::new() };
-        let mut texts = vec![empty; prompts.len()];
-        let mut column = 0;
-        for ((clip, plan), component) in self.clips.iter_mut().zip(COMPONENTS) {
-            let plan = match *plan {
-                Some(plan) => plan,
-                None => *plan.insert(clip.prepare(exec, component)?),
-            };
-            for (prompt, text) in prompts.iter().zip(&mut texts) {
-                clip.encode(exec, plan, prompt, layout.width, column, text)?;
-            }
-            column += clip.config.hidden_size;
-        }
-        let start = self.clip_tokens() * layout.width;
-        if let Some((t5, runner)) = self.t5.as_mut().filter(|_| !prompts.is_empty()) {
-            let ids: Vec<_> = prompts.iter().map(|p| t5.tokenizer.encode(p, self.t5_tokens)).collect();
-            let runner = match runner {
-                Some(runner) => runner,
-                None => runner.insert(t5::Encoder::new(
-                    exec,
-                    &t5.config,
-                    COMPONENTS[2],
-                    &t5.weights,
-                    self.t5_tokens,
-                )?),
-            };
-            for (states, text) in runner.encode(exec, &t5.weights, &ids)?.iter().zip(&mut texts) {
-                text.context.truncate(start);
-                text.context.extend_from_slice(states);
-            }
-        }
-        Ok(texts)
-    }
-
     /// Names these encoders: equal for equal configurations, tokenizers, T5 lengths and weights. Of a large tensor a few
     /// hundred bytes are looked at, so that a checkpoint of gigabytes need not be read; any training changes those.
     pub fn fingerprint(&self) -> String {
@@ -186,20 +148,20 @@ impl Clip {
         compile(exec, g, &[("penultimate", out.penultimate), ("pooled", out.pooled)])
     }
 
-    /// Writes one prompt's states from channel `column` on, and appends its pooled features.
-    fn encode(
+    fn write(&self, exec: &mut dyn Executor, plan: PlanId, prompt: &str) -> Result<()> {
+        let ids = self.tokenizer.encode(prompt, self.config.max_position_embeddings);
+        exec.write(plan, "embeds", &self.config.embed(&self.weights, &ids)?)?;
+        exec.write(plan, "pick", &self.config.pick(&ids))
+    }
+    /// Puts a prompt's states into channels from `column` on, and appends its pooled features.
+    fn read(
         &self,
         exec: &mut dyn Executor,
         plan: PlanId,
-        prompt: &str,
         width: usize,
         column: usize,
         text: &mut Text,
     ) -> Result<()> {
-        let ids = self.tokenizer.encode(prompt, self.config.max_position_embeddings);
-        exec.write(plan, "embeds", &self.config.embed(&self.weights, &ids)?)?;
-        exec.write(plan, "pick", &self.config.pick(&ids))?;
-        exec.run(plan)?;
         let states = exec.read(plan, "penultimate")?;
         let c = self.config.hidden_size;
         for (to, from) in text.context.chunks_exact_mut(width).zip(states.chunks_exact(c)) {

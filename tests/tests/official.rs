@@ -42,14 +42,7 @@ fn train(
 ) -> Option<(Vec<Vec<u8>>, Vec<Report>)> {
     let gpu = adapter("the released schedule")?;
     let model = here("../examples/models/icons");
-    let setup = Setup {
-        model: &model,
-        config: None,
-        reward,
-        references: &references,
-        prompts: &[],
-        text_cache: None,
-    };
+    let setup = Setup { model: &model, config: None, reward, references, prompts: &[], text_cache: None };
     let config =
         Config { rank: 4, prompts: 2, group: 2, micro_batch: 2, steps: 3, window: 2, ..Config::official() };
     let mut run = Official::new(Box::new(gpu), &setup, config, schedule.clone()).expect("a run");

@@ -326,17 +326,46 @@ impl Head {
     ) -> Result<Vec<Vec<f32>>> {
         let mut out = Vec::with_capacity(tokens.len());
         for part in tokens.chunks(self.score_batch) {
-            let mut x: Vec<f32> = part.iter().flat_map(|t| t.iter().copied()).collect();
-            if normalised {
-                x.chunks_exact_mut(self.shape.width).for_each(normalise);
-            }
-            x.resize(self.score_batch * self.shape.tokens * self.shape.width, 0.0);
-            exec.write(self.score_plan, "tokens", &x)?;
-            exec.run(self.score_plan)?;
-            let h = exec.read(self.score_plan, "score")?;
-            out.extend(h.chunks_exact(self.shape.tokens).take(part.len()).map(<[f32]>::to_vec));
+            let plan = self.begin_score(exec, part, normalised)?;
+            exec.run(plan)?;
+            out.extend(self.end_score(exec, part.len())?);
         }
         Ok(out)
+    }
+    /// Images in one run of [`Head::begin_score`].
+    pub fn score_batch(&self) -> usize {
+        self.score_batch
+    }
+    /// Writes the tokens of up to [`Head::score_batch`] images; returns the plan that scores them as [`Head::score`] does.
+    ///
+    /// # Errors
+    /// Too many images, tokens of another shape.
+    pub fn begin_score(
+        &self,
+        exec: &mut dyn Executor,
+        tokens: &[&[f32]],
+        normalised: bool,
+    ) -> Result<PlanId> {
+        let mut x: Vec<f32> = tokens.iter().flat_map(|t| t.iter().copied()).collect();
+        if normalised {
+            x.chunks_exact_mut(self.shape.width).for_each(normalise);
+        }
+        let all = self.score_batch * self.shape.tokens * self.shape.width;
+        if x.len() > all {
+            let found = format!("{} numbers of {} images", x.len(), tokens.len());
+            return Err(Error::bad("head", format!("at most {all} numbers"), found));
+        }
+        x.resize(all, 0.0);
+        exec.write(self.score_plan, "tokens", &x)?;
+        Ok(self.score_plan)
+    }
+    /// Reads the scores of the first `images` of a finished run.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn end_score(&self, exec: &mut dyn Executor, images: usize) -> Result<Vec<Vec<f32>>> {
+        let h = exec.read(self.score_plan, "score")?;
+        Ok(h.chunks_exact(self.shape.tokens).take(images).map(<[f32]>::to_vec).collect())
     }
 }
 

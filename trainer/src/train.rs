@@ -87,6 +87,8 @@ enum Phase {
     Describe(usize),
     /// Head step of this number.
     Head(usize),
+    /// Score generated images and references from this index.
+    Score(usize),
     /// The generator's update; the state is in `update`.
     Generator,
     Done,
@@ -115,6 +117,7 @@ pub struct Trainer {
     reference_tokens: Vec<Vec<f32>>,
     replay: VecDeque<Vec<f32>>,
     tokens: Vec<Vec<f32>>,
+    scores: Vec<Vec<f32>>,
     rollout: Rollout,
     update: Update,
     describe: (PlanId, usize),
@@ -187,6 +190,7 @@ impl Trainer {
             reference_tokens: Vec::new(),
             replay: VecDeque::new(),
             tokens: Vec::new(),
+            scores: Vec::new(),
             rollout: Rollout::default(),
             update: Update::default(),
             describe,
@@ -230,10 +234,8 @@ impl Trainer {
             self.running = None;
             return self.collect();
         }
-        if self.phase == Phase::Texts {
-            return self.encode_texts();
-        }
-        match self.launch()? {
+        let next = if self.phase == Phase::Texts { self.launch_texts()? } else { self.launch()? };
+        match next {
             Some(plan) => {
                 self.pipeline.exec.rewind(plan);
                 self.running = Some(plan);
@@ -252,6 +254,7 @@ impl Trainer {
             Phase::Sample => self.launch_sample()?,
             Phase::Describe(first) => self.launch_describe(first, false)?,
             Phase::Head(_) => self.launch_head()?,
+            Phase::Score(first) => self.launch_score(first)?,
             Phase::Generator => self.launch_generator()?,
             Phase::Texts | Phase::Done => return Ok(None),
         }))
@@ -265,8 +268,10 @@ impl Trainer {
             Phase::Sample => self.collect_sample(),
             Phase::Describe(first) => self.collect_describe(first),
             Phase::Head(k) => self.collect_head(k),
+            Phase::Score(first) => self.collect_score(first),
             Phase::Generator => self.collect_generator(),
-            Phase::Texts | Phase::Done => Ok(Event::Done),
+            Phase::Texts => self.collect_texts(),
+            Phase::Done => Ok(Event::Done),
         }
     }
 
@@ -386,8 +391,7 @@ impl Trainer {
         let steps = if self.iteration == 0 { self.config.head_warm } else { self.config.head_steps };
         self.phase = Phase::Head(k + 1);
         if k + 1 >= steps {
-            self.begin_update()?;
-            self.phase = Phase::Generator;
+            self.phase = Phase::Score(0);
         }
         Ok(Event::Working)
     }

@@ -258,14 +258,46 @@ impl Encoder {
         index: usize,
         states: &mut [Vec<f32>],
     ) -> Result<()> {
-        load(exec, &self.tensors, weights, index)?;
-        let output = if index + 1 == self.config.num_layers { "last" } else { "y" };
+        self.load(exec, weights, index)?;
         for state in states {
-            exec.write(self.plan, "x", state)?;
-            exec.run(self.plan)?;
-            *state = exec.read(self.plan, output)?;
+            let plan = self.write(exec, state)?;
+            exec.run(plan)?;
+            *state = self.read(exec, index)?;
         }
         Ok(())
+    }
+    /// Overwrites the device's block with the weights of block `index`.
+    ///
+    /// # Errors
+    /// No such block, or the device failed.
+    pub fn load(&self, exec: &mut dyn Executor, weights: &Weights, index: usize) -> Result<()> {
+        load(exec, &self.tensors, weights, index)
+    }
+    /// Writes one prompt's states, `[T, C]`; returns the plan that puts them through the block.
+    ///
+    /// # Errors
+    /// States of another length.
+    pub fn write(&self, exec: &mut dyn Executor, state: &[f32]) -> Result<PlanId> {
+        exec.write(self.plan, "x", state)?;
+        Ok(self.plan)
+    }
+    /// Reads the states after block `index`, through the final norm after the last.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn read(&self, exec: &mut dyn Executor, index: usize) -> Result<Vec<f32>> {
+        exec.read(self.plan, if index + 1 == self.config.num_layers { "last" } else { "y" })
+    }
+    /// States before the first block, `[T, C]` for each sequence of ids.
+    ///
+    /// # Errors
+    /// A sequence of another length, or an id outside the vocabulary.
+    pub fn embed(&self, weights: &Weights, prompts: &[Vec<u32>]) -> Result<Vec<Vec<f32>>> {
+        if let Some(ids) = prompts.iter().find(|ids| ids.len() != self.length) {
+            let expected = format!("{} tokens", self.length);
+            return Err(Error::bad("text encoder", expected, format!("{}", ids.len())));
+        }
+        prompts.iter().map(|ids| self.config.embed(weights, ids)).collect()
     }
 
     /// Last hidden states, `[T, C]` for each sequence of ids. Every block is uploaded once, however many prompts there
@@ -279,12 +311,7 @@ impl Encoder {
         weights: &Weights,
         prompts: &[Vec<u32>],
     ) -> Result<Vec<Vec<f32>>> {
-        if let Some(ids) = prompts.iter().find(|ids| ids.len() != self.length) {
-            let expected = format!("{} tokens", self.length);
-            return Err(Error::bad("text encoder", expected, format!("{}", ids.len())));
-        }
-        let states = prompts.iter().map(|ids| self.config.embed(weights, ids));
-        let mut states = states.collect::<Result<Vec<_>>>()?;
+        let mut states = self.embed(weights, prompts)?;
         for index in 0..self.config.num_layers {
             self.advance(exec, weights, index, &mut states)?;
         }

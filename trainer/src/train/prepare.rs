@@ -2,13 +2,15 @@
 use super::{Event, Phase, Setup, Trainer};
 use crate::{Error, Result};
 use pentimento::exec::PlanId;
-use pentimento::pipeline::encoder_pixels;
+use pentimento::pipeline::{Texts, encoder_pixels};
 use std::path::{Path, PathBuf};
 
 /// What is still to be encoded.
 pub(super) struct Todo {
     /// The empty prompt, the training prompts, the references' captions.
     texts: Vec<String>,
+    /// Them on their way through the encoders.
+    encoding: Option<Texts>,
     /// How many of them are training prompts.
     prompts: usize,
     /// Where encoded texts are kept between runs.
@@ -36,20 +38,42 @@ impl Todo {
         let given = setup.references.iter().map(|r| r.pixels.clone());
         let mirrored = setup.references.iter().map(|r| mirror(&r.pixels, size.0));
         let text_cache = setup.text_cache.map(Path::to_path_buf);
-        Ok(Todo { texts, prompts: count, text_cache, images: given.chain(mirrored).collect(), size })
+        Ok(Todo {
+            texts,
+            encoding: None,
+            prompts: count,
+            text_cache,
+            images: given.chain(mirrored).collect(),
+            size,
+        })
     }
 }
 
 impl Trainer {
-    /// Encodes all texts, to the end: T5 is run block by block, so its weights should come to the device only once.
-    pub(super) fn encode_texts(&mut self) -> Result<Event> {
-        let texts: Vec<&str> = self.todo.texts.iter().map(String::as_str).collect();
-        let mut texts = self.pipeline.encode_all(&texts)?;
+    /// The next run of a text encoder, or of the phase after them.
+    pub(super) fn launch_texts(&mut self) -> Result<Option<PlanId>> {
+        let mut job = match self.todo.encoding.take() {
+            Some(job) => job,
+            None => {
+                let texts: Vec<&str> = self.todo.texts.iter().map(String::as_str).collect();
+                self.pipeline.begin_texts(&texts)?
+            }
+        };
+        if let Some(plan) = self.pipeline.launch_texts(&mut job)? {
+            self.todo.encoding = Some(job);
+            return Ok(Some(plan));
+        }
+        let mut texts = self.pipeline.finish_texts(job)?;
         crate::texts::save(&mut self.pipeline, self.todo.text_cache.as_deref())?;
         self.reference_texts = texts.split_off((1 + self.todo.prompts).min(texts.len()));
         self.prompts = texts.split_off(1.min(texts.len()));
         self.null = texts.pop().unwrap_or_default();
         self.phase = Phase::Latents(0);
+        self.launch()
+    }
+    pub(super) fn collect_texts(&mut self) -> Result<Event> {
+        let Some(job) = &mut self.todo.encoding else { return Ok(self.encoded()) };
+        self.pipeline.collect_texts(job)?;
         Ok(self.encoded())
     }
 
@@ -82,10 +106,16 @@ impl Trainer {
 
     /// How far the preparation is, in texts, latents and descriptions.
     fn encoded(&self) -> Event {
-        let texts =
-            usize::from(!self.null.context.is_empty()) + self.prompts.len() + self.reference_texts.len();
+        let all = self.todo.texts.len();
+        let texts = match &self.todo.encoding {
+            Some(job) => {
+                let (done, distinct) = self.pipeline.texts_progress(job);
+                done * all / distinct.max(1)
+            }
+            None => all,
+        };
         let done = texts + self.latents.len() + self.reference_tokens.len();
-        Event::Encoded(done, self.todo.texts.len() + 2 * self.todo.images.len())
+        Event::Encoded(done, all + 2 * self.todo.images.len())
     }
 }
 

@@ -1,5 +1,5 @@
 //! Rewards, advantages and the generator's optimiser steps.
-use super::{Event, Metrics, Trainer, pick_patches};
+use super::{Event, Metrics, Phase, Trainer, pick_patches};
 use crate::Result;
 use crate::advantage::{advantages, moments, resample};
 use crate::config::Credit;
@@ -24,14 +24,32 @@ pub(super) struct Update {
 }
 
 impl Trainer {
-    /// Scores the batch and turns rewards into advantages.
-    pub(super) fn begin_update(&mut self) -> Result<()> {
-        let refs: Vec<&[f32]> = self.tokens.iter().map(Vec::as_slice).collect();
-        let normalised = self.config.normalise_reward;
-        let scores = self.head.score(&mut *self.pipeline.exec, &refs, normalised)?;
-        let known =
-            self.reference_tokens.iter().take(self.tokens.len()).map(Vec::as_slice).collect::<Vec<_>>();
-        let reference = self.head.score(&mut *self.pipeline.exec, &known, normalised)?;
+    /// Writes the tokens of the images from `first` on to the head: the generated ones, then as many references.
+    pub(super) fn launch_score(&mut self, first: usize) -> Result<PlanId> {
+        if first == 0 {
+            self.scores.clear();
+        }
+        let known = self.reference_tokens.iter().take(self.tokens.len());
+        let all = self.tokens.iter().chain(known).map(Vec::as_slice);
+        let tokens: Vec<&[f32]> = all.skip(first).take(self.head.score_batch()).collect();
+        self.head.begin_score(&mut *self.pipeline.exec, &tokens, self.config.normalise_reward)
+    }
+    pub(super) fn collect_score(&mut self, first: usize) -> Result<Event> {
+        let all = self.tokens.len() + self.reference_tokens.len().min(self.tokens.len());
+        let left = (all - first).min(self.head.score_batch());
+        self.scores.extend(self.head.end_score(&mut *self.pipeline.exec, left)?);
+        self.phase = Phase::Score(first + left);
+        if first + left == all {
+            self.begin_update()?;
+            self.phase = Phase::Generator;
+        }
+        Ok(Event::Working)
+    }
+
+    /// Turns scores into rewards and rewards into advantages.
+    fn begin_update(&mut self) -> Result<()> {
+        let mut scores = core::mem::take(&mut self.scores);
+        let reference = scores.split_off(self.tokens.len().min(scores.len()));
         let rewards = self.rewards(&scores)?;
         let group = self.config.group;
         let (spread, limit) = (self.config.spread, self.config.advantage_limit);
