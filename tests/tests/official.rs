@@ -68,8 +68,8 @@ fn head_and_generator_take_turns() {
         adapters[0] != adapters[1] && adapters[1] == adapters[2],
         "only the generator's epochs move the adapter"
     );
-    let Some((again, _)) = train(None, &icons(), &schedule, 4) else { return };
-    assert!(adapters == again, "two runs with one seed differ");
+    let Some((again, _)) = train(None, &icons(), &schedule, 2) else { return };
+    assert!(adapters[..2] == again, "two runs with one seed differ");
 }
 
 #[test]
