@@ -15,6 +15,7 @@ pub use resample::{Cubic, bicubic, bicubic_matrix};
 
 use crate::exec::{Executor, LeafData};
 use crate::graph::{Graph, Id, Layout};
+use crate::op::attention::MAX_HEAD;
 use crate::weights::TensorView;
 use crate::{Error, Result};
 use alloc::{format, string::String, vec::Vec};
@@ -238,6 +239,25 @@ impl<'a> Fields<'a> {
         let Some(v) = self.get(name) else { return Ok(None) };
         let word = v.as_str().filter(|w| known.contains(w));
         word.map(Some).ok_or_else(|| self.bad(name, format!("one of {known:?}"), v))
+    }
+    /// `num_attention_heads` that the attention kernels can run.
+    fn heads(&self, channels: usize, heads: usize) -> Result<()> {
+        let width = channels / heads.max(1);
+        if width * heads == channels && width.is_multiple_of(4) && (4..=MAX_HEAD).contains(&width) {
+            return Ok(());
+        }
+        let expected = format!("heads whose width is a multiple of 4 up to {MAX_HEAD}");
+        Err(self.bad("num_attention_heads", expected, format!("{heads} heads over {channels} channels")))
+    }
+    /// An `image_size` of whole patches.
+    fn patches(&self, image: usize, patch: usize) -> Result<()> {
+        if patch > 0 && image.is_multiple_of(patch) {
+            return Ok(());
+        }
+        Err(self.bad("image_size", format!("a multiple of {patch}"), image))
+    }
+    fn at_most(&self, name: &str, value: usize, most: usize) -> Result<()> {
+        if value <= most { Ok(()) } else { Err(self.bad(name, format!("at most {most}"), value)) }
     }
     /// A field that must have one value where it is present at all.
     fn only(&self, name: &str, expected: Value) -> Result<()> {

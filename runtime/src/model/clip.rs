@@ -4,7 +4,6 @@
 //! B batch, T tokens, C width, P width of the projection.
 use super::{Fields, Names, columns, embedding};
 use crate::graph::{Graph, Id};
-use crate::op::attention::MAX_HEAD;
 use crate::weights::Weights;
 use crate::{Error, Result};
 use alloc::{format, vec::Vec};
@@ -84,12 +83,7 @@ impl Config {
             layer_norm_eps: f.number("layer_norm_eps", Some(1e-5))? as f32,
             eos_token_id: eos as u32,
         };
-        let head = cfg.hidden_size / cfg.num_attention_heads;
-        if head * cfg.num_attention_heads != cfg.hidden_size || !head.is_multiple_of(4) || head > MAX_HEAD {
-            let expected = format!("heads whose width is a multiple of 4 up to {MAX_HEAD}");
-            let found = format!("{} heads over {} channels", cfg.num_attention_heads, cfg.hidden_size);
-            return Err(f.bad("num_attention_heads", expected, found));
-        }
+        f.heads(cfg.hidden_size, cfg.num_attention_heads)?;
         if cfg.num_hidden_layers > 1024 {
             return Err(f.bad("num_hidden_layers", "at most 1024", cfg.num_hidden_layers));
         }

@@ -6,7 +6,6 @@
 use super::clip::{self, Layers, layer};
 use super::{Constants, Fields, Names, columns, image_shape};
 use crate::graph::{Graph, Id};
-use crate::op::attention::MAX_HEAD;
 use crate::{Error, Result};
 use alloc::{format, vec};
 use pentimento_wgsl::kernel::Act;
@@ -79,18 +78,9 @@ impl Config {
             },
             layer_norm_eps: f.number("layer_norm_eps", Some(1e-5))? as f32,
         };
-        let head = cfg.hidden_size / cfg.num_attention_heads;
-        if head * cfg.num_attention_heads != cfg.hidden_size || !head.is_multiple_of(4) || head > MAX_HEAD {
-            let expected = format!("heads whose width is a multiple of 4 up to {MAX_HEAD}");
-            let found = format!("{} heads over {} channels", cfg.num_attention_heads, cfg.hidden_size);
-            return Err(f.bad("num_attention_heads", expected, found));
-        }
-        if !cfg.image_size.is_multiple_of(cfg.patch_size) {
-            return Err(f.bad("image_size", format!("a multiple of {}", cfg.patch_size), cfg.image_size));
-        }
-        if cfg.num_hidden_layers > 1024 {
-            return Err(f.bad("num_hidden_layers", "at most 1024", cfg.num_hidden_layers));
-        }
+        f.heads(cfg.hidden_size, cfg.num_attention_heads)?;
+        f.patches(cfg.image_size, cfg.patch_size)?;
+        f.at_most("num_hidden_layers", cfg.num_hidden_layers, 1024)?;
         Ok((cfg, text))
     }
 

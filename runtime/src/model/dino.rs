@@ -8,7 +8,6 @@ mod timm;
 use super::{Constants, Cubic, Fields, Names, bicubic, columns, image_shape};
 use crate::Result;
 use crate::graph::{Graph, Id};
-use crate::op::attention::MAX_HEAD;
 use alloc::{format, vec, vec::Vec};
 use pentimento_wgsl::kernel::Act;
 use serde_json::Value;
@@ -73,21 +72,10 @@ impl Config {
         } else {
             transformers_config(&f)?
         };
-        let head = cfg.hidden_size / cfg.num_attention_heads;
-        if head * cfg.num_attention_heads != cfg.hidden_size || !head.is_multiple_of(4) || head > MAX_HEAD {
-            let expected = format!("heads whose width is a multiple of 4 up to {MAX_HEAD}");
-            let found = format!("{} heads over {} channels", cfg.num_attention_heads, cfg.hidden_size);
-            return Err(f.bad("num_attention_heads", expected, found));
-        }
-        if !cfg.image_size.is_multiple_of(cfg.patch_size) {
-            return Err(f.bad("image_size", format!("a multiple of {}", cfg.patch_size), cfg.image_size));
-        }
-        if cfg.num_hidden_layers > 1024 {
-            return Err(f.bad("num_hidden_layers", "at most 1024", cfg.num_hidden_layers));
-        }
-        if cfg.num_register_tokens > 1024 {
-            return Err(f.bad("num_register_tokens", "at most 1024", cfg.num_register_tokens));
-        }
+        f.heads(cfg.hidden_size, cfg.num_attention_heads)?;
+        f.patches(cfg.image_size, cfg.patch_size)?;
+        f.at_most("num_hidden_layers", cfg.num_hidden_layers, 1024)?;
+        f.at_most("num_register_tokens", cfg.num_register_tokens, 1024)?;
         if cfg.intermediate_size == 0 || cfg.intermediate_size > 1 << 22 {
             return Err(f.bad("mlp_ratio", "an MLP of 1 to 4194304 channels", cfg.intermediate_size));
         }
