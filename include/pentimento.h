@@ -179,9 +179,10 @@ enum pmt_status pmt_context_cancel(const struct pmt_context *context);
 enum pmt_status pmt_config_default(struct pmt_config *config,
                                    size_t size);
 
-// Makes a training. `model` is a diffusers folder of an SD3-family model, `reward` a Dinov2Model folder or NULL for the
-// folder `reward` inside the model's, `config` the settings. Reads configurations and maps weights, milliseconds; the
-// device is opened by the first step.
+// Makes a training. `model` is a diffusers folder of an SD3-family model, or a single file with what it lacks
+// (tokenizers) in folders beside it; `reward` is a Dinov2Model folder or NULL for the folder `reward` inside the
+// model's, `config` the settings. Reads configurations and maps weights, milliseconds; the device is opened by the
+// first step.
 enum pmt_status pmt_trainer_new(const struct pmt_context *context,
                                 const char *model,
                                 const char *reward,
@@ -234,9 +235,9 @@ enum pmt_status pmt_trainer_generate(struct pmt_trainer *trainer,
                                      uint8_t *rgb,
                                      size_t rgb_len);
 
-// Opens a model to draw with. `model` is a diffusers folder of an SD3-family model, `adapter` a LoRA file or folder or
-// NULL. An adapter that does not fit the model in every part is refused. Opens the device and loads the text encoders:
-// seconds.
+// Opens a model to draw with. `model` is a diffusers folder of an SD3-family model, or a single file with what it
+// lacks (tokenizers) in folders beside it; `adapter` is a LoRA file or folder or NULL. An adapter that does not fit
+// the model in every part is refused. Opens the device and loads the text encoders: seconds.
 enum pmt_status pmt_pipeline_new(const struct pmt_context *context,
                                  const char *model,
                                  const char *adapter,

@@ -151,9 +151,10 @@ pub unsafe extern "C" fn pmt_config_default(config: *mut pmt_config, size: usize
     })
 }
 
-/// Makes a training. `model` is a diffusers folder of an SD3-family model, `reward` a Dinov2Model folder or NULL for the
-/// folder `reward` inside the model's, `config` the settings. Reads configurations and maps weights, milliseconds; the
-/// device is opened by the first step.
+/// Makes a training. `model` is a diffusers folder of an SD3-family model, or a single file with what it lacks
+/// (tokenizers) in folders beside it; `reward` is a Dinov2Model folder or NULL for the folder `reward` inside the
+/// model's, `config` the settings. Reads configurations and maps weights, milliseconds; the device is opened by the
+/// first step.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pmt_trainer_new(
     context: *const pmt_context,
@@ -296,9 +297,9 @@ pub unsafe extern "C" fn pmt_trainer_generate(
     })
 }
 
-/// Opens a model to draw with. `model` is a diffusers folder of an SD3-family model, `adapter` a LoRA file or folder or
-/// NULL. An adapter that does not fit the model in every part is refused. Opens the device and loads the text encoders:
-/// seconds.
+/// Opens a model to draw with. `model` is a diffusers folder of an SD3-family model, or a single file with what it
+/// lacks (tokenizers) in folders beside it; `adapter` is a LoRA file or folder or NULL. An adapter that does not fit
+/// the model in every part is refused. Opens the device and loads the text encoders: seconds.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pmt_pipeline_new(
     context: *const pmt_context,
