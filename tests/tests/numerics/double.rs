@@ -55,7 +55,8 @@ pub fn plan(cpu: &mut Cpu<f64>, g: &Graph, outputs: &[(&str, Id)], values: &Valu
     }
     let names: Vec<String> = made.inputs.iter().map(|i| i.name.clone()).collect();
     let id = cpu.prepare(made).expect("a prepared plan");
-    for name in names {
+    // What gradients add is the input "zero", which is zero.
+    for name in names.into_iter().filter(|n| n != "zero") {
         cpu.write_real(id, &name, &values[&name]).expect("an input");
     }
     id
@@ -115,9 +116,9 @@ pub fn dot(a: &[f64], b: &[f64]) -> f64 {
 
 /// How much roundings move `phi = <y, dy>`, to first order, per unit of roundoff.
 pub struct Sensitivity {
-    /// Sum over the values v on the path of (terms + 4) |v| |dphi/dv|: for values whose own sums are rounded as well.
-    /// Four stands for the operation itself and its elementary functions; norms, because the roundings of different
-    /// elements are independent.
+    /// Root of the sum of squares, over the values v on the path, of (terms + 4) |v| |dphi/dv|: for values whose own sums
+    /// are rounded as well, one rounding a term. Four stands for the operation itself and its elementary functions. Norms
+    /// and squares, because roundings of different elements and of different operations are independent.
     pub sums: f64,
     /// Sum over the computed values of the elements' |v_i dphi/dv_i|: for values each rounded once, whatever the signs.
     pub stores: f64,
@@ -133,7 +134,7 @@ pub fn sensitivity(g: &Graph, y: Id, dy: Id, wrt: &[Id], inputs: &Values) -> Sen
     let mut total = Sensitivity { sums: 0.0, stores: 0.0 };
     for (i, &id) in ids.iter().enumerate() {
         let (v, d) = (&found[i], &found[ids.len() + i]);
-        total.sums += (terms(&g, id) + 4) as f64 * norm(v) * norm(d);
+        total.sums = total.sums.hypot((terms(&g, id) + 4) as f64 * norm(v) * norm(d));
         if !matches!(g.node(id).op, Op::Leaf { .. } | Op::Reshape | Op::Detach) {
             total.stores += v.iter().zip(d).map(|(v, d)| (v * d).abs()).sum::<f64>();
         }
@@ -168,10 +169,9 @@ pub fn transformer(rank: usize, side: usize, tokens: usize) -> (Graph, Id, Id, V
     let mut wrt = vec![x, time, pooled, context];
     for (target, i, o) in lora_targets(&cfg) {
         for (letter, shape) in [("A", [rank, i]), ("B", [o, rank])] {
-            let id = g.param(format!("lora/{target}.lora_{letter}.weight"), &shape);
             // The last block's text queries feed nothing.
-            if path(&g, y, &[id]).contains(&id) {
-                wrt.push(id);
+            if !target.contains("blocks.1.attn.add_q") {
+                wrt.push(g.param(format!("lora/{target}.lora_{letter}.weight"), &shape));
             }
         }
     }

@@ -18,8 +18,8 @@ const STEP: f64 = 6.055e-6; // eps^(1/3)
 /// A slope against the central differences of `phi` with steps h and h/2. `rounding` bounds the error of one `phi`.
 ///
 /// The remainder of D(h/2) is h^2/24 phi''' and D(h) - D(h/2) is three times that, so the latter bounds it with room for
-/// the next order; two values over h add 2 rounding / h. `scale` is what the slope could be at most (the norms of
-/// direction and gradient): a limit above `share` of it would say nothing. Returns the part of the limit that was used.
+/// the next order; two values over h add 2 rounding / h. A limit above `share` of `scale`, the size of what is compared,
+/// would say nothing and is refused. Returns the part of the limit that was used.
 fn agree(
     mut phi: impl FnMut(f64) -> f64,
     slope: f64,
@@ -56,6 +56,8 @@ fn check(
     let out = &inputs[name(&g, dy).unwrap_or("dy")];
     let mut cpu = Cpu::double();
     let id = plan(&mut cpu, &g, &[("y", y)], &inputs, true);
+    cpu.run(id).expect("a run");
+    let whole = norm(&cpu.read_real(id, "y").expect("y")) * norm(out);
     let mut sets: Vec<Vec<usize>> = (0..wrt.len()).map(|i| vec![i]).collect();
     if wrt.len() > 1 {
         sets.push((0..wrt.len()).collect());
@@ -70,6 +72,8 @@ fn check(
             size += dot(&grads[i], &grads[i]);
             length += dot(u, u);
         }
+        // What the slope could be at most, and what phi is made of: gradients can be small beside it.
+        let scale = (size * length).sqrt() + whole;
         let phi = |t: f64| {
             for (u, &i) in u.iter().zip(set) {
                 let moved: Vec<f64> = inputs[names[i]].iter().zip(u).map(|(x, u)| x + t * u).collect();
@@ -78,7 +82,6 @@ fn check(
             cpu.run(id).expect("a run");
             dot(&cpu.read_real(id, "y").expect("y"), out)
         };
-        let scale = (size * length).sqrt();
         let label = if set.len() > 1 { "all" } else { names[set[0]] };
         worst = worst.max(agree(phi, slope, rounding, scale, share).map_err(|e| format!("d {label}: {e}"))?);
         for &i in set {

@@ -21,7 +21,12 @@ where
     S::Value: Debug,
 {
     let cases = std::env::var("PENTIMENTO_CASES").ok().and_then(|v| v.parse().ok()).unwrap_or(6);
-    let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
+    let mut runner = TestRunner::new(Config {
+        cases,
+        failure_persistence: None,
+        max_shrink_iters: 200,
+        ..Config::default()
+    });
     let done = Cell::new(0);
     let result = runner.run(&strategy, |value| {
         done.set(done.get() + 1);
