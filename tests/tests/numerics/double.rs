@@ -19,9 +19,10 @@ pub fn name(g: &Graph, id: Id) -> Option<&str> {
     }
 }
 
-/// Normal numbers for every leaf, rounded to odd multiples of 2^-11 and moved by an offset of the leaf's own: no value is
-/// within 2^-12 of a kink at a multiple of 2^-10, nor of a value of another leaf (`max`), so central differences with
-/// smaller steps see smooth functions only. The input "zero" is zero, as its name promises.
+/// Normal numbers for every leaf. Inputs are rounded to multiples of 2^-10 and moved by a quarter of that and more, each
+/// leaf by its own part: no value is within 2e-4 of a kink at a multiple of 2^-10, nor within 9e-5 of a value of another
+/// leaf (`max`), so central differences with smaller steps see smooth functions only. The input "zero" is zero, as its
+/// name promises.
 pub fn draw(g: &Graph, seed: u64) -> Values {
     let mut values = Values::new();
     for n in g.nodes() {
@@ -32,7 +33,7 @@ pub fn draw(g: &Graph, seed: u64) -> Values {
         let columns = if n.shape.len() > 1 { n.shape.last().copied().unwrap_or(1) } else { 1 };
         // Weights and parameters keep the size of what passes through them.
         let scale = if *kind == Leaf::Input { 1.0 } else { 1.0 / (columns as f64).sqrt() };
-        let offset = 0.5 + 0.05 * (stream % 8) as f64;
+        let offset = 0.25 + 0.1 * (stream % 6) as f64;
         let grid = |v: f32| ((f64::from(v) * 1024.0).round() + offset) / 1024.0 * scale;
         let x = x.into_iter().map(|v| if name == "zero" { 0.0 } else { grid(v) });
         values.insert(name.clone(), x.collect());

@@ -65,12 +65,14 @@ fn fused_twins_agree_with_plain_ones() {
     );
 }
 
+/// A value with what multiplies its error on the way to the result: a slope bound, and a further factor.
+type Stored = (Id, f64, Option<Id>);
+
 /// A chain that fuses into one command.
 struct Chain {
     name: &'static str,
-    /// The result and the values that the plain plan stores on the way, each with what multiplies its error on the way
-    /// to the result: a slope bound, and a further factor's value.
-    build: fn(&mut Graph, [usize; 3]) -> (Id, Vec<(Id, f64, Option<Id>)>),
+    /// The result and the values that the plain plan stores on the way.
+    build: fn(&mut Graph, [usize; 3]) -> (Id, Vec<Stored>),
 }
 
 /// Largest slope of an activation: gelu in either form 1.13, silu 1.10.

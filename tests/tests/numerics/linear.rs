@@ -7,31 +7,27 @@ use pentimento::graph::{Graph, Id};
 use pentimento_wgsl::kernel::Binary;
 use std::cell::RefCell;
 
+/// The result and the sets of operands.
+type Built = (Id, Vec<Vec<Id>>);
+
 /// An operation that is linear in each set of operands while the others stay.
 struct Linear {
     name: &'static str,
-    build: fn(&mut Graph, [usize; 3]) -> (Id, Vec<Vec<Id>>),
+    build: fn(&mut Graph, [usize; 3]) -> Built,
     /// Whether it has a backward pass.
     backward: bool,
 }
 
-fn product(g: &mut Graph, a: [usize; 2], b: [usize; 2], a_t: bool, b_t: bool) -> (Id, Vec<Vec<Id>>) {
+fn product(g: &mut Graph, a: [usize; 2], b: [usize; 2], a_t: bool, b_t: bool) -> Built {
     let (a, b) = (g.input("a", &a), g.input("b", &b));
     (g.matmul(a, b, a_t, b_t), vec![vec![a], vec![b]])
 }
-fn pair(g: &mut Graph, a: &[usize], b: &[usize], f: Binary) -> (Id, Vec<Vec<Id>>) {
+fn pair(g: &mut Graph, a: &[usize], b: &[usize], f: Binary) -> Built {
     let (a, b) = (g.input("a", a), g.input("b", b));
     let sets = if f == Binary::Mul { vec![vec![a], vec![b]] } else { vec![vec![a, b]] };
     (g.binary(f, a, b), sets)
 }
-fn conv(
-    g: &mut Graph,
-    n: [usize; 3],
-    kernel: usize,
-    stride: usize,
-    pad: usize,
-    pad_end: usize,
-) -> (Id, Vec<Vec<Id>>) {
+fn conv(g: &mut Graph, n: [usize; 3], kernel: usize, stride: usize, pad: usize, pad_end: usize) -> Built {
     let c = 4 * (1 + n[2] % 3);
     let x = g.input("x", &[2, kernel + n[0] % 9, kernel + n[1] % 9, c]);
     let w = g.input("w", &[1 + n[2] % 7, kernel, kernel, c]);
@@ -135,7 +131,7 @@ fn linear(exec: &mut dyn Executor, row: &Linear, n: [usize; 3], seed: u64) -> Re
     let (y, sets) = (row.build)(&mut g, n);
     let x = fill(&g, |i, len| whole(seed, i, len));
     let z = fill(&g, |i, len| whole(seed, 100 + i, len));
-    let (alpha, beta) = (3.0, if seed % 2 == 0 { -2.0 } else { 1.0 });
+    let (alpha, beta) = (3.0, if seed.is_multiple_of(2) { -2.0 } else { 1.0 });
     let mix =
         |a: &[f32], b: &[f32]| -> Vec<f32> { a.iter().zip(b).map(|(a, b)| alpha * a + beta * b).collect() };
     let mut f = |v: &Values| run(exec, &g, &[y], v).remove(0);

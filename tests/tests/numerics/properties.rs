@@ -74,10 +74,13 @@ fn runs_repeat_bit_for_bit() {
     }
 }
 
+/// The result and what has the batch as its first axis.
+type Built = (Id, Vec<Id>);
+
 /// An operation on a batch: input "x", and all in `batched`, have the batch as their first axis, as has the result.
 struct Batched {
     name: &'static str,
-    build: fn(&mut Graph, usize, [usize; 3]) -> (Id, Vec<Id>),
+    build: fn(&mut Graph, usize, [usize; 3]) -> Built,
     backward: bool,
 }
 
@@ -251,7 +254,7 @@ fn softmax_rows_sum_to_one() {
             let values =
                 fill(&g, |i, len| normals(seed, i, len).iter().map(|v| v * 2f32.powi(power)).collect());
             let y = run(&mut **exec.borrow_mut(), &g, &[y], &values).remove(0);
-            y.chunks(c).try_for_each(|row| is_distribution(row))
+            y.chunks(c).try_for_each(is_distribution)
         });
         println!("softmax rows sum to one: {cases} cases on {who}");
     }
