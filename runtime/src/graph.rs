@@ -164,6 +164,8 @@ pub enum Op {
         residual: bool,
         out: [usize; 2],
     },
+    /// Input: the state of a stream; outputs: upper 24 bits of its words over 2^24, lower 8 bits.
+    Philox,
 }
 
 /// One operation with its inputs and the shape of its (first) output.

@@ -6,6 +6,7 @@ pub mod elementwise;
 pub mod image;
 pub mod matmul;
 pub mod norm;
+pub mod random;
 
 use crate::graph::{Graph, Id, Op};
 use crate::{Error, Result};
@@ -75,5 +76,6 @@ pub(crate) fn lower(g: &Graph, id: Id) -> Option<Lowered> {
         | Op::AttentionDq { .. }
         | Op::AttentionDkv { .. } => Some(attention::lower(g, id)),
         Op::Conv2d { .. } => Some(image::lower(g, id)),
+        Op::Philox => Some(random::lower(g, id)),
     }
 }

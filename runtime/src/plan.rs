@@ -106,7 +106,21 @@ impl Plan {
         graph.check()?;
         let ids: Vec<Id> = outputs.iter().map(|o| o.1).collect();
         fuse::fuse(&mut graph, &ids);
-        Planner::new(&graph, &ids, caps, weight_type).plan(outputs)
+        Self::unfused(&graph, outputs, caps, weight_type)
+    }
+    /// As [`Plan::new`], one command per operation: what a fused plan is measured against.
+    ///
+    /// # Errors
+    /// As [`Plan::new`].
+    pub fn unfused(
+        graph: &Graph,
+        outputs: &[(&str, Id)],
+        caps: &Caps,
+        weight_type: &dyn Fn(&str) -> WeightType,
+    ) -> Result<Plan> {
+        graph.check()?;
+        let ids: Vec<Id> = outputs.iter().map(|o| o.1).collect();
+        Planner::new(graph, &ids, caps, weight_type).plan(outputs)
     }
     /// Bytes of the arena and the inputs together.
     pub fn bytes(&self) -> u64 {

@@ -4,28 +4,7 @@
 //! (seed, stream, i), so a shader can draw element `i` without drawing those before it and a checkpoint only
 //! needs [`Philox::position`].
 
-/// Multipliers of the two lanes (Random123, `philox.h`).
-const M: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
-/// Key increments: the golden ratio and sqrt(3) - 1.
-const W: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
-
-/// Ten Philox rounds: 128 random bits for a 128-bit `counter` and a 64-bit `key`, least significant word first.
-pub fn philox4x32_10(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
-    for round in 0..10 {
-        if round > 0 {
-            key = [key[0].wrapping_add(W[0]), key[1].wrapping_add(W[1])];
-        }
-        let p0 = u64::from(M[0]) * u64::from(counter[0]);
-        let p1 = u64::from(M[1]) * u64::from(counter[2]);
-        counter = [
-            (p1 >> 32) as u32 ^ counter[1] ^ key[0],
-            p1 as u32,
-            (p0 >> 32) as u32 ^ counter[3] ^ key[1],
-            p0 as u32,
-        ];
-    }
-    counter
-}
+pub use pentimento_wgsl::cpu::philox4x32_10;
 
 /// Splits a `u64` into (low, high) words.
 fn words(x: u64) -> [u32; 2] {
@@ -45,6 +24,9 @@ pub struct Philox {
 }
 
 impl Philox {
+    /// Length of [`Philox::state`].
+    pub const STATE: usize = 12;
+
     /// Starts stream `stream` of `seed` at position 0.
     pub fn new(seed: u64, stream: u64) -> Self {
         Philox { seed, stream, position: 0, block: [0; 4] }
@@ -59,6 +41,13 @@ impl Philox {
     pub fn seek(&mut self, position: u64) {
         self.position = position;
         self.block = self.block_at(position / 4);
+    }
+
+    /// The input of [`crate::graph::Graph::philox`] that draws on from here: seed, stream and block as 16-bit halves,
+    /// lowest first, so that each is exact in f32. Begins at the next whole block: the rest of a started one is dropped.
+    pub fn state(&self) -> [f32; Self::STATE] {
+        let all = [self.seed, self.stream, self.position.div_ceil(4)];
+        core::array::from_fn(|i| f32::from((all[i / 4] >> (16 * (i % 4))) as u16))
     }
 
     fn block_at(&self, index: u64) -> [u32; 4] {

@@ -1,5 +1,5 @@
 //! CPU twins: each kernel again, in plain indexed loops, to be read beside its shader. Sums are kept in f64 so
-//! that a twin is the more exact of the two.
+//! that a twin is the more exact of the two. Tensors are f32, as on the device, or f64 ([`Real`]).
 // Plain indexed loops on purpose: a twin is read beside its shader.
 #![allow(clippy::needless_range_loop)]
 mod attention;
@@ -8,9 +8,13 @@ mod conv2d;
 mod copy;
 mod matmul;
 mod norm;
+mod philox;
+mod real;
 mod sum;
 mod unary;
 
+pub use philox::philox4x32_10;
+pub use real::Real;
 pub use unary::{activate, activate_slope};
 
 use crate::kernel::Kernel;
@@ -18,7 +22,7 @@ use alloc::vec::Vec;
 
 /// Runs `kernel` on the CPU. `params` are the words of the shader's uniform block, `inputs` follow
 /// [`crate::Variant::bindings`] (an empty slice for an unused optional one), `outputs` have their final length.
-pub fn twin(kernel: Kernel, params: &[u32], inputs: &[&[f32]], outputs: &mut [Vec<f32>]) {
+pub fn twin<R: Real>(kernel: Kernel, params: &[u32], inputs: &[&[R]], outputs: &mut [Vec<R>]) {
     match kernel {
         Kernel::Unary => unary::unary(params, inputs, outputs),
         Kernel::UnaryBackward => unary::unary_backward(params, inputs, outputs),
@@ -41,6 +45,7 @@ pub fn twin(kernel: Kernel, params: &[u32], inputs: &[&[f32]], outputs: &mut [Ve
         Kernel::AttentionDq => attention::attention_dq(params, inputs, outputs),
         Kernel::AttentionDkv => attention::attention_dkv(params, inputs, outputs),
         Kernel::Conv2d => conv2d::conv2d(params, inputs, outputs),
+        Kernel::Philox => philox::philox(params, inputs, outputs),
     }
 }
 

@@ -25,10 +25,11 @@ pub enum Kernel {
     AttentionDq,
     AttentionDkv,
     Conv2d,
+    Philox,
 }
 
 /// All kernels, for tables and tests.
-pub const KERNELS: [Kernel; 21] = [
+pub const KERNELS: [Kernel; 22] = [
     Kernel::Unary,
     Kernel::UnaryBackward,
     Kernel::Binary,
@@ -50,6 +51,7 @@ pub const KERNELS: [Kernel; 21] = [
     Kernel::AttentionDq,
     Kernel::AttentionDkv,
     Kernel::Conv2d,
+    Kernel::Philox,
 ];
 
 /// How an argument is bound.
@@ -115,7 +117,7 @@ pub struct Variant {
     pub textures: bool,
 }
 
-/// Activations by number, as in `shader/shared/activation.wgsl`.
+/// Activations by number, as in `shader/shared/activation.wgsl`. The slope of `Relu` at 0 is 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
 #[allow(missing_docs)]
@@ -139,13 +141,13 @@ pub enum Unary {
     Exp,
     /// `x * x`.
     Square,
-    /// Clamp to `[lo, hi]`; slope 1 inside, borders included.
+    /// Clamp to `[lo, hi]`; slope 1 inside, borders included, as PyTorch has it.
     Clamp(f32, f32),
     /// Square root.
     Sqrt,
     /// `1 / x`.
     Reciprocal,
-    /// `|x|`.
+    /// `|x|`; slope 0 at 0.
     Abs,
 }
 
@@ -175,7 +177,7 @@ pub enum Binary {
     Sub = 1,
     /// `a * b`.
     Mul = 2,
-    /// The larger one.
+    /// The larger one; where both are equal, the gradient goes to `a` alone.
     Max = 3,
     /// 1 where `a >= b`, else 0. Has no gradient.
     Ge = 4,
@@ -219,6 +221,7 @@ impl Variant {
             Kernel::AttentionDq => "attention_dq",
             Kernel::AttentionDkv => "attention_dkv",
             Kernel::Conv2d => "conv2d",
+            Kernel::Philox => "philox",
         }
     }
 
@@ -233,7 +236,7 @@ impl Variant {
             | Kernel::Pad
             | Kernel::Permute
             | Kernel::Upsample => &[1, 2],
-            Kernel::UnaryBackward | Kernel::Binary => &[1, 2, 3],
+            Kernel::UnaryBackward | Kernel::Binary | Kernel::Philox => &[1, 2, 3],
             Kernel::Concat => &[1, 3, 2],
             Kernel::LayerNormBackward | Kernel::RmsNorm => &[1, 2, 4],
             Kernel::LayerNorm | Kernel::RmsNormBackward | Kernel::GroupNorm => &[1, 2, 3, 4],
@@ -295,7 +298,7 @@ impl Kernel {
     /// How many of the arguments are outputs; they come last.
     pub fn outputs(self) -> usize {
         match self {
-            Kernel::Attention | Kernel::AttentionDkv => 2,
+            Kernel::Attention | Kernel::AttentionDkv | Kernel::Philox => 2,
             _ => 1,
         }
     }

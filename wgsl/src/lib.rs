@@ -11,6 +11,6 @@ pub mod cpu;
 pub mod kernel;
 pub mod link;
 
-pub use cpu::twin;
+pub use cpu::{Real, twin};
 pub use kernel::{Binding, Class, Kernel, Variant, WeightType};
 pub use link::link;

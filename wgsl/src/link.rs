@@ -47,6 +47,7 @@ pub fn parts(v: &Variant) -> Vec<(&'static str, &'static str)> {
             }
         }
         Kernel::AttentionStats => p.push(part!("attention_stats.wgsl")),
+        Kernel::Philox => p.push(part!("philox.wgsl")),
         Kernel::Attention | Kernel::AttentionDq | Kernel::AttentionDkv => {
             if v.textures {
                 p.extend([part!("shared/texel.wgsl"), part!("load/qkv_texture.wgsl")]);

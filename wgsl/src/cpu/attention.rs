@@ -1,5 +1,5 @@
 //! Twins of the `shader/attention*.wgsl` kernels. They store one row of probabilities at a time.
-use super::{at, float};
+use super::{Real, at, float};
 use alloc::{vec, vec::Vec};
 
 struct Dims {
@@ -27,7 +27,16 @@ impl Dims {
         }
     }
     /// Logits of query `i`; unseen keys get minus infinity.
-    fn logits(&self, q: &[f32], k: &[f32], bias: &[f32], d: usize, b: usize, h: usize, i: usize) -> Vec<f64> {
+    fn logits<R: Real>(
+        &self,
+        q: &[R],
+        k: &[R],
+        bias: &[R],
+        d: usize,
+        b: usize,
+        h: usize,
+        i: usize,
+    ) -> Vec<f64> {
         let row = self.heads * d;
         (0..self.k)
             .map(|j| {
@@ -35,18 +44,18 @@ impl Dims {
                     return f64::NEG_INFINITY;
                 }
                 let (qi, kj) = ((b * self.q + i) * row + h * d, (b * self.k + j) * row + h * d);
-                let s: f64 = (0..d).map(|e| f64::from(q[qi + e]) * f64::from(k[kj + e])).sum();
+                let s: f64 = (0..d).map(|e| q[qi + e].wide() * k[kj + e].wide()).sum();
                 let extra = match (self.bias, self.bias_by_query) {
                     (true, _) => bias[j],
                     (_, true) => bias[(h * self.q + i) * self.k + j],
-                    _ => 0.0,
+                    _ => R::default(),
                 };
-                self.scale * s + f64::from(extra)
+                self.scale * s + extra.wide()
             })
             .collect()
     }
 }
-pub(super) fn attention(p: &[u32], inputs: &[&[f32]], outputs: &mut [Vec<f32>]) {
+pub(super) fn attention<R: Real>(p: &[u32], inputs: &[&[R]], outputs: &mut [Vec<R>]) {
     let g = Dims::new(p);
     let [q, k, v, bias] = [inputs[0], inputs[1], inputs[2], inputs[3]];
     let d = q.len() / (g.batch * g.heads * g.q).max(1);
@@ -59,39 +68,45 @@ pub(super) fn attention(p: &[u32], inputs: &[&[f32]], outputs: &mut [Vec<f32>]) 
                 let total: f64 = s.iter().map(|x| libm::exp(x - top)).sum();
                 for e in 0..d {
                     let sum: f64 = (0..g.k)
-                        .map(|j| libm::exp(s[j] - top) * f64::from(v[(b * g.k + j) * row + h * d + e]))
+                        .map(|j| libm::exp(s[j] - top) * v[(b * g.k + j) * row + h * d + e].wide())
                         .sum();
-                    outputs[0][(b * g.q + i) * row + h * d + e] = (sum / total) as f32;
+                    outputs[0][(b * g.q + i) * row + h * d + e] = R::narrow(sum / total);
                 }
-                outputs[1][(b * g.heads + h) * g.q + i] = (top + libm::log(total)) as f32;
+                outputs[1][(b * g.heads + h) * g.q + i] = R::narrow(top + libm::log(total));
             }
         }
     }
 }
-pub(super) fn attention_stats(p: &[u32], inputs: &[&[f32]], outputs: &mut [Vec<f32>]) {
+pub(super) fn attention_stats<R: Real>(p: &[u32], inputs: &[&[R]], outputs: &mut [Vec<R>]) {
     let (batch, heads, nq, d) = (at(p, 0), at(p, 1), at(p, 2), at(p, 3));
     let [y, dy, lse] = [inputs[0], inputs[1], inputs[2]];
     for i in 0..batch * heads * nq {
         let bh = i / nq;
         let base = ((bh / heads) * nq + i % nq) * heads * d + (bh % heads) * d;
-        let delta: f64 = (0..d).map(|e| f64::from(y[base + e]) * f64::from(dy[base + e])).sum();
+        let delta: f64 = (0..d).map(|e| y[base + e].wide() * dy[base + e].wide()).sum();
         outputs[0][2 * i] = lse[i];
-        outputs[0][2 * i + 1] = delta as f32;
+        outputs[0][2 * i + 1] = R::narrow(delta);
     }
 }
 /// P and ds of one query row.
-fn row_gradient(g: &Dims, inputs: &[&[f32]], d: usize, b: usize, h: usize, i: usize) -> (Vec<f64>, Vec<f64>) {
+fn row_gradient<R: Real>(
+    g: &Dims,
+    inputs: &[&[R]],
+    d: usize,
+    b: usize,
+    h: usize,
+    i: usize,
+) -> (Vec<f64>, Vec<f64>) {
     let [q, k, v, dy, bias, stats] = [inputs[0], inputs[1], inputs[2], inputs[3], inputs[4], inputs[5]];
     let row = g.heads * d;
     let at = 2 * ((b * g.heads + h) * g.q + i);
-    let (lse, delta) = (f64::from(stats[at]), f64::from(stats[at + 1]));
+    let (lse, delta) = (stats[at].wide(), stats[at + 1].wide());
     let p: Vec<f64> = g.logits(q, k, bias, d, b, h, i).iter().map(|s| libm::exp(s - lse)).collect();
     let ds = (0..g.k)
         .map(|j| {
             let dp: f64 = (0..d)
                 .map(|e| {
-                    f64::from(dy[(b * g.q + i) * row + h * d + e])
-                        * f64::from(v[(b * g.k + j) * row + h * d + e])
+                    dy[(b * g.q + i) * row + h * d + e].wide() * v[(b * g.k + j) * row + h * d + e].wide()
                 })
                 .sum();
             p[j] * (dp - delta) * g.scale
@@ -99,7 +114,7 @@ fn row_gradient(g: &Dims, inputs: &[&[f32]], d: usize, b: usize, h: usize, i: us
         .collect();
     (p, ds)
 }
-pub(super) fn attention_dq(p: &[u32], inputs: &[&[f32]], outputs: &mut [Vec<f32>]) {
+pub(super) fn attention_dq<R: Real>(p: &[u32], inputs: &[&[R]], outputs: &mut [Vec<R>]) {
     let g = Dims::new(p);
     let d = inputs[0].len() / (g.batch * g.heads * g.q).max(1);
     let row = g.heads * d;
@@ -109,14 +124,14 @@ pub(super) fn attention_dq(p: &[u32], inputs: &[&[f32]], outputs: &mut [Vec<f32>
                 let (_, ds) = row_gradient(&g, inputs, d, b, h, i);
                 for e in 0..d {
                     let sum: f64 =
-                        (0..g.k).map(|j| ds[j] * f64::from(inputs[1][(b * g.k + j) * row + h * d + e])).sum();
-                    outputs[0][(b * g.q + i) * row + h * d + e] = sum as f32;
+                        (0..g.k).map(|j| ds[j] * inputs[1][(b * g.k + j) * row + h * d + e].wide()).sum();
+                    outputs[0][(b * g.q + i) * row + h * d + e] = R::narrow(sum);
                 }
             }
         }
     }
 }
-pub(super) fn attention_dkv(p: &[u32], inputs: &[&[f32]], outputs: &mut [Vec<f32>]) {
+pub(super) fn attention_dkv<R: Real>(p: &[u32], inputs: &[&[R]], outputs: &mut [Vec<R>]) {
     let g = Dims::new(p);
     let d = inputs[0].len() / (g.batch * g.heads * g.q).max(1);
     let row = g.heads * d;
@@ -131,15 +146,15 @@ pub(super) fn attention_dkv(p: &[u32], inputs: &[&[f32]], outputs: &mut [Vec<f32
                 for j in 0..g.k {
                     for e in 0..d {
                         let to = (b * g.k + j) * row + h * d + e;
-                        dk[to] += ds[j] * f64::from(q[at + e]);
-                        dv[to] += prob[j] * f64::from(dy[at + e]);
+                        dk[to] += ds[j] * q[at + e].wide();
+                        dv[to] += prob[j] * dy[at + e].wide();
                     }
                 }
             }
         }
     }
     for i in 0..dk.len() {
-        outputs[0][i] = dk[i] as f32;
-        outputs[1][i] = dv[i] as f32;
+        outputs[0][i] = R::narrow(dk[i]);
+        outputs[1][i] = R::narrow(dv[i]);
     }
 }

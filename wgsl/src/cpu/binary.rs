@@ -1,8 +1,8 @@
 //! Twin of `shader/binary.wgsl`.
-use super::at;
+use super::{Real, at};
 use alloc::vec::Vec;
 
-pub(super) fn binary(p: &[u32], inputs: &[&[f32]], outputs: &mut [Vec<f32>]) {
+pub(super) fn binary<R: Real>(p: &[u32], inputs: &[&[R]], outputs: &mut [Vec<R>]) {
     let (n, sc, c, stride_o, stride_c) = (at(p, 0), at(p, 2), at(p, 3), at(p, 4), at(p, 5));
     for i in 0..n {
         let u = inputs[0][i];
@@ -11,9 +11,15 @@ pub(super) fn binary(p: &[u32], inputs: &[&[f32]], outputs: &mut [Vec<f32>]) {
             0 => u + v,
             1 => u - v,
             2 => u * v,
-            3 => u.max(v),
-            4 => f32::from(u8::from(u >= v)),
-            _ => u * (1.0 + v),
+            3 => u.larger(v),
+            4 => {
+                if u >= v {
+                    R::ONE
+                } else {
+                    R::default()
+                }
+            }
+            _ => u * (R::ONE + v),
         };
     }
 }

@@ -1,8 +1,8 @@
 //! Twin of `shader/conv2d.wgsl`.
-use super::at;
+use super::{Real, at};
 use alloc::vec::Vec;
 
-pub(super) fn conv2d(p: &[u32], inputs: &[&[f32]], outputs: &mut [Vec<f32>]) {
+pub(super) fn conv2d<R: Real>(p: &[u32], inputs: &[&[R]], outputs: &mut [Vec<R>]) {
     let (batch, h, w, c) = (at(p, 0), at(p, 1), at(p, 2), at(p, 3));
     let (ho, wo, out, kh, kw) = (at(p, 4), at(p, 5), at(p, 6), at(p, 7), at(p, 8));
     let (stride, pad, flags) = (at(p, 9), at(p, 10), p[11]);
@@ -19,18 +19,18 @@ pub(super) fn conv2d(p: &[u32], inputs: &[&[f32]], outputs: &mut [Vec<f32>]) {
                         continue;
                     }
                     for i in 0..c {
-                        acc += f64::from(x[((b * h + iy) * w + ix) * c + i])
-                            * f64::from(weight[((o * kh + ky) * kw + kx) * c + i]);
+                        acc += x[((b * h + iy) * w + ix) * c + i].wide()
+                            * weight[((o * kh + ky) * kw + kx) * c + i].wide();
                     }
                 }
             }
             if flags & 1 != 0 {
-                acc += f64::from(bias[o]);
+                acc += bias[o].wide();
             }
             if flags & 4 != 0 {
-                acc += f64::from(residual[pixel * out + o]);
+                acc += residual[pixel * out + o].wide();
             }
-            outputs[0][pixel * out + o] = acc as f32;
+            outputs[0][pixel * out + o] = R::narrow(acc);
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Twin of `shader/matmul.wgsl`, `matmul_tile.wgsl`, `matmul_texture.wgsl` and their epilogue.
-use super::{activate, at};
+use super::{Real, activate, at};
 use alloc::vec::Vec;
 
-pub(super) fn matmul(p: &[u32], inputs: &[&[f32]], outputs: &mut [Vec<f32>]) {
+pub(super) fn matmul<R: Real>(p: &[u32], inputs: &[&[R]], outputs: &mut [Vec<R>]) {
     let (rows, cols, depth) = (at(p, 0), at(p, 1), at(p, 2));
     let (am, ak, bk, bn) = (at(p, 3), at(p, 4), at(p, 5), at(p, 6));
     let (flags, act, per) = (p[7], p[8], at(p, 9));
@@ -11,19 +11,19 @@ pub(super) fn matmul(p: &[u32], inputs: &[&[f32]], outputs: &mut [Vec<f32>]) {
         for n in 0..cols {
             let mut acc = 0.0f64;
             for k in 0..depth {
-                acc += f64::from(a[m * am + k * ak]) * f64::from(b[k * bk + n * bn]);
+                acc += a[m * am + k * ak].wide() * b[k * bk + n * bn].wide();
             }
             if flags & 1 != 0 {
-                acc += f64::from(bias[n]);
+                acc += bias[n].wide();
             }
             acc = activate(acc, act);
             if flags & 2 != 0 {
-                acc *= f64::from(gate[(m / per) * cols + n]);
+                acc *= gate[(m / per) * cols + n].wide();
             }
             if flags & 4 != 0 {
-                acc += f64::from(residual[m * cols + n]);
+                acc += residual[m * cols + n].wide();
             }
-            outputs[0][m * cols + n] = acc as f32;
+            outputs[0][m * cols + n] = R::narrow(acc);
         }
     }
 }

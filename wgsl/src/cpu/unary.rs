@@ -1,5 +1,5 @@
 //! Twin of `shader/unary.wgsl` and `shader/shared/activation.wgsl`.
-use super::{at, float};
+use super::{Real, at, float};
 use alloc::vec::Vec;
 
 fn sigmoid(x: f64) -> f64 {
@@ -79,16 +79,16 @@ fn slope(x: f64, op: u32, alpha: f64, beta: f64) -> f64 {
         _ => activate_slope(x, op),
     }
 }
-pub(super) fn unary(p: &[u32], inputs: &[&[f32]], outputs: &mut [Vec<f32>]) {
+pub(super) fn unary<R: Real>(p: &[u32], inputs: &[&[R]], outputs: &mut [Vec<R>]) {
     let (alpha, beta) = (float(p, 2), float(p, 3));
     for i in 0..at(p, 0) {
-        outputs[0][i] = value(inputs[0][i].into(), p[1], alpha.into(), beta.into()) as f32;
+        outputs[0][i] = R::narrow(value(inputs[0][i].wide(), p[1], alpha.into(), beta.into()));
     }
 }
-pub(super) fn unary_backward(p: &[u32], inputs: &[&[f32]], outputs: &mut [Vec<f32>]) {
+pub(super) fn unary_backward<R: Real>(p: &[u32], inputs: &[&[R]], outputs: &mut [Vec<R>]) {
     let (alpha, beta) = (float(p, 2), float(p, 3));
     let (x, dy) = (inputs[0], inputs[1]);
     for i in 0..at(p, 0) {
-        outputs[0][i] = (f64::from(dy[i]) * slope(x[i].into(), p[1], alpha.into(), beta.into())) as f32;
+        outputs[0][i] = R::narrow(dy[i].wide() * slope(x[i].wide(), p[1], alpha.into(), beta.into()));
     }
 }
