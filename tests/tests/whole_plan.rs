@@ -12,6 +12,7 @@ use pentimento::model::mmdit::{Config, Lora, TIME_CHANNELS, lora_targets, veloci
 use pentimento::plan::{Plan, check_overlap};
 use pentimento::rng::Philox;
 use pentimento_wgsl::WeightType;
+use pentimento_wgsl::kernel::{Act, Binary};
 use tests::adapter::adapter;
 
 /// A graph and what is read of it.
@@ -127,34 +128,109 @@ fn sd35_medium_at_1024_is_valid() {
     }
 }
 
-fn small() -> Config {
-    Config {
-        patch_size: 1,
-        num_layers: 3,
-        num_attention_heads: 2,
-        joint_attention_dim: 64,
-        pooled_projection_dim: 16,
-        pos_embed_max_size: 8,
-        dual_attention_layers: vec![0],
-        ..Config::sd35_medium()
-    }
+/// Forward value and all gradients of `build`'s result.
+fn of(build: fn(&mut Graph) -> (Id, Vec<Id>)) -> Work {
+    let mut graph = Graph::new();
+    let (y, wrt) = build(&mut graph);
+    let shape = graph.shape(y).to_vec();
+    let dy = graph.input("dy", &shape);
+    let grads = gradients(&mut graph, y, dy, &wrt, false).expect("gradients");
+    let outputs = core::iter::once(y).chain(grads).enumerate().map(|(i, id)| (format!("y{i}"), id)).collect();
+    Work { graph, outputs }
 }
+
+/// Small graphs of every op that the planner can cut, one or two kernels each. B, S, C: 3 images, 64 rows, 64 columns.
+const CUT: [(&str, fn(&mut Graph) -> (Id, Vec<Id>)); 8] = [
+    ("unary", |g| {
+        let x = g.input("x", &[3, 64, 64]);
+        (g.act(Act::Gelu, x), vec![x])
+    }),
+    ("binary", |g| {
+        let (x, y) = (g.input("x", &[3, 64, 64]), g.input("y", &[3, 64, 64]));
+        let (row, image) = (g.input("row", &[64]), g.input("image", &[3, 1, 64]));
+        let one = g.input("one", &[1]);
+        let z = g.mul(x, y);
+        let z = g.sub(z, row);
+        let z = g.binary(Binary::Scale1, z, image);
+        (g.mul(z, one), vec![x, y])
+    }),
+    ("norms", |g| {
+        let x = g.input("x", &[3, 64, 64]);
+        let (w, b) = (g.input("w", &[64]), g.input("b", &[64]));
+        let y = g.layer_norm_affine(x, w, b, 1e-5);
+        let y = g.rms_norm(y, w, 1e-5);
+        (g.layer_norm(y, 1e-5), vec![x])
+    }),
+    ("modulated norm", |g| {
+        let x = g.input("x", &[3, 64, 64]);
+        let (scale, shift) = (g.input("scale", &[3, 1, 64]), g.input("shift", &[3, 1, 64]));
+        let y = g.layer_norm(x, 1e-5);
+        let y = g.binary(Binary::Scale1, y, scale);
+        (g.add(y, shift), vec![])
+    }),
+    ("linear", |g| {
+        let (x, w, b) = (g.input("x", &[3, 64, 64]), g.input("w", &[64, 64]), g.input("b", &[64]));
+        let (gate, r) = (g.input("gate", &[3, 1, 64]), g.input("r", &[3, 64, 64]));
+        let y = g.linear(x, w, Some(b));
+        let y = g.act(Act::GeluTanh, y);
+        let y = g.mul(y, gate);
+        (g.add(r, y), vec![x])
+    }),
+    ("copies", |g| {
+        let (x, y) = (g.input("x", &[3, 64, 64]), g.input("y", &[3, 16, 64]));
+        let z = g.concat(x, y, 1);
+        (g.slice(z, 1, 8, 48), vec![x, y])
+    }),
+    ("sum", |g| {
+        let x = g.input("x", &[3, 64, 64]);
+        (g.sum(x, 3 * 64, 4, 16, 0.5, &[3, 64, 16]), vec![])
+    }),
+    ("attention", |g| {
+        let [q, k, v] = ["q", "k", "v"].map(|n| g.input(n, &[3, 64, 64]));
+        (g.attention(q, k, v, 4, None, false), vec![q, k, v])
+    }),
+];
 
 /// The same commands in pieces give the same bits, on the twins and on the adapter.
 #[test]
 fn cutting_changes_no_bit() {
-    let w = work(&small(), 3, 8, 7, 4, true);
-    let cut = |caps: &Caps| {
-        // 3 x 64 tokens of 4 x 128 numbers take 393216 bytes; 131072 is a third of it.
-        let cut = Caps { max_binding: 131_072, ..caps.clone() };
-        let (a, b) = (w.plan(caps, &|_| WeightType::F32), w.plan(&cut, &|_| WeightType::F32));
-        let (a, b) = (a.expect("a plan").commands.len(), b.expect("a plan").commands.len());
-        assert!(b > a + 20, "{a} commands became {b}");
-        cut
-    };
-    let caps = Cpu::new().caps().clone();
-    assert!(w.run(&mut Cpu::new(), &caps) == w.run(&mut Cpu::new(), &cut(&caps)));
-    let Some(mut gpu) = adapter("commands cut to fit bindings") else { return };
-    let caps = gpu.caps().clone();
-    assert!(w.run(&mut gpu, &caps) == w.run(&mut gpu, &cut(&caps)));
+    let mut gpu = adapter("commands cut to fit bindings");
+    for (name, build) in CUT {
+        let w = of(build);
+        let check = |exec: &mut dyn Executor| {
+            let caps = exec.caps().clone();
+            let want = w.run(exec, &caps);
+            // 33 000 bytes hold two images, 21 000 one and 5 000 a third of one.
+            let commands = |max_binding: u64| {
+                let plan = w.plan(&Caps { max_binding, ..caps.clone() }, &|_| WeightType::F32);
+                plan.map(|p| p.commands.len())
+            };
+            let whole = commands(1 << 20).expect("a plan");
+            for limit in [33_000, 21_000, 5_000] {
+                match commands(limit) {
+                    Ok(n) => assert!(n > whole, "{name}: {whole} commands for {limit} bytes"),
+                    Err(e) => {
+                        // Weights, whole images of attention and gradients of weights cannot be cut.
+                        assert!(limit < 21_000 && e.to_string().contains("a binding of"), "{name}: {e}");
+                        continue;
+                    }
+                }
+                let got = w.run(exec, &Caps { max_binding: limit, ..caps.clone() });
+                assert!(got.iter().flatten().any(|v| *v != 0.0) && got == want, "{name} in {limit} bytes");
+            }
+        };
+        check(&mut Cpu::new());
+        if let Some(gpu) = &mut gpu {
+            check(gpu);
+        }
+    }
+}
+
+/// What cannot be cut is refused in a sentence: here the queries, keys and values of one image.
+#[test]
+fn what_cannot_be_cut_is_refused() {
+    let w = of(CUT[7].1);
+    let error = w.plan(&Caps { max_binding: 5_000, ..Caps::webgpu() }, &|_| WeightType::F32);
+    let error = error.expect_err("too large").to_string();
+    assert!(error.contains("a binding of attention holds 5000"), "{error}");
 }
