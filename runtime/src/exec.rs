@@ -1,6 +1,8 @@
 //! Executors run plans: `cpu` with the twins (the truth), `null` counts, `wgpu` on an adapter (the product).
 pub mod cpu;
 mod leaf;
+#[cfg(feature = "wgpu")]
+mod limit;
 pub mod null;
 #[cfg(feature = "wgpu")]
 pub mod wgpu;

@@ -1,7 +1,9 @@
-//! Runs plans on an adapter through wgpu: the product. `wgpu` is named in this file and its two parts only.
+//! Runs plans on an adapter through wgpu: the product. `wgpu` is named in this file and its parts only.
+mod bisect;
 mod device;
 mod stage;
 
+pub use bisect::{Checked, Difference, Follow, Note};
 pub use device::{AdapterInfo, Limits, Wgpu, adapters, adapters_within};
 
 use super::{Executor, LeafData, PlanId, keeps_half, null};
