@@ -1,6 +1,8 @@
 //! Executors run plans: `cpu` with the twins (the truth), `null` counts, `wgpu` on an adapter (the product).
 pub mod cpu;
 mod leaf;
+#[cfg(feature = "wgpu")]
+mod limit;
 pub mod null;
 #[cfg(feature = "wgpu")]
 pub mod wgpu;
@@ -95,7 +97,7 @@ pub fn upload(exec: &mut dyn Executor, graph: &Graph, prefix: &str, weights: &We
     for (i, node) in graph.nodes().iter().enumerate() {
         let Op::Leaf { kind: Leaf::Weight(layout), name } = &node.op else { continue };
         let Some(leaf) = name.strip_prefix(prefix).filter(|_| !exec.has_leaf(name)) else { continue };
-        let half = exec.caps().half_weights && *layout == Layout::Plain && only_weight(graph, Id(i as u32));
+        let half = keeps_half(exec.caps(), graph, Id(i as u32), *layout);
         let t = leaf::find(weights, leaf, &node.shape, *layout)?;
         if half {
             set_tensor(exec, name, &t, half)?;
@@ -113,6 +115,11 @@ pub(crate) fn set_tensor(exec: &mut dyn Executor, name: &str, t: &TensorView<'_>
         DType::BF16 if half => exec.set_leaf(name, LeafData::Half(WeightType::BF16, t.bytes)),
         _ => exec.set_leaf(name, LeafData::F32(&t.to_f32())),
     }
+}
+
+/// Whether a weight that the checkpoint holds in half precision stays so.
+pub(crate) fn keeps_half(caps: &Caps, graph: &Graph, id: Id, layout: Layout) -> bool {
+    caps.half_weights && layout == Layout::Plain && only_weight(graph, id)
 }
 
 /// Read only as the second operand of matmuls, with an even number of elements.

@@ -1,5 +1,7 @@
 //! From a graph to commands: which nodes are live, in what order, with which kernel variant, and where each value lies.
 //! Shapes are static, so a plan is made once and replayed; a run allocates nothing.
+mod split;
+
 use crate::caps::Caps;
 use crate::fuse;
 use crate::graph::{Graph, Id, Leaf, Op};
@@ -7,7 +9,7 @@ use crate::op;
 use crate::{Error, Result};
 use alloc::{collections::BTreeMap, format, string::String, vec, vec::Vec};
 use pentimento_wgsl::kernel::{MatmulBody, Variant};
-use pentimento_wgsl::{Class, Kernel, WeightType};
+use pentimento_wgsl::{Binding, Class, Kernel, WeightType};
 
 /// Where a value lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +51,8 @@ pub struct Command {
     pub groups: [u32; 2],
     /// Floating-point operations, for cutting work into submits.
     pub flops: u64,
+    /// Shape of the graph's value that this computes, or a part of which where it was cut to fit bindings.
+    pub shape: Vec<usize>,
 }
 
 /// A tensor shared by plans: a weight or a parameter.
@@ -181,14 +185,8 @@ impl<'a> Planner<'a> {
     fn node(&mut self, id: Id, seconds: &BTreeMap<Id, Id>) -> Result<()> {
         let node = self.g.node(id);
         let bytes = 4 * self.g.len(id) as u64;
-        if bytes > self.caps.max_binding {
-            return Err(Error::Device {
-                device: self.caps.name.clone(),
-                reason: format!(
-                    "a tensor of {:?} needs {bytes} bytes, a binding holds {}; use a smaller batch or resolution",
-                    node.shape, self.caps.max_binding
-                ),
-            });
+        if bytes > self.caps.max_buffer {
+            return Err(self.too_large(&node.shape, bytes, "buffer", self.caps.max_buffer));
         }
         if let Op::Leaf { kind, name } = &node.op {
             let place = self.leaf(*kind, name, &node.shape);
@@ -206,17 +204,51 @@ impl<'a> Planner<'a> {
                 None => self.scratch(second_len(self.g, id)),
             });
         }
-        let groups = groups(&variant, &lowered.params, lowered.work, self.caps)?;
         self.plan.flops += lowered.flops;
-        self.plan.commands.push(Command {
+        let whole = Command {
             variant,
             params: lowered.params,
             args,
-            groups,
+            groups: [1, 1],
             flops: lowered.flops,
-        });
+            shape: node.shape.clone(),
+        };
+        for (mut command, work) in self.fitting(whole, lowered.work)? {
+            command.groups = groups(&variant, &command.params, work, self.caps)?;
+            self.plan.commands.push(command);
+        }
         self.release(id.index());
         Ok(())
+    }
+
+    /// A command, or pieces of it where its arguments exceed a binding; each with its work.
+    fn fitting(&self, whole: Command, work: usize) -> Result<Vec<(Command, usize)>> {
+        let kinds = whole.variant.bindings();
+        let bytes = |(slot, (_, kind)): (&Slot, &(u32, Binding))| match kind {
+            Binding::Storage => 4 * slot.len as u64,
+            Binding::Packed => 2 * slot.len as u64,
+            Binding::Texture => 0,
+        };
+        let bytes: Vec<u64> = whole.args.iter().zip(&kinds).map(bytes).collect();
+        let largest = bytes.iter().copied().max().unwrap_or(0);
+        if largest <= self.caps.max_binding {
+            return Ok(vec![(whole, work)]);
+        }
+        let bounds = split::Bounds { binding: self.caps.max_binding, alignment: self.caps.alignment };
+        let pieces = split::split(&whole, work, &bytes, &bounds);
+        pieces.ok_or_else(|| {
+            let name = whole.variant.entry();
+            self.too_large(&whole.shape, largest, &format!("binding of {name}"), self.caps.max_binding)
+        })
+    }
+
+    fn too_large(&self, shape: &[usize], bytes: u64, what: &str, most: u64) -> Error {
+        Error::Device {
+            device: self.caps.name.clone(),
+            reason: format!(
+                "a tensor beside {shape:?} needs {bytes} bytes, a {what} holds {most}; use a smaller batch or resolution"
+            ),
+        }
     }
 
     fn leaf(&mut self, kind: Leaf, name: &str, shape: &[usize]) -> Place {

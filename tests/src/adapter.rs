@@ -1,4 +1,5 @@
 //! The adapter under test.
+use crate::limits;
 use pentimento::exec::wgpu::Wgpu;
 
 /// The adapter `PENTIMENTO_ADAPTER` names (a fragment of its name), else the best one; `None` without any, or when
@@ -9,7 +10,7 @@ pub fn adapter(what: &str) -> Option<Wgpu> {
         println!("SKIPPED on GPU: {what} (PENTIMENTO_ADAPTER=cpu)");
         return None;
     }
-    match Wgpu::open(choice.as_deref()) {
+    match Wgpu::open_within(choice.as_deref(), limits()) {
         Ok(gpu) => Some(gpu),
         Err(e) => {
             assert!(choice.is_none(), "PENTIMENTO_ADAPTER is set, but: {e}");

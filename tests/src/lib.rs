@@ -3,3 +3,16 @@ pub mod adapter;
 pub mod cases;
 pub mod fixture;
 pub mod scratch;
+
+/// The limits `PENTIMENTO_LIMITS` names: `webgpu` for those WebGPU guarantees, else the adapter's.
+///
+/// # Panics
+/// On any other name.
+pub fn limits() -> pentimento::exec::wgpu::Limits {
+    use pentimento::exec::wgpu::Limits;
+    match std::env::var("PENTIMENTO_LIMITS").ok().as_deref() {
+        None | Some("" | "adapter") => Limits::Adapter,
+        Some("webgpu") => Limits::WebGpu,
+        Some(other) => panic!("PENTIMENTO_LIMITS: expected `webgpu` or `adapter`, found `{other}`"),
+    }
+}

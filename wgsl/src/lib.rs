@@ -10,7 +10,9 @@ extern crate alloc;
 pub mod cpu;
 pub mod kernel;
 pub mod link;
+pub mod variants;
 
 pub use cpu::{Real, twin};
 pub use kernel::{Binding, Class, Kernel, Variant, WeightType};
 pub use link::link;
+pub use variants::variants;

@@ -1,11 +1,14 @@
-//! Runs plans on an adapter through wgpu: the product. `wgpu` is named in this file and its two parts only.
+//! Runs plans on an adapter through wgpu: the product. `wgpu` is named in this file and its parts only.
+mod bisect;
 mod device;
 mod stage;
 
-pub use device::{AdapterInfo, Wgpu, adapters};
+pub use bisect::{Checked, Difference, Follow, Note};
+pub use device::{AdapterInfo, Limits, Wgpu, adapters, adapters_within};
 
-use super::{Executor, LeafData, PlanId, null};
+use super::{Executor, LeafData, PlanId, keeps_half, null};
 use crate::caps::Caps;
+use crate::graph::{Graph, Id, Leaf, Op};
 use crate::plan::{Command, Place, Plan, Slot, check_overlap};
 use crate::{Error, Result};
 use alloc::{borrow::ToOwned, format, string::String, vec::Vec};
@@ -43,6 +46,37 @@ struct Step {
 }
 
 impl Wgpu {
+    /// Makes room for a weight or parameter of `len` numbers, all zeros until it is set. Does nothing when it is there.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn declare_leaf(&mut self, name: &str, kind: WeightType, len: usize) -> Result<()> {
+        if !self.leaves.contains_key(name) {
+            let half = kind != WeightType::F32;
+            let buffer = self.memory(name, if half { 2 } else { 4 } * len as u64, half)?;
+            self.leaves.insert(name.to_owned(), LeafBuffer { kind, len, buffer, texture: None });
+        }
+        Ok(())
+    }
+
+    /// Makes room for every leaf of a graph as a checkpoint in `stored` precision would fill it; for checks of a whole
+    /// plan without the checkpoint.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn declare_leaves(&mut self, graph: &Graph, stored: WeightType) -> Result<()> {
+        for (i, node) in graph.nodes().iter().enumerate() {
+            let Op::Leaf { kind, name } = &node.op else { continue };
+            let kind = match kind {
+                Leaf::Input => continue,
+                Leaf::Weight(layout) if keeps_half(&self.caps, graph, Id(i as u32), *layout) => stored,
+                Leaf::Weight(_) | Leaf::Param => WeightType::F32,
+            };
+            self.declare_leaf(name, kind, node.shape.iter().product())?;
+        }
+        Ok(())
+    }
+
     fn leaf(&self, plan: &Plan, index: usize) -> Result<&LeafBuffer> {
         let name = &plan.leaves[index].name;
         self.leaves.get(name).ok_or_else(|| Error::missing("executor", format!("`{name}`")))
@@ -207,10 +241,7 @@ impl Executor for Wgpu {
             LeafData::F32(d) => (WeightType::F32, d.len(), bytemuck::cast_slice(d)),
             LeafData::Half(kind, b) => (*kind, b.len() / 2, b),
         };
-        if !self.leaves.contains_key(name) {
-            let buffer = self.buffer(name, bytes.len() as u64)?;
-            self.leaves.insert(name.to_owned(), LeafBuffer { kind, len, buffer, texture: None });
-        }
+        self.declare_leaf(name, kind, len)?;
         let Some(leaf) = self.leaves.get(name) else { return Err(Error::missing("executor", name)) };
         if leaf.kind != kind || leaf.len != len {
             return Err(Error::bad(
@@ -230,7 +261,7 @@ impl Executor for Wgpu {
         check_overlap(&plan)?;
         // Whole texture rows are copied, so a slab ends with room for one row past its last tensor.
         let slabs: Result<Vec<_>> =
-            plan.slabs.iter().map(|&s| self.buffer("arena", s + stage::ROW_BYTES)).collect();
+            plan.slabs.iter().map(|&s| self.memory("arena", s + stage::ROW_BYTES, false)).collect();
         let slabs = slabs?;
         let inputs = self.buffer("inputs", plan.input_bytes + stage::ROW_BYTES)?;
         let uniforms = self.uniforms(&plan)?;

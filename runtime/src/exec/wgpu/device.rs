@@ -25,6 +25,25 @@ pub struct AdapterInfo {
     pub caps: Caps,
 }
 
+/// Limits and features a device is opened with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Limits {
+    /// All that the adapter has.
+    #[default]
+    Adapter,
+    /// What WebGPU guarantees on every device, and no optional feature.
+    WebGpu,
+}
+
+impl Limits {
+    fn of(self, adapter: &wgpu::Adapter) -> wgpu::Limits {
+        match self {
+            Limits::Adapter => adapter.limits(),
+            Limits::WebGpu => wgpu::Limits::default(),
+        }
+    }
+}
+
 /// The wgpu executor.
 pub struct Wgpu {
     pub(super) caps: Caps,
@@ -36,6 +55,8 @@ pub struct Wgpu {
     /// Work per submit, in FLOPs; follows the measured speed.
     pub(super) budget: u64,
     pipelines: HashMap<Variant, (wgpu::ComputePipeline, wgpu::BindGroupLayout)>,
+    /// On noop, where nothing is computed: one buffer for all that are alike, so that a large plan needs little memory.
+    alike: Option<Mutex<HashMap<(bool, u64), wgpu::Buffer>>>,
     error: Arc<Mutex<Option<String>>>,
 }
 
@@ -51,8 +72,8 @@ fn instance(noop: bool) -> wgpu::Instance {
     wgpu::Instance::new(d)
 }
 
-fn caps_of(adapter: &wgpu::Adapter) -> Caps {
-    let (limits, info) = (adapter.limits(), adapter.get_info());
+fn caps_of(adapter: &wgpu::Adapter, limits: Limits) -> Caps {
+    let (limits, info) = (limits.of(adapter), adapter.get_info());
     let software = info.device_type == wgpu::DeviceType::Cpu;
     Caps {
         name: info.name,
@@ -66,9 +87,9 @@ fn caps_of(adapter: &wgpu::Adapter) -> Caps {
     }
 }
 
-fn describe(adapter: &wgpu::Adapter) -> AdapterInfo {
+fn describe(adapter: &wgpu::Adapter, limits: Limits) -> AdapterInfo {
     let info = adapter.get_info();
-    let have = adapter.features();
+    let have = if limits == Limits::Adapter { adapter.features() } else { wgpu::Features::empty() };
     let known = [
         ("shader-f16", wgpu::Features::SHADER_F16),
         ("subgroup", wgpu::Features::SUBGROUP),
@@ -87,7 +108,7 @@ fn describe(adapter: &wgpu::Adapter) -> AdapterInfo {
         .into(),
         driver: format!("{} {}", info.driver, info.driver_info).trim().into(),
         features: known.iter().filter(|(_, f)| have.contains(*f)).map(|(n, _)| *n).collect(),
-        caps: caps_of(adapter),
+        caps: caps_of(adapter, limits),
     }
 }
 
@@ -106,7 +127,12 @@ fn find(instance: &wgpu::Instance) -> Vec<wgpu::Adapter> {
 
 /// Adapters that can compute, best first.
 pub fn adapters() -> Vec<AdapterInfo> {
-    find(&instance(false)).iter().map(describe).collect()
+    adapters_within(Limits::Adapter)
+}
+
+/// [`adapters`] as devices opened within `limits` show them.
+pub fn adapters_within(limits: Limits) -> Vec<AdapterInfo> {
+    find(&instance(false)).iter().map(|a| describe(a, limits)).collect()
 }
 
 impl Wgpu {
@@ -115,6 +141,14 @@ impl Wgpu {
     /// # Errors
     /// No adapter at all, none of that name, or a device that cannot be opened.
     pub fn open(choice: Option<&str>) -> Result<Self> {
+        Self::open_within(choice, Limits::Adapter)
+    }
+
+    /// [`Wgpu::open`] within `limits`; the planner's [`Caps`] follow them.
+    ///
+    /// # Errors
+    /// As [`Wgpu::open`], or an adapter that offers less.
+    pub fn open_within(choice: Option<&str>, limits: Limits) -> Result<Self> {
         let all = find(&instance(false));
         let wanted = choice.unwrap_or("").to_lowercase();
         let names = all.iter().map(|a| a.get_info().name).collect::<Vec<_>>().join(", ");
@@ -128,22 +162,21 @@ impl Wgpu {
                 Error::bad("device", format!("one of: {names}"), format!("no adapter called `{wanted}`"))
             });
         };
-        Self::from_adapter(&adapter)
+        Self::from_adapter(&adapter, limits)
     }
 
-    /// wgpu's noop backend: validates pipelines, bindings and dispatches without a driver and computes nothing.
+    /// wgpu's noop backend: validates pipelines, bindings and dispatches against WebGPU's guaranteed limits, without a
+    /// driver, and computes nothing. Buffers of equal size are one, so that plans of large models fit any machine.
     ///
     /// # Errors
     /// The backend is missing from this build.
     pub fn noop() -> Result<Self> {
         let all = pollster::block_on(instance(true).enumerate_adapters(wgpu::Backends::NOOP));
         let adapter = all.into_iter().next();
-        let mut exec = Self::from_adapter(&adapter.ok_or_else(|| Error::missing("wgpu", "noop backend"))?)?;
-        exec.caps.class = Class::Gpu;
-        exec.caps.max_binding = 128 << 20;
-        exec.caps.max_buffer = 1 << 30;
-        exec.caps.texture_rows = 0;
-        exec.caps.half_weights = true;
+        let adapter = adapter.ok_or_else(|| Error::missing("wgpu", "noop backend"))?;
+        let mut exec = Self::from_adapter(&adapter, Limits::WebGpu)?;
+        exec.caps = Caps { name: exec.caps.name, ..Caps::webgpu() };
+        exec.alike = Some(Mutex::default());
         Ok(exec)
     }
 
@@ -152,11 +185,11 @@ impl Wgpu {
         &self.caps.name
     }
 
-    fn from_adapter(adapter: &wgpu::Adapter) -> Result<Self> {
-        let caps = caps_of(adapter);
+    fn from_adapter(adapter: &wgpu::Adapter, limits: Limits) -> Result<Self> {
+        let caps = caps_of(adapter, limits);
         let request = adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("pentimento"),
-            required_limits: adapter.limits(),
+            required_limits: limits.of(adapter),
             ..Default::default()
         });
         let (device, queue) = pollster::block_on(request)
@@ -191,6 +224,7 @@ impl Wgpu {
             plans: Vec::new(),
             budget,
             pipelines: HashMap::new(),
+            alike: None,
             error,
         })
     }
@@ -222,6 +256,18 @@ impl Wgpu {
     pub(super) fn buffer(&self, label: &str, size: u64) -> Result<wgpu::Buffer> {
         use wgpu::BufferUsages as U;
         self.create(label, size, U::STORAGE | U::COPY_DST | U::COPY_SRC)
+    }
+    /// A buffer of zeros for a leaf or an arena. `read_only`: half-precision words, never bound for writing.
+    pub(super) fn memory(&self, label: &str, size: u64, read_only: bool) -> Result<wgpu::Buffer> {
+        let Some(mut alike) = self.alike.as_ref().and_then(|a| a.lock().ok()) else {
+            return self.buffer(label, size);
+        };
+        if let Some(buffer) = alike.get(&(read_only, size)) {
+            return Ok(buffer.clone());
+        }
+        let buffer = self.buffer(label, size)?;
+        alike.insert((read_only, size), buffer.clone());
+        Ok(buffer)
     }
     pub(super) fn readback_buffer(&self, size: u64) -> Result<wgpu::Buffer> {
         self.create("readback", size, wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ)

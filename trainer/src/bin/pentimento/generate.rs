@@ -1,7 +1,7 @@
 //! `pentimento generate`.
+use crate::device::DeviceArgs;
 use crate::{Spinner, Stop, bar};
 use clap::Args as ClapArgs;
-use pentimento::exec::wgpu::Wgpu;
 use pentimento::folder::ModelFolder;
 use pentimento::pipeline::{Pipeline, Sampling, Text, TextSettings};
 use pentimento::text::T5_TOKENS;
@@ -42,9 +42,8 @@ pub struct Args {
     /// Pixels; the model's own size by default.
     #[arg(long)]
     pub height: Option<usize>,
-    /// Part of the adapter's name; the best one by default.
-    #[arg(long)]
-    pub device: Option<String>,
+    #[command(flatten)]
+    pub device: DeviceArgs,
     /// T5 tokens of a prompt.
     #[arg(long, default_value_t = T5_TOKENS)]
     pub text_tokens: usize,
@@ -116,7 +115,7 @@ pub fn run(args: &Args, stop: &Stop) -> Result<()> {
     }
     let loading = Spinner::new("loading");
     let model = ModelFolder::open_with(&args.model, args.config.as_deref())?;
-    let exec = Box::new(Wgpu::open(args.device.as_deref())?);
+    let exec = args.device.open()?;
     let cache = args.text_cache.as_deref();
     let text = TextSettings { t5_tokens: args.text_tokens, cache: texts::load(cache)? };
     let mut pipeline = adapted::open_with(&model, args.adapter.as_deref(), exec, text)?;

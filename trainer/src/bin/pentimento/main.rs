@@ -1,10 +1,12 @@
 //! The command-line tool: parses arguments, shows progress, writes files. No logic of its own.
+mod device;
 mod generate;
 mod inspect;
 mod official;
 mod personalize;
 
 use clap::{Parser, Subcommand};
+use pentimento::exec::wgpu::{Limits, Wgpu, adapters_within};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -21,7 +23,11 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// List adapters with their backend, features and limits.
-    Devices,
+    Devices {
+        /// Limits and features to show.
+        #[arg(long, value_enum, default_value = "adapter")]
+        limits: device::Within,
+    },
     /// Say what a model folder or adapter file holds, and whether it can be used.
     Inspect(inspect::Args),
     /// Draw images.
@@ -76,10 +82,10 @@ impl Drop for Spinner {
     }
 }
 
-fn devices() -> pentimento::Result<()> {
-    let all = pentimento::exec::wgpu::adapters();
+fn devices(limits: Limits) -> pentimento::Result<()> {
+    let all = adapters_within(limits);
     if all.is_empty() {
-        pentimento::exec::wgpu::Wgpu::open(None)?;
+        Wgpu::open(None)?;
     }
     for a in all {
         println!("{}", a.name);
@@ -102,7 +108,7 @@ fn devices() -> pentimento::Result<()> {
 fn main() -> std::process::ExitCode {
     let cli = Cli::parse();
     let result = match &cli.command {
-        Command::Devices => devices(),
+        Command::Devices { limits } => devices((*limits).into()),
         Command::Inspect(args) => inspect::run(args),
         Command::Generate(args) => generate::run(args, &Stop::install()),
         Command::Personalize(args) => personalize::run(args, &Stop::install()),

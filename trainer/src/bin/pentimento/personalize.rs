@@ -1,8 +1,8 @@
 //! `pentimento personalize`.
 use crate::generate::{draw, lines, make_folder};
+use crate::device::DeviceArgs;
 use crate::{Spinner, Stop, bar};
 use clap::Args as ClapArgs;
-use pentimento::exec::wgpu::Wgpu;
 use pentimento::folder::ModelFolder;
 use pentimento::pipeline::{Pipeline, Sampling};
 use pentimento_trainer::adapter::Adapter;
@@ -66,9 +66,8 @@ pub struct Args {
     /// File that keeps encoded prompts between runs; with all of them in it the text encoders are not run.
     #[arg(long, value_name = "FILE")]
     text_cache: Option<PathBuf>,
-    /// Part of the adapter's name; the best one by default.
-    #[arg(long)]
-    device: Option<String>,
+    #[command(flatten)]
+    device: DeviceArgs,
 }
 
 /// Images in a contact sheet, and how they are sampled.
@@ -92,8 +91,8 @@ pub fn run(args: &Args, stop: &Stop) -> Result<()> {
     if let Some(m) = args.minutes.filter(|m| !(m.is_finite() && *m > 0.0)) {
         return Err(Error::bad("--minutes", "a positive number", m.to_string()));
     }
-    let exec = Box::new(Wgpu::open(args.device.as_deref())?);
-    println!("training on {}", exec.name());
+    let exec = args.device.open()?;
+    println!("training on {}", exec.caps().name);
     let side = native_size(args)?;
     let mut references = load_references(&args.references, side as u32, side as u32)?;
     if let Some(limit) = args.limit {

@@ -1,0 +1,108 @@
+//! How far an adapter's result of one command may be from its twin's.
+use alloc::vec::Vec;
+use pentimento_wgsl::{Kernel, twin};
+
+/// Relative size of the changes by which a result's sensitivity is measured: far above the roundings of f32, small
+/// enough for the first order.
+const STEP: f32 = 1.0 / 4096.0;
+
+/// Norm of the difference that rounding explains, for each output.
+///
+/// An adapter computes in f32 what its twin sums up in f64. A good kernel returns the exact result of inputs that are
+/// changed by a few roundings (backward stability), and the error of a sum of L terms grows as sqrt(L) of them, since
+/// roundings have random signs (Higham & Mary 2019, theorem 2.4). So the limit is
+///
+///   C sqrt(L) eps (|y| + |y(x (1 +- h)) - y| / h) + L sqrt(N) 2^-126,
+///
+/// where the twin itself tells how much its N results change with inputs that change at random by h, and the last term
+/// is for drivers that flush small numbers. C counts the roundings of a term: 4 for products and sums; 12 where exp,
+/// division and square roots take part, each of which WGSL allows some 3 ulp. Kernels that only move numbers have none.
+pub(crate) fn limits(kernel: Kernel, params: &[u32], inputs: &[&[f32]], outputs: &[Vec<f32>]) -> Vec<f64> {
+    let roundings = match kernel {
+        Kernel::Slice | Kernel::Pad | Kernel::Concat | Kernel::Permute | Kernel::Upsample => {
+            return outputs.iter().map(|_| 0.0).collect();
+        }
+        Kernel::Sum | Kernel::Matmul | Kernel::Conv2d | Kernel::AttentionStats => 4.0,
+        _ => 12.0,
+    };
+    let terms = terms(kernel, params, inputs) as f64;
+    let factor = roundings * libm::sqrt(terms) * f64::from(f32::EPSILON);
+    let changed: Vec<Vec<f32>> = inputs.iter().enumerate().map(|(i, x)| change(x, i as u32)).collect();
+    let changed: Vec<&[f32]> = changed.iter().map(Vec::as_slice).collect();
+    let mut moved: Vec<Vec<f32>> = outputs.iter().map(|y| alloc::vec![0.0; y.len()]).collect();
+    twin(kernel, params, &changed, &mut moved);
+    let small = |n: usize| terms * libm::sqrt(n as f64) * f64::from(f32::MIN_POSITIVE);
+    let limit = |(y, z): (&Vec<f32>, &Vec<f32>)| {
+        let sensitivity = finite(y.iter().zip(z).map(|(a, b)| f64::from(b - a))) / f64::from(STEP);
+        factor * (finite(y.iter().map(|&v| f64::from(v))) + sensitivity) + small(y.len())
+    };
+    outputs.iter().zip(&moved).map(limit).collect()
+}
+
+/// Norm of the difference. Equal infinities and two NaNs agree; one NaN makes the norm NaN, which no limit accepts.
+pub(crate) fn difference(want: &[f32], got: &[f32]) -> f64 {
+    let one = |(a, b): (&f32, &f32)| {
+        if a == b || (a.is_nan() && b.is_nan()) { 0.0 } else { f64::from(*a) - f64::from(*b) }
+    };
+    libm::sqrt(want.iter().zip(got).map(one).map(|d| d * d).sum())
+}
+
+/// Norm of the finite ones.
+fn finite(values: impl Iterator<Item = f64>) -> f64 {
+    libm::sqrt(values.filter(|v| v.is_finite()).map(|v| v * v).sum())
+}
+
+/// Every number times 1 + h or 1 - h, by a hash of its index.
+fn change(x: &[f32], salt: u32) -> Vec<f32> {
+    let sign = |i: usize| {
+        let h = (i as u32 ^ salt.wrapping_mul(0x9e37_79b9)).wrapping_mul(0x85eb_ca6b);
+        let h = (h ^ h >> 13).wrapping_mul(0xc2b2_ae35);
+        if (h >> 16) & 1 == 0 { STEP } else { -STEP }
+    };
+    x.iter().enumerate().map(|(i, v)| v * (1.0 + sign(i))).collect()
+}
+
+/// L: terms of the longest sum behind one number of the result.
+fn terms(kernel: Kernel, params: &[u32], inputs: &[&[f32]]) -> usize {
+    let p = |i: usize| params.get(i).map_or(1, |&v| v as usize);
+    let terms = match kernel {
+        Kernel::Sum => p(1),
+        Kernel::Matmul => p(2),
+        Kernel::Conv2d => p(7) * p(8) * p(3),
+        Kernel::GroupNorm => p(6) * p(1) / p(5).max(1),
+        k if k.by_row() => p(1),
+        Kernel::AttentionStats => p(3),
+        // Products over the head's width, then sums over queries or keys.
+        Kernel::Attention | Kernel::AttentionDq | Kernel::AttentionDkv => {
+            let width = inputs.first().map_or(0, |q| q.len()) / (p(0) * p(1) * p(2)).max(1);
+            width + p(2).max(p(3))
+        }
+        _ => 1,
+    };
+    terms.max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+
+    #[test]
+    fn nan_and_wrong_values_exceed_every_limit() {
+        let x: Vec<f32> = (0..64).map(|i| i as f32 - 31.5).collect();
+        let params = [64, 2, 0, 0]; // gelu
+        let mut y = [vec![0.0; 64]];
+        twin(Kernel::Unary, &params, &[&x], &mut y);
+        let limit = limits(Kernel::Unary, &params, &[&x], &y)[0];
+        assert!(limit > 0.0 && limit < 1e-3);
+        let mut bad = y[0].clone();
+        assert!(difference(&y[0], &bad) <= limit);
+        bad[40] *= 1.001;
+        assert!(difference(&y[0], &bad) > limit);
+        bad[40] = f32::NAN;
+        let error = difference(&y[0], &bad);
+        assert!(!(error <= limit) && !(error <= f64::INFINITY));
+        assert!(difference(&[f32::NAN, f32::INFINITY], &[f32::NAN, f32::INFINITY]) == 0.0);
+        assert!(!(difference(&[f32::INFINITY], &[f32::NEG_INFINITY]) <= 1e300));
+    }
+}

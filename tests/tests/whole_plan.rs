@@ -1,0 +1,236 @@
+//! Whole plans of SD3.5-medium without its weights: every pipeline is created and every dispatch validated by wgpu's noop
+//! backend against the limits WebGPU guarantees. Tensors larger than a binding are cut there; smaller plans show that
+//! cutting changes no bit.
+use pentimento::caps::Caps;
+use pentimento::exec::cpu::Cpu;
+use pentimento::exec::null::{Count, count};
+use pentimento::exec::wgpu::Wgpu;
+use pentimento::exec::{Executor, LeafData};
+use pentimento::grad::gradients;
+use pentimento::graph::{Graph, Id};
+use pentimento::model::mmdit::{Config, Lora, TIME_CHANNELS, lora_targets, velocity};
+use pentimento::plan::{Plan, check_overlap};
+use pentimento::rng::Philox;
+use pentimento_wgsl::WeightType;
+use pentimento_wgsl::kernel::{Act, Binary};
+use tests::adapter::adapter;
+
+/// A graph and what is read of it.
+struct Work {
+    graph: Graph,
+    outputs: Vec<(String, Id)>,
+}
+
+/// Velocity of `batch` latents of `side` x `side` pixels with a rank `r` adapter and, with `train`, the gradient of every
+/// one of its matrices; blocks are recomputed as in training.
+fn work(cfg: &Config, batch: usize, side: usize, tokens: usize, r: usize, train: bool) -> Work {
+    let mut g = Graph::new();
+    let x = g.input("latents", &[batch, side, side, cfg.in_channels]);
+    let time = g.input("time", &[batch, TIME_CHANNELS]);
+    let pooled = g.input("pooled", &[batch, cfg.pooled_projection_dim]);
+    let context = g.input("context", &[batch, tokens, cfg.joint_attention_dim]);
+    let v = velocity(&mut g, cfg, Some(&Lora { rank: r, scale: 1.0 }), x, time, pooled, context, None);
+    let mut outputs = vec![("velocity".to_string(), v)];
+    if train {
+        let dy = g.input("dy", &[batch, side, side, cfg.in_channels]);
+        let matrices = lora_targets(cfg).into_iter().flat_map(|(t, i, o)| {
+            [(format!("lora/{t}.lora_A.weight"), [r, i]), (format!("lora/{t}.lora_B.weight"), [o, r])]
+        });
+        let (names, wrt): (Vec<_>, Vec<_>) =
+            matrices.map(|(n, s)| (format!("d {n}"), g.param(n, &s))).unzip();
+        let grads = gradients(&mut g, v, dy, &wrt, true).expect("gradients");
+        outputs.extend(names.into_iter().zip(grads));
+    }
+    Work { graph: g, outputs }
+}
+
+impl Work {
+    fn plan(&self, caps: &Caps, weights: &dyn Fn(&str) -> WeightType) -> pentimento::Result<Plan> {
+        let outputs: Vec<(&str, Id)> = self.outputs.iter().map(|(n, i)| (n.as_str(), *i)).collect();
+        Plan::new(self.graph.clone(), &outputs, caps, weights)
+    }
+    /// Every output, with seeded normal weights and inputs.
+    fn run(&self, exec: &mut dyn Executor, caps: &Caps) -> Vec<Vec<f32>> {
+        let plan = self.plan(caps, &|_| WeightType::F32).expect("a plan");
+        check_overlap(&plan).expect("no overlap");
+        let normals = |i: usize, shape: &[usize]| {
+            let mut data = vec![0.0; shape.iter().product()];
+            Philox::new(1, i as u64).normals(&mut data);
+            data
+        };
+        for (i, leaf) in plan.leaves.iter().enumerate() {
+            let data: Vec<f32> = normals(i, &leaf.shape).iter().map(|v| 0.2 * v).collect();
+            exec.set_leaf(&leaf.name, LeafData::F32(&data)).expect("a leaf");
+        }
+        let inputs = plan.inputs.clone();
+        let id = exec.prepare(plan).expect("a plan");
+        for (i, input) in inputs.iter().enumerate().filter(|i| i.1.name != "zero") {
+            exec.write(id, &input.name, &normals(1000 + i, &input.shape)).expect("an input");
+        }
+        exec.run(id).expect("a run");
+        self.outputs.iter().map(|(n, _)| exec.read(id, n).expect("an output")).collect()
+    }
+}
+
+/// Context tokens of the published pipeline: 77 of CLIP, 256 of T5. Rank of its adapters in the released code.
+const TOKENS: usize = 77 + 256;
+const RANK: usize = 32;
+
+fn whole(side: usize, train: bool) -> Option<(Plan, Count)> {
+    let mut noop = match Wgpu::noop() {
+        Ok(noop) => noop,
+        Err(e) => {
+            println!("SKIPPED: whole plans on noop ({e})");
+            return None;
+        }
+    };
+    // Two images: a prompt and its unconditional partner, as guidance runs them.
+    let work = work(&Config::sd35_medium(), 2, side, TOKENS, RANK, train);
+    noop.declare_leaves(&work.graph, WeightType::F16).expect("room");
+    let caps = noop.caps().clone();
+    assert_eq!((caps.max_binding, caps.alignment), (128 << 20, 256));
+    let plan = work.plan(&caps, &|name| noop.weight_type(name)).expect("a plan");
+    check_overlap(&plan).expect("no overlap");
+    let id = noop.prepare(plan.clone()).expect("valid pipelines and bindings");
+    noop.run(id).expect("valid dispatches");
+    let c = count(&plan);
+    println!(
+        "SD3.5-medium {0} x {0}, batch 2, {1}: {2} dispatches, {3:.2} TFLOP, {4:.2} GB beside the weights",
+        8 * side,
+        if train { "LoRA step" } else { "forward" },
+        c.dispatches,
+        c.flops as f64 * 1e-12,
+        c.bytes as f64 * 1e-9
+    );
+    Some((plan, c))
+}
+
+#[test]
+fn sd35_medium_at_512_is_valid() {
+    whole(64, false);
+    whole(64, true);
+}
+
+/// Hidden states of the feed-forward layers take 201 MB here and are cut; everything else fits a binding.
+#[test]
+fn sd35_medium_at_1024_is_valid() {
+    for train in [false, true] {
+        let Some((plan, c)) = whole(128, train) else { return };
+        let uncut = work(&Config::sd35_medium(), 2, 128, TOKENS, RANK, train)
+            .plan(&Caps::unlimited("null"), &|_| WeightType::F32)
+            .expect("a plan");
+        assert!(c.dispatches > count(&uncut).dispatches);
+        let limit = Caps::webgpu().max_binding;
+        assert!(uncut.commands.iter().flat_map(|c| &c.args).any(|s| 4 * s.len as u64 > limit));
+        let bound = plan.commands.iter().flat_map(|c| c.args.iter().zip(c.variant.bindings()));
+        let largest = bound.map(|(s, b)| if b.1 == pentimento_wgsl::Binding::Packed { 2 } else { 4 } * s.len as u64);
+        assert!(largest.max().expect("commands") <= limit);
+    }
+}
+
+/// Forward value and all gradients of `build`'s result.
+fn of(build: fn(&mut Graph) -> (Id, Vec<Id>)) -> Work {
+    let mut graph = Graph::new();
+    let (y, wrt) = build(&mut graph);
+    let shape = graph.shape(y).to_vec();
+    let dy = graph.input("dy", &shape);
+    let grads = gradients(&mut graph, y, dy, &wrt, false).expect("gradients");
+    let outputs = core::iter::once(y).chain(grads).enumerate().map(|(i, id)| (format!("y{i}"), id)).collect();
+    Work { graph, outputs }
+}
+
+/// Small graphs of every op that the planner can cut, one or two kernels each. B, S, C: 3 images, 64 rows, 64 columns.
+const CUT: [(&str, fn(&mut Graph) -> (Id, Vec<Id>)); 8] = [
+    ("unary", |g| {
+        let x = g.input("x", &[3, 64, 64]);
+        (g.act(Act::Gelu, x), vec![x])
+    }),
+    ("binary", |g| {
+        let (x, y) = (g.input("x", &[3, 64, 64]), g.input("y", &[3, 64, 64]));
+        let (row, image) = (g.input("row", &[64]), g.input("image", &[3, 1, 64]));
+        let one = g.input("one", &[1]);
+        let z = g.mul(x, y);
+        let z = g.sub(z, row);
+        let z = g.binary(Binary::Scale1, z, image);
+        (g.mul(z, one), vec![x, y])
+    }),
+    ("norms", |g| {
+        let x = g.input("x", &[3, 64, 64]);
+        let (w, b) = (g.input("w", &[64]), g.input("b", &[64]));
+        let y = g.layer_norm_affine(x, w, b, 1e-5);
+        let y = g.rms_norm(y, w, 1e-5);
+        (g.layer_norm(y, 1e-5), vec![x])
+    }),
+    ("modulated norm", |g| {
+        let x = g.input("x", &[3, 64, 64]);
+        let (scale, shift) = (g.input("scale", &[3, 1, 64]), g.input("shift", &[3, 1, 64]));
+        let y = g.layer_norm(x, 1e-5);
+        let y = g.binary(Binary::Scale1, y, scale);
+        (g.add(y, shift), vec![])
+    }),
+    ("linear", |g| {
+        let (x, w, b) = (g.input("x", &[3, 64, 64]), g.input("w", &[64, 64]), g.input("b", &[64]));
+        let (gate, r) = (g.input("gate", &[3, 1, 64]), g.input("r", &[3, 64, 64]));
+        let y = g.linear(x, w, Some(b));
+        let y = g.act(Act::GeluTanh, y);
+        let y = g.mul(y, gate);
+        (g.add(r, y), vec![x])
+    }),
+    ("copies", |g| {
+        let (x, y) = (g.input("x", &[3, 64, 64]), g.input("y", &[3, 16, 64]));
+        let z = g.concat(x, y, 1);
+        (g.slice(z, 1, 8, 48), vec![x, y])
+    }),
+    ("sum", |g| {
+        let x = g.input("x", &[3, 64, 64]);
+        (g.sum(x, 3 * 64, 4, 16, 0.5, &[3, 64, 16]), vec![])
+    }),
+    ("attention", |g| {
+        let [q, k, v] = ["q", "k", "v"].map(|n| g.input(n, &[3, 64, 64]));
+        (g.attention(q, k, v, 4, None, false), vec![q, k, v])
+    }),
+];
+
+/// The same commands in pieces give the same bits, on the twins and on the adapter.
+#[test]
+fn cutting_changes_no_bit() {
+    let mut gpu = adapter("commands cut to fit bindings");
+    for (name, build) in CUT {
+        let w = of(build);
+        let check = |exec: &mut dyn Executor| {
+            let caps = exec.caps().clone();
+            let want = w.run(exec, &caps);
+            // 33 000 bytes hold two images, 21 000 one and 5 000 a third of one.
+            let commands = |max_binding: u64| {
+                let plan = w.plan(&Caps { max_binding, ..caps.clone() }, &|_| WeightType::F32);
+                plan.map(|p| p.commands.len())
+            };
+            let whole = commands(1 << 20).expect("a plan");
+            for limit in [33_000, 21_000, 5_000] {
+                match commands(limit) {
+                    Ok(n) => assert!(n > whole, "{name}: {whole} commands for {limit} bytes"),
+                    Err(e) => {
+                        // Weights, whole images of attention and gradients of weights cannot be cut.
+                        assert!(limit < 21_000 && e.to_string().contains("a binding of"), "{name}: {e}");
+                        continue;
+                    }
+                }
+                let got = w.run(exec, &Caps { max_binding: limit, ..caps.clone() });
+                assert!(got.iter().flatten().any(|v| *v != 0.0) && got == want, "{name} in {limit} bytes");
+            }
+        };
+        check(&mut Cpu::new());
+        if let Some(gpu) = &mut gpu {
+            check(gpu);
+        }
+    }
+}
+
+/// What cannot be cut is refused in a sentence: here the queries, keys and values of one image.
+#[test]
+fn what_cannot_be_cut_is_refused() {
+    let w = of(CUT[7].1);
+    let error = w.plan(&Caps { max_binding: 5_000, ..Caps::webgpu() }, &|_| WeightType::F32);
+    let error = error.expect_err("too large").to_string();
+    assert!(error.contains("a binding of attention holds 5000"), "{error}");
+}

@@ -1,0 +1,51 @@
+//! The device options that commands share.
+use clap::{Args as ClapArgs, ValueEnum};
+use pentimento::exec::Executor;
+use pentimento::exec::wgpu::{Checked, Limits, Wgpu};
+use pentimento_trainer::Result;
+
+/// `--limits`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Within {
+    /// All that the adapter has.
+    Adapter,
+    /// What WebGPU guarantees on every device, and no optional feature.
+    Webgpu,
+}
+
+impl From<Within> for Limits {
+    fn from(within: Within) -> Self {
+        match within {
+            Within::Adapter => Limits::Adapter,
+            Within::Webgpu => Limits::WebGpu,
+        }
+    }
+}
+
+#[derive(ClapArgs)]
+pub struct DeviceArgs {
+    /// Part of the adapter's name; the best one by default.
+    #[arg(long)]
+    device: Option<String>,
+    /// Limits and features the device is opened with.
+    #[arg(long, value_enum, default_value = "adapter")]
+    limits: Within,
+    /// Run every plan the first time command by command against the CPU, and stop with the name of the first kernel that
+    /// disagrees. Slow.
+    #[arg(long)]
+    bisect: bool,
+}
+
+impl DeviceArgs {
+    /// The device as asked for.
+    pub fn open(&self) -> Result<Box<dyn Executor>> {
+        let exec = Wgpu::open_within(self.device.as_deref(), self.limits.into())?;
+        if !self.bisect {
+            return Ok(Box::new(exec));
+        }
+        let note = |d: &pentimento::exec::wgpu::Difference| {
+            println!("no disagreement in {} commands; closest to its limit: {d}", d.commands);
+        };
+        Ok(Box::new(Checked::new(exec, Box::new(note))))
+    }
+}

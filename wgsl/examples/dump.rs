@@ -1,0 +1,32 @@
+//! Writes the WGSL source of every variant as `NNN.wgsl` and a list of them, `variants.json`, into a folder: for compilers
+//! other than naga (`tests/dawn.sh`). Usage: `cargo run --release -p pentimento-wgsl --example dump -- FOLDER`
+use pentimento_wgsl::{Binding, link, variants};
+use std::path::PathBuf;
+
+fn main() -> std::io::Result<()> {
+    let Some(folder) = std::env::args_os().nth(1).map(PathBuf::from) else {
+        eprintln!("usage: dump FOLDER");
+        std::process::exit(2);
+    };
+    std::fs::create_dir_all(&folder)?;
+    let mut list = Vec::new();
+    for (i, v) in variants().iter().enumerate() {
+        let file = format!("{i:03}.wgsl");
+        std::fs::write(folder.join(&file), link(v))?;
+        let kind = |b| match b {
+            Binding::Storage => "storage",
+            Binding::Packed => "read-only-storage",
+            Binding::Texture => "texture",
+        };
+        let bindings: Vec<String> =
+            v.bindings().iter().map(|(n, b)| format!("[{n},\"{}\"]", kind(*b))).collect();
+        list.push(format!(
+            "{{\"file\":\"{file}\",\"name\":\"{v:?}\",\"entry\":\"{}\",\"bindings\":[{}]}}",
+            v.entry(),
+            bindings.join(",")
+        ));
+    }
+    std::fs::write(folder.join("variants.json"), format!("[\n{}\n]\n", list.join(",\n")))?;
+    println!("{} variants in {}", list.len(), folder.display());
+    Ok(())
+}
