@@ -3,3 +3,4 @@ mod agree;
 mod common;
 mod gradients;
 mod properties;
+mod summary;
