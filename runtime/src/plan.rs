@@ -1,5 +1,7 @@
 //! From a graph to commands: which nodes are live, in what order, with which kernel variant, and where each value lies.
 //! Shapes are static, so a plan is made once and replayed; a run allocates nothing.
+mod split;
+
 use crate::caps::Caps;
 use crate::fuse;
 use crate::graph::{Graph, Id, Leaf, Op};
@@ -167,14 +169,14 @@ impl<'a> Planner<'a> {
     fn node(&mut self, id: Id, seconds: &BTreeMap<Id, Id>) -> Result<()> {
         let node = self.g.node(id);
         let bytes = 4 * self.g.len(id) as u64;
-        if bytes > self.caps.max_binding {
-            return Err(Error::Device {
-                device: self.caps.name.clone(),
-                reason: format!(
-                    "a tensor of {:?} needs {bytes} bytes, a binding holds {}; use a smaller batch or resolution",
-                    node.shape, self.caps.max_binding
-                ),
-            });
+        if bytes == 0 {
+            return Err(Error::Graph(format!(
+                "a tensor of shape {:?} has no elements ({:?}); plans hold non-empty tensors only, so leave an empty batch out",
+                node.shape, node.op
+            )));
+        }
+        if bytes > self.caps.max_buffer {
+            return Err(self.too_large(&node.shape, self.caps.max_buffer, "buffer"));
         }
         if let Op::Leaf { kind, name } = &node.op {
             let place = self.leaf(*kind, name, &node.shape);
@@ -182,9 +184,7 @@ impl<'a> Planner<'a> {
             return Ok(());
         }
         let Some(lowered) = op::lower(self.g, id) else { return Ok(()) };
-        let inputs: Vec<Slot> = lowered.inputs.iter().map(|&x| self.slot(x)).collect();
-        let variant = self.variant(&lowered, &inputs);
-        let mut args = inputs;
+        let mut args: Vec<Slot> = lowered.inputs.iter().map(|&x| self.slot(x)).collect();
         args.push(self.alloc(id));
         if lowered.kernel.outputs() == 2 {
             args.push(match seconds.get(&id) {
@@ -192,16 +192,56 @@ impl<'a> Planner<'a> {
                 None => self.scratch(second_len(self.g, id)),
             });
         }
-        let groups = groups(&variant, &lowered.params, lowered.work, self.caps)?;
-        self.plan.flops += lowered.flops;
-        self.plan.commands.push(Command {
-            variant,
-            params: lowered.params,
-            args,
-            groups,
-            flops: lowered.flops,
-        });
+        self.commands(id, lowered, args)?;
         self.release(id.index());
+        Ok(())
+    }
+
+    /// Bytes that a binding of an argument covers.
+    fn bytes(&self, slot: &Slot) -> u64 {
+        let half = match slot.place {
+            Place::Leaf(i) => (self.weight_type)(&self.plan.leaves[i].name) != WeightType::F32,
+            _ => false,
+        };
+        slot.len as u64 * if half { 2 } else { 4 }
+    }
+
+    fn too_large(&self, shape: &[usize], most: u64, what: &str) -> Error {
+        let bytes = 4 * shape.iter().product::<usize>() as u64;
+        Error::Device {
+            device: self.caps.name.clone(),
+            reason: format!(
+                "a tensor of {shape:?} needs {bytes} bytes, a {what} holds {most}; use a smaller batch or resolution"
+            ),
+        }
+    }
+
+    /// The command of a node, or several where its operands exceed a binding.
+    fn commands(&mut self, id: Id, lowered: op::Lowered, args: Vec<Slot>) -> Result<()> {
+        let split = args.len() - lowered.kernel.outputs();
+        let fits = args.iter().all(|s| self.bytes(s) <= self.caps.max_binding);
+        let pieces = if fits { None } else { split::split(&lowered, &args, self.caps) };
+        let pieces = match (fits, pieces) {
+            (true, _) => Vec::from([split::Piece { lowered, args }]),
+            (false, Some(pieces)) => pieces,
+            (false, None) => {
+                let largest = self.g.node(id).inputs.iter().chain([&id]).max_by_key(|&&x| self.g.len(x));
+                let shape = self.g.shape(*largest.unwrap_or(&id));
+                return Err(self.too_large(shape, self.caps.max_binding, "binding"));
+            }
+        };
+        for split::Piece { lowered, args } in pieces {
+            let variant = self.variant(&lowered, &args[..split]);
+            let groups = groups(&variant, &lowered.params, lowered.work, self.caps)?;
+            self.plan.flops += lowered.flops;
+            self.plan.commands.push(Command {
+                variant,
+                params: lowered.params,
+                args,
+                groups,
+                flops: lowered.flops,
+            });
+        }
         Ok(())
     }
 

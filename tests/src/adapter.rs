@@ -25,12 +25,36 @@ pub fn adapter(what: &str) -> Option<Wgpu> {
     }
 }
 
-/// As [`adapter`], but `cpu` is the executor of the twins.
-pub fn executor(what: &str) -> Option<Box<dyn Executor>> {
-    if choice().as_deref() == Some("cpu") {
-        return Some(Box::new(Cpu::new()));
+/// What is under test: an adapter, or the twins themselves.
+pub enum Device {
+    /// An adapter.
+    Gpu(Box<Wgpu>),
+    /// `PENTIMENTO_ADAPTER=cpu`.
+    Twins(Cpu),
+}
+
+impl Device {
+    /// As [`adapter`], but `cpu` is the executor of the twins.
+    pub fn open(what: &str) -> Option<Device> {
+        if choice().as_deref() == Some("cpu") {
+            return Some(Device::Twins(Cpu::new()));
+        }
+        Some(Device::Gpu(Box::new(adapter(what)?)))
     }
-    Some(Box::new(adapter(what)?))
+    /// The executor.
+    pub fn exec(&mut self) -> &mut dyn Executor {
+        match self {
+            Device::Gpu(gpu) => &mut **gpu,
+            Device::Twins(cpu) => cpu,
+        }
+    }
+    /// Forgets plans and leaves, so that many cases fit into memory; compiled pipelines stay.
+    pub fn clear(&mut self) {
+        match self {
+            Device::Gpu(gpu) => gpu.clear(),
+            Device::Twins(cpu) => *cpu = Cpu::new(),
+        }
+    }
 }
 
 /// Driver and version of an adapter, empty for the twins.

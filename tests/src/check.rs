@@ -5,7 +5,7 @@ use crate::bound::bounds;
 use crate::real::{EPS, Real};
 use pentimento::exec::{Executor, PlanId};
 use pentimento::plan::{Named, Place, Plan, Slot};
-use pentimento_wgsl::{Variant, twin};
+use pentimento_wgsl::{Kernel, Variant, twin};
 use std::collections::BTreeMap;
 
 /// Numbers of a plan's inputs and leaves by name.
@@ -24,32 +24,59 @@ pub struct Step {
     pub free: usize,
 }
 
-/// The same commands with every output in a place of its own, all readable: outputs of command i are named `i.0`, `i.1`.
-/// Also tells where each output of the plan lies at the end.
-pub fn widen(plan: &Plan, alignment: u64) -> (Plan, Vec<Slot>) {
+/// A value of the wide plan: the range of the plan's arena that it stands for.
+struct Range {
+    slab: usize,
+    start: u64,
+    end: u64,
+    /// Kernel, output and command that wrote it last.
+    by: (Kernel, usize, usize),
+}
+
+/// Where a slot of the plan's arena lies now: in the latest range that holds it.
+fn place(ranges: &[Range], slot: &Slot) -> Place {
+    let Place::Arena { slab, offset } = slot.place else { return slot.place };
+    let end = offset + 4 * slot.len as u64;
+    let holds = |r: &Range| r.slab == slab && r.start <= offset && end <= r.end;
+    match ranges.iter().rposition(holds) {
+        Some(i) => Place::Arena { slab: i, offset: offset - ranges[i].start },
+        None => Place::Absent,
+    }
+}
+
+/// The same commands with every value in a slab of its own, all readable: slab i is named `i`. Pieces of one command
+/// write one value. Also tells where each output of the plan lies at the end.
+pub fn widen(plan: &Plan) -> (Plan, Vec<Slot>) {
     let mut wide = plan.clone();
-    let mut now = BTreeMap::new();
-    let mut end = 0;
-    wide.outputs.clear();
-    let place = |now: &BTreeMap<(usize, u64), Place>, slot: &Slot| match slot.place {
-        Place::Arena { slab, offset } => now.get(&(slab, offset)).copied().unwrap_or(Place::Absent),
-        other => other,
-    };
+    let mut ranges: Vec<Range> = Vec::new();
     for (i, c) in wide.commands.iter_mut().enumerate() {
-        let split = c.args.len() - c.variant.kernel.outputs();
+        let kernel = c.variant.kernel;
+        let split = c.args.len() - kernel.outputs();
         for arg in &mut c.args[..split] {
-            arg.place = place(&now, arg);
+            arg.place = place(&ranges, arg);
         }
         for (j, arg) in c.args[split..].iter_mut().enumerate() {
             let Place::Arena { slab, offset } = arg.place else { continue };
-            arg.place = Place::Arena { slab: 0, offset: end };
-            now.insert((slab, offset), arg.place);
-            end += (4 * arg.len as u64).max(16).next_multiple_of(alignment.max(16));
-            wide.outputs.push(Named { name: format!("{i}.{j}"), shape: vec![arg.len], slot: *arg });
+            let end = offset + 4 * arg.len as u64;
+            // A piece goes on where the piece before it ended.
+            let before = |r: &&mut Range| {
+                r.slab == slab && r.end == offset && (r.by.0, r.by.1, r.by.2 + 1) == (kernel, j, i)
+            };
+            match ranges.iter_mut().rev().find(before) {
+                Some(r) => (r.end, r.by.2) = (end, i),
+                None => ranges.push(Range { slab, start: offset, end, by: (kernel, j, i) }),
+            }
+            arg.place = place(&ranges, arg);
         }
     }
-    wide.slabs = vec![end.max(16)];
-    let finals = plan.outputs.iter().map(|o| Slot { place: place(&now, &o.slot), ..o.slot }).collect();
+    wide.slabs = ranges.iter().map(|r| (r.end - r.start).max(16)).collect();
+    wide.outputs.clear();
+    for (slab, r) in ranges.iter().enumerate() {
+        let len = (r.end - r.start) as usize / 4;
+        let slot = Slot { place: Place::Arena { slab, offset: 0 }, len };
+        wide.outputs.push(Named { name: slab.to_string(), shape: vec![len], slot });
+    }
+    let finals = plan.outputs.iter().map(|o| Slot { place: place(&ranges, &o.slot), ..o.slot }).collect();
     (wide, finals)
 }
 
@@ -65,21 +92,28 @@ fn fill(exec: &mut dyn Executor, id: PlanId, plan: &Plan, data: &Data) -> Result
 struct Seen<'a> {
     plan: &'a Plan,
     data: &'a Data,
-    arena: BTreeMap<u64, Vec<f32>>,
+    slabs: Vec<Vec<f32>>,
 }
 
 impl Seen<'_> {
     fn get(&self, slot: &Slot) -> &[f32] {
         let named = |name: &str| self.data.get(name).map_or(&[][..], Vec::as_slice);
-        match slot.place {
-            Place::Absent => &[],
-            Place::Arena { offset, .. } => self.arena.get(&offset).map_or(&[], Vec::as_slice),
-            Place::Leaf(i) => named(&self.plan.leaves[i].name),
-            Place::Input(_) => {
-                let input = self.plan.inputs.iter().find(|i| i.slot.place == slot.place);
-                input.map_or(&[], |i| named(&i.name))
+        let (numbers, from) = match slot.place {
+            Place::Absent => return &[],
+            Place::Arena { slab, offset } => (self.slabs.get(slab).map_or(&[][..], Vec::as_slice), offset),
+            Place::Leaf(i) => (named(&self.plan.leaves[i].name), 0),
+            Place::Input(offset) => {
+                let of = |i: &&Named| matches!(i.slot.place, Place::Input(o) if o <= offset && offset < o + 4 * i.slot.len as u64);
+                match self.plan.inputs.iter().find(of) {
+                    Some(Named { name, slot: Slot { place: Place::Input(o), .. }, .. }) => {
+                        (named(name), offset - o)
+                    }
+                    _ => return &[],
+                }
             }
-        }
+        };
+        let from = from as usize / 4;
+        numbers.get(from..from + slot.len).unwrap_or(&[])
     }
 }
 
@@ -102,17 +136,13 @@ pub fn check_spoiled(
     spoil: impl Fn(&mut Plan),
 ) -> Result<Vec<Step>, String> {
     let text = |e: pentimento::Error| e.to_string();
-    let (wide, finals) = widen(&plan, exec.caps().alignment);
+    let (wide, finals) = widen(&plan);
     let mut given = wide.clone();
     spoil(&mut given);
     let id = exec.prepare(given).map_err(text)?;
     fill(exec, id, &wide, data)?;
-    let mut seen = Seen { plan: &wide, data, arena: BTreeMap::new() };
-    for o in &wide.outputs {
-        if let Place::Arena { offset, .. } = o.slot.place {
-            seen.arena.insert(offset, exec.read(id, &o.name).map_err(text)?);
-        }
-    }
+    let slabs: Result<Vec<_>, _> = wide.outputs.iter().map(|o| exec.read(id, &o.name)).collect();
+    let seen = Seen { plan: &wide, data, slabs: slabs.map_err(text)? };
     let mut steps = Vec::with_capacity(wide.commands.len());
     for (i, c) in wide.commands.iter().enumerate() {
         let split = c.args.len() - c.variant.kernel.outputs();
@@ -166,7 +196,12 @@ pub fn compare(
             continue;
         };
         if want.len() != got.len() || want.len() != limits[j].len() {
-            return Err(format!("{} numbers, expected {} ({} limits)", got.len(), want.len(), limits[j].len()));
+            return Err(format!(
+                "{} numbers, expected {} ({} limits)",
+                got.len(),
+                want.len(),
+                limits[j].len()
+            ));
         }
         for (i, (&w, &g)) in want.iter().zip(*got).enumerate() {
             let r = limits[j][i];
@@ -209,5 +244,11 @@ fn share(r: Real, want: f32, got: f32) -> Option<f64> {
         return Some(f64::NAN);
     }
     let worst = err.max(twin);
-    Some(if worst == 0.0 { 0.0 } else if limit == 0.0 { f64::INFINITY } else { worst / limit })
+    Some(if worst == 0.0 {
+        0.0
+    } else if limit == 0.0 {
+        f64::INFINITY
+    } else {
+        worst / limit
+    })
 }

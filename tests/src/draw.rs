@@ -59,6 +59,10 @@ pub struct Draw {
     pub seed: u32,
     /// Lower the limit of a dispatch's side until the grid folds.
     pub fold: bool,
+    /// Lower the limit of a binding until commands are cut into pieces, where they can be.
+    pub split: bool,
+    /// Textures are large enough for staging; only the software class asks.
+    pub stage: bool,
 }
 
 fn word<T: Copy + PartialEq>(table: &[(T, &'static str)], value: T) -> &'static str {
@@ -69,13 +73,19 @@ fn find<T: Copy>(table: &[(T, &'static str)], text: &str) -> Result<T, String> {
     table.iter().find(|t| t.1 == text).map(|t| t.0).ok_or_else(|| format!("`{text}` is none of {}", known()))
 }
 
+/// A row as it is explored, in the text form that begins its draws: `row:weight:class`.
+pub fn label(case: Case, class: Class, weight: WeightType) -> String {
+    format!("{}:{}:{}", case.name, word(&WEIGHTS, weight), word(&CLASSES, class))
+}
+
 impl fmt::Display for Draw {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (class, weight) = (word(&CLASSES, self.class), word(&WEIGHTS, self.weight));
         let [a, b, c] = self.n;
-        let values = word(&VALUES, self.values);
-        write!(f, "{}:{weight}:{class}:{a},{b},{c}:{values}:{}", self.case.name, self.seed)?;
-        if self.fold { write!(f, ":fold") } else { Ok(()) }
+        let head = label(self.case, self.class, self.weight);
+        write!(f, "{head}:{a},{b},{c}:{}:{}", word(&VALUES, self.values), self.seed)?;
+        f.write_str(if self.fold { ":fold" } else { "" })?;
+        f.write_str(if self.split { ":split" } else { "" })?;
+        f.write_str(if self.class == Class::Software && !self.stage { ":unstaged" } else { "" })
     }
 }
 impl fmt::Debug for Draw {
@@ -87,13 +97,15 @@ impl FromStr for Draw {
     type Err = String;
     fn from_str(s: &str) -> Result<Self, String> {
         let parts: Vec<&str> = s.split(':').collect();
-        let parts: &[&str] = &parts;
-        let (head, fold) = match parts {
-            [head @ .., "fold"] => (head, true),
-            head => (head, false),
+        let mut head = parts.as_slice();
+        let mut flag = |name: &str| {
+            let rest = head.split_last().filter(|(last, _)| **last == name).map(|(_, rest)| rest);
+            head = rest.unwrap_or(head);
+            rest.is_some()
         };
+        let (unstaged, split, fold) = (flag("unstaged"), flag("split"), flag("fold"));
         let &[name, weight, class, n, values, seed] = head else {
-            return Err(format!("`{s}` is not ROW:WEIGHT:CLASS:A,B,C:VALUES:SEED[:fold]"));
+            return Err(format!("`{s}` is not ROW:WEIGHT:CLASS:A,B,C:VALUES:SEED[:fold][:split][:unstaged]"));
         };
         let n: Result<Vec<usize>, _> = n.split(',').map(str::parse).collect();
         let n = n.ok().and_then(|n| <[usize; 3]>::try_from(n).ok());
@@ -105,6 +117,8 @@ impl FromStr for Draw {
             values: find(&VALUES, values)?,
             seed: seed.parse().map_err(|_| format!("`{seed}` is not a seed"))?,
             fold,
+            split,
+            stage: !unstaged,
         })
     }
 }
@@ -144,8 +158,9 @@ pub fn draws(case: Case, class: Class, weight: WeightType) -> impl Strategy<Valu
         1 => Just(Values::Zeros),
         1 => Just(Values::Special),
     ];
-    let fold = proptest::bool::weighted(0.2);
-    (sides(), values, 0u32..1000, fold).prop_map(move |(n, values, seed, fold)| Draw {
+    let rarely = proptest::bool::weighted(0.2);
+    let flags = (rarely, rarely, rarely);
+    (sides(), values, 0u32..1000, flags).prop_map(move |(n, values, seed, (fold, split, unstaged))| Draw {
         case,
         class,
         weight,
@@ -153,6 +168,8 @@ pub fn draws(case: Case, class: Class, weight: WeightType) -> impl Strategy<Valu
         values,
         seed,
         fold,
+        split,
+        stage: !unstaged || class == Class::Gpu,
     })
 }
 
@@ -178,21 +195,32 @@ impl Draw {
     /// The limits of `base` as an adapter of this draw's class would have them.
     pub fn caps(&self, base: &Caps) -> Caps {
         // WebGPU guarantees 8192 rows of a texture; adapters planned for as GPUs stage nothing.
-        let texture_rows = if self.class == Class::Software { base.texture_rows.max(8192) } else { 0 };
+        let staged = self.class == Class::Software && self.stage;
+        let texture_rows = if staged { base.texture_rows.max(8192) } else { 0 };
         Caps { class: self.class, texture_rows, ..base.clone() }
     }
 
-    /// Plan, and numbers for its inputs and leaves. Leaves are set on `exec`.
+    /// Plan within the limits of `base`, and numbers for its inputs and leaves. Leaves are set on `exec`.
     ///
     /// # Errors
     /// The planner's or the executor's, as text.
-    pub fn plan(&self, exec: &mut dyn Executor) -> Result<(Plan, Data), String> {
+    pub fn plan(&self, exec: &mut dyn Executor, base: &Caps) -> Result<(Plan, Data), String> {
         let (g, out) = with_gradients(&self.case, self.n, false);
         let out: Vec<(&str, Id)> = out.iter().map(|(s, i)| (s.as_str(), *i)).collect();
         let kind = |_: &str| self.weight;
-        let mut caps = self.caps(exec.caps());
+        let mut caps = self.caps(base);
         let new = |caps: &Caps| Plan::new(g.clone(), &out, caps, &kind).map_err(|e| e.to_string());
         let mut plan = new(&caps)?;
+        if self.split {
+            // A third of the largest operand: some plans can be cut so, the others are left whole.
+            let largest = plan.commands.iter().flat_map(|c| &c.args).map(|s| 4 * s.len as u64).max();
+            let most = (largest.unwrap_or(0) / 3).next_multiple_of(256);
+            let whole = core::mem::replace(&mut caps.max_binding, most);
+            match new(&caps) {
+                Ok(cut) => plan = cut,
+                Err(_) => caps.max_binding = whole,
+            }
+        }
         if self.fold {
             // Commands have at most count groups; a square of this side holds them, a row does not.
             let count = plan.commands.iter().map(|c| c.groups[0] * c.groups[1]).max().unwrap_or(1);

@@ -1,7 +1,6 @@
 //! Driver bugs that are known: rows of the table that are expected to fail on some adapter. A row that passes all the same is
 //! an error too, so that a repaired driver is noticed. What the WGSL specification allows (flushed subnormals, a
 //! division 2.5 ULP off) is no bug and never belongs here: the bounds contain it.
-use crate::draw::Draw;
 
 /// A row that is expected to fail.
 #[derive(Clone, Copy, Debug)]
@@ -43,11 +42,6 @@ pub fn verdict(known: Option<&Known>, result: Result<(), String>) -> Result<Opti
             k.reason
         )),
     }
-}
-
-/// `row:weight:class` of a draw, as [`find`] wants it.
-pub fn row(draw: &Draw) -> String {
-    draw.to_string().splitn(4, ':').take(3).collect::<Vec<_>>().join(":")
 }
 
 #[cfg(test)]

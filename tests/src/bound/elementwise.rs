@@ -77,8 +77,7 @@ fn activate_slope(x: Real, act: u32) -> Real {
         3 => {
             let t = tanh(cubic(x));
             let outer = ONE + Real::literal(0.134145) * x * x;
-            HALF * (ONE + t)
-                + HALF * x * (ONE - t * t) * Real::literal(0.797_884_560_802_865_4) * outer
+            HALF * (ONE + t) + HALF * x * (ONE - t * t) * Real::literal(0.797_884_560_802_865_4) * outer
         }
         4 => {
             let s = sigmoid(Real::literal(1.702) * x);

@@ -1,6 +1,6 @@
 //! Bounds of the products: `shader/matmul*.wgsl` with their epilogue, and `shader/conv2d.wgsl`.
-use super::elementwise::activate;
 use super::at;
+use super::elementwise::activate;
 use crate::real::Real;
 use pentimento_wgsl::WeightType;
 
@@ -20,8 +20,7 @@ pub(super) fn matmul(p: &[u32], inputs: &[&[f32]], kind: WeightType) -> Vec<Real
     let mut out = Vec::with_capacity(rows * cols);
     for m in 0..rows {
         for n in 0..cols {
-            let mut v =
-                Real::sum((0..depth).map(|k| Real::from(a[m * am + k * ak]) * b[k * bk + n * bn]));
+            let mut v = Real::sum((0..depth).map(|k| Real::from(a[m * am + k * ak]) * b[k * bk + n * bn]));
             if flags & 1 != 0 {
                 v = v + bias[n].into();
             }
@@ -52,9 +51,8 @@ pub(super) fn conv2d(p: &[u32], inputs: &[&[f32]]) -> Vec<Real> {
                 let ix = (ox * stride + t % kw).checked_sub(pad).filter(|&x| x < w)?;
                 Some((((b * h + iy) * w + ix) * c, (o * kh * kw + t) * c))
             });
-            let products = taps.flat_map(|(xi, wi)| {
-                (0..c).map(move |i| Real::from(x[xi + i]) * weight[wi + i].into())
-            });
+            let products =
+                taps.flat_map(|(xi, wi)| (0..c).map(move |i| Real::from(x[xi + i]) * weight[wi + i].into()));
             let mut v = Real::sum(products);
             if flags & 1 != 0 {
                 v = v + bias[o].into();

@@ -1,14 +1,13 @@
 //! Adapter against CPU twins, for every row of the case table and both classes of kernel bodies.
 use crate::summary::Summary;
-use pentimento::exec::Executor;
 use pentimento_wgsl::{Class, WeightType};
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 use std::cell::RefCell;
-use tests::adapter::{driver, executor};
+use tests::adapter::{Device, driver};
 use tests::cases::{Case, WEIGHTED, all};
 use tests::check::{Step, check};
-use tests::draw::{Draw, draws};
-use tests::known::{KNOWN, find, row, verdict};
+use tests::draw::{Draw, draws, label};
+use tests::known::{KNOWN, find, verdict};
 
 const WHAT: &str = "kernels against their twins";
 
@@ -19,26 +18,46 @@ fn number(variable: &str, default: u32) -> u32 {
     }
 }
 
-fn one(exec: &mut dyn Executor, draw: &Draw) -> Result<Vec<Step>, String> {
-    let (plan, data) = draw.plan(exec)?;
+fn one(device: &mut Device, draw: &Draw) -> Result<Vec<Step>, String> {
+    device.clear();
+    let exec = device.exec();
+    let caps = exec.caps().clone();
+    let (plan, data) = draw.plan(exec, &caps)?;
     check(exec, plan, &data)
 }
 
+/// A row as it is explored.
+type Row = (Case, Class, WeightType);
+
+/// Rows times classes times weight types; `PENTIMENTO_ROWS` keeps those whose name begins so.
+fn rows() -> Vec<Row> {
+    let prefix = std::env::var("PENTIMENTO_ROWS").unwrap_or_default();
+    let mut out = Vec::new();
+    for case in all().filter(|c| c.name.starts_with(&prefix)) {
+        let weighted = WEIGHTED.iter().any(|w| w.name == case.name);
+        let kinds = [WeightType::F32, WeightType::F16, WeightType::BF16];
+        for &weight in &kinds[..if weighted { 3 } else { 1 }] {
+            out.extend([Class::Gpu, Class::Software].map(|class| (case, class, weight)));
+        }
+    }
+    out
+}
+
 /// Draws from one row until `PENTIMENTO_CASES` have passed or one has failed and is shrunk.
-fn explore(exec: &mut dyn Executor, row: (Case, Class, WeightType), sum: &mut Summary) -> Result<(), String> {
-    let (case, class, weight) = row;
-    // The same cases on every run: a failure is replayed, a longer run goes on where a shorter one ended.
+fn explore(device: &mut Device, (case, class, weight): Row, sum: &mut Summary) -> Result<(), String> {
+    // The same cases on every run, unless `PENTIMENTO_SEED` asks for others; a longer run goes on where a shorter ended.
     let mut seed = [0u8; 32];
-    for (i, b) in format!("{}{class:?}{weight:?}{}", case.name, number("PENTIMENTO_SEED", 0)).bytes().enumerate() {
+    let text = format!("{}{}", label(case, class, weight), number("PENTIMENTO_SEED", 0));
+    for (i, b) in text.bytes().enumerate() {
         seed[i % 32] ^= b.rotate_left(i as u32 / 32);
     }
-    let config = Config { cases: number("PENTIMENTO_CASES", 6), failure_persistence: None, ..Config::default() };
-    let mut runner =
-        TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &seed));
-    let state = RefCell::new((exec, sum));
+    let config =
+        Config { cases: number("PENTIMENTO_CASES", 8), failure_persistence: None, ..Config::default() };
+    let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &seed));
+    let state = RefCell::new((device, sum));
     let result = runner.run(&draws(case, class, weight), |draw| {
-        let (exec, sum) = &mut *state.borrow_mut();
-        let steps = one(&mut **exec, &draw).map_err(TestCaseError::fail)?;
+        let (device, sum) = &mut *state.borrow_mut();
+        let steps = one(device, &draw).map_err(TestCaseError::fail)?;
         sum.add(&draw, &steps);
         Ok(())
     });
@@ -49,17 +68,20 @@ fn explore(exec: &mut dyn Executor, row: (Case, Class, WeightType), sum: &mut Su
 }
 
 fn reproducer(draw: &Draw) -> String {
-    format!("PENTIMENTO_CASE='{draw}' cargo test --release -p tests --test numerics adapter_agrees -- --nocapture")
+    format!(
+        "PENTIMENTO_CASE='{draw}' cargo test --release -p tests --test numerics adapter_agrees -- --nocapture"
+    )
 }
 
 /// Replays `PENTIMENTO_CASE`.
 fn replay(text: &str) {
     let draw: Draw = text.parse().unwrap_or_else(|e| panic!("PENTIMENTO_CASE: {e}"));
-    let Some(mut exec) = executor(WHAT) else { return };
+    let Some(mut device) = Device::open(WHAT) else { return };
+    let name = device.exec().caps().name.clone();
+    let steps = one(&mut device, &draw).unwrap_or_else(|e| panic!("{draw} on {name}: {e}"));
     let mut sum = Summary::default();
-    let steps = one(&mut *exec, &draw).unwrap_or_else(|e| panic!("{draw} on {}: {e}", exec.caps().name));
     sum.add(&draw, &steps);
-    sum.print(&exec.caps().name, "");
+    sum.print(&name, &driver(&name));
 }
 
 #[test]
@@ -67,36 +89,21 @@ fn adapter_agrees_with_twins() {
     if let Ok(text) = std::env::var("PENTIMENTO_CASE") {
         return replay(&text);
     }
+    let Some(mut device) = Device::open(WHAT) else { return };
+    let name = device.exec().caps().name.clone();
+    let version = driver(&name);
     let mut sum = Summary::default();
     let mut failures = Vec::new();
-    let mut name = String::new();
-    let mut version = String::new();
-    for case in all() {
-        let weighted = WEIGHTED.iter().any(|w| w.name == case.name);
-        let kinds = [WeightType::F32, WeightType::F16, WeightType::BF16];
-        for &weight in &kinds[..if weighted { 3 } else { 1 }] {
-            // A fresh device per row: plans are never freed, and leaves keep their type.
-            let Some(mut exec) = executor(WHAT) else { return };
-            if name.is_empty() {
-                name = exec.caps().name.clone();
-                version = driver(&name);
-            }
-            for class in [Class::Gpu, Class::Software] {
-                let any = Draw { case, class, weight, n: [1; 3], values: tests::draw::Values::Normal, seed: 0, fold: false };
-                let label = row(&any);
-                let result = explore(&mut *exec, (case, class, weight), &mut sum);
-                match verdict(find(KNOWN, &name, &version, &label), result) {
-                    Ok(None) => {}
-                    Ok(Some(line)) => println!("{label}: {line}"),
-                    Err(e) => {
-                        println!("FAILED {e}");
-                        failures.push(e);
-                    }
-                }
-            }
+    for row in rows() {
+        let label = label(row.0, row.1, row.2);
+        let result = explore(&mut device, row, &mut sum);
+        match verdict(find(KNOWN, &name, &version, &label), result) {
+            Ok(None) => {}
+            Ok(Some(line)) => println!("{label}: {line}"),
+            Err(e) => failures.push(format!("{label}: {e}")),
         }
     }
     sum.print(&name, &version);
-    assert!(sum.cases() > 0);
+    assert!(sum.cases() > 0, "no row was run");
     assert!(failures.is_empty(), "{} rows fail on {name}:\n{}", failures.len(), failures.join("\n"));
 }
