@@ -185,6 +185,12 @@ impl<'a> Planner<'a> {
     fn node(&mut self, id: Id, seconds: &BTreeMap<Id, Id>) -> Result<()> {
         let node = self.g.node(id);
         let bytes = 4 * self.g.len(id) as u64;
+        if bytes == 0 {
+            return Err(Error::Graph(format!(
+                "a tensor of shape {:?} has no elements ({:?}); plans hold non-empty tensors only, so leave an empty batch out",
+                node.shape, node.op
+            )));
+        }
         if bytes > self.caps.max_buffer {
             return Err(self.too_large(&node.shape, bytes, "buffer", self.caps.max_buffer));
         }

@@ -1,11 +1,17 @@
 //! The adapter under test.
 use crate::limits;
-use pentimento::exec::wgpu::Wgpu;
+use pentimento::exec::Executor;
+use pentimento::exec::cpu::Cpu;
+use pentimento::exec::wgpu::{Wgpu, adapters};
+
+fn choice() -> Option<String> {
+    std::env::var("PENTIMENTO_ADAPTER").ok()
+}
 
 /// The adapter `PENTIMENTO_ADAPTER` names (a fragment of its name), else the best one; `None` without any, or when
 /// the variable is `cpu`. Says what is skipped.
 pub fn adapter(what: &str) -> Option<Wgpu> {
-    let choice = std::env::var("PENTIMENTO_ADAPTER").ok();
+    let choice = choice();
     if choice.as_deref() == Some("cpu") {
         println!("SKIPPED on GPU: {what} (PENTIMENTO_ADAPTER=cpu)");
         return None;
@@ -18,4 +24,44 @@ pub fn adapter(what: &str) -> Option<Wgpu> {
             None
         }
     }
+}
+
+/// What is under test: an adapter, or the twins themselves.
+pub enum Device {
+    /// An adapter.
+    Gpu(Box<Wgpu>),
+    /// `PENTIMENTO_ADAPTER=cpu`.
+    Twins(Cpu),
+}
+
+impl Device {
+    /// As [`adapter`], but `cpu` is the executor of the twins.
+    pub fn open(what: &str) -> Option<Device> {
+        if choice().as_deref() == Some("cpu") {
+            return Some(Device::Twins(Cpu::new()));
+        }
+        Some(Device::Gpu(Box::new(adapter(what)?)))
+    }
+    /// The executor.
+    pub fn exec(&mut self) -> &mut dyn Executor {
+        match self {
+            Device::Gpu(gpu) => &mut **gpu,
+            Device::Twins(cpu) => cpu,
+        }
+    }
+    /// Forgets plans and leaves, so that many cases fit into memory; compiled pipelines stay.
+    pub fn clear(&mut self) {
+        match self {
+            Device::Gpu(gpu) => gpu.clear(),
+            Device::Twins(cpu) => *cpu = Cpu::new(),
+        }
+    }
+}
+
+/// Driver and version of an adapter, empty for the twins.
+pub fn driver(name: &str) -> String {
+    if name == "cpu" {
+        return String::new();
+    }
+    adapters().into_iter().find(|a| a.name == name).map(|a| a.driver).unwrap_or_default()
 }

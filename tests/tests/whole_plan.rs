@@ -123,7 +123,8 @@ fn sd35_medium_at_1024_is_valid() {
         let limit = Caps::webgpu().max_binding;
         assert!(uncut.commands.iter().flat_map(|c| &c.args).any(|s| 4 * s.len as u64 > limit));
         let bound = plan.commands.iter().flat_map(|c| c.args.iter().zip(c.variant.bindings()));
-        let largest = bound.map(|(s, b)| if b.1 == pentimento_wgsl::Binding::Packed { 2 } else { 4 } * s.len as u64);
+        let largest =
+            bound.map(|(s, b)| if b.1 == pentimento_wgsl::Binding::Packed { 2 } else { 4 } * s.len as u64);
         assert!(largest.max().expect("commands") <= limit);
     }
 }

@@ -186,6 +186,13 @@ pub struct Spent {
 }
 
 impl Wgpu {
+    /// Forgets every plan, weight and parameter and frees their memory; the device and its compiled pipelines stay. Ids
+    /// of forgotten plans mean nothing any more.
+    pub fn clear(&mut self) {
+        self.plans.clear();
+        self.leaves.clear();
+    }
+
     /// Runs a plan one command at a time and sums the time by kernel variant, longest first. For measuring only:
     /// every command waits for the one before.
     ///

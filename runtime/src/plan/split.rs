@@ -175,9 +175,19 @@ fn rows(c: &Command) -> Option<Rows> {
             let gate = if p(7) & 2 != 0 { Group { rows: p(9), len: n } } else { Whole };
             rows(p(0), (0, 1), vec![Row(k), Whole, Whole, gate, Row(n), Row(n)])
         }
-        Kernel::Attention | Kernel::AttentionDq | Kernel::AttentionDkv | Kernel::AttentionStats => {
-            images(c, p(0))
+        Kernel::Upsample => {
+            let small = p(2) * p(3);
+            rows(p(0) / (4 * small).max(1), (0, 4 * small), vec![Row(small), Row(4 * small)])
         }
+        Kernel::GroupNorm => {
+            let image = p(6) * p(1);
+            rows(p(0) / p(5).max(1), (0, p(5)), vec![Row(image), Whole, Whole, Row(image)])
+        }
+        Kernel::Attention
+        | Kernel::AttentionDq
+        | Kernel::AttentionDkv
+        | Kernel::AttentionStats
+        | Kernel::Conv2d => images(c, p(0)),
         _ => None,
     };
     let mut found = found.filter(|r| r.count > 1 && r.parts.len() == c.args.len())?;
@@ -189,13 +199,16 @@ fn rows(c: &Command) -> Option<Rows> {
     Some(found)
 }
 
-/// Attention is cut by images; only the bias is shared by them.
+/// Attention and convolution are cut by images; biases and convolution kernels are shared by them.
 fn images(c: &Command, batch: usize) -> Option<Rows> {
-    let bias = match c.variant.kernel {
-        Kernel::Attention => 3,
-        Kernel::AttentionStats => usize::MAX,
-        _ => 4,
+    let shared: &[usize] = match c.variant.kernel {
+        Kernel::Attention => &[3],
+        Kernel::AttentionStats => &[],
+        Kernel::Conv2d => &[1, 2],
+        _ => &[4],
     };
-    let part = |(i, s): (usize, &Slot)| if i == bias { Part::Whole } else { Part::Rows(s.len / batch.max(1)) };
+    let part = |(i, s): (usize, &Slot)| {
+        if shared.contains(&i) { Part::Whole } else { Part::Rows(s.len / batch.max(1)) }
+    };
     Some(Rows { count: batch, word: (0, 1), parts: c.args.iter().enumerate().map(part).collect() })
 }

@@ -1,60 +1,109 @@
-//! Adapter against CPU twins, for every row of the case table.
-use crate::common::{run, with_gradients};
-use pentimento::exec::cpu::Cpu;
-use pentimento::graph::Id;
-use proptest::test_runner::{Config, TestRunner};
-use tests::adapter::adapter;
-use tests::cases::{CASES, FORWARD_ONLY};
+//! Adapter against CPU twins, for every row of the case table and both classes of kernel bodies.
+use crate::summary::Summary;
+use pentimento_wgsl::{Class, WeightType};
+use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
+use std::cell::RefCell;
+use tests::adapter::{Device, driver};
+use tests::cases::{Case, WEIGHTED, all};
+use tests::check::{Step, check};
+use tests::draw::{Draw, draws, label};
+use tests::known::{KNOWN, find, verdict};
 
-fn close(case: &str, n: [usize; 3], what: &str, want: &[f32], got: &[f32], tol: f64) -> Result<(), String> {
-    let norm = want.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>().sqrt();
-    let err = want.iter().zip(got).map(|(&a, &b)| f64::from(a - b).powi(2)).sum::<f64>().sqrt();
-    // Accept, never reject: NaN must fail.
-    if want.len() == got.len() && err <= tol * norm + 1e-6 * (want.len() as f64).sqrt() {
-        return Ok(());
+const WHAT: &str = "kernels against their twins";
+
+fn number(variable: &str, default: u32) -> u32 {
+    match std::env::var(variable) {
+        Ok(v) => v.parse().unwrap_or_else(|_| panic!("{variable}: `{v}` is not a number")),
+        Err(_) => default,
     }
-    Err(format!("{case} {n:?} {what}: error {err:.3e}, norm {norm:.3e}, limit {tol:.1e}"))
 }
 
-/// Summation error of f32 grows with the square root of the longest sum (random signs); twelve roundings of slack
-/// for exp, sqrt and division, which WGSL allows 3 ulp and more.
-fn tolerance(n: [usize; 3]) -> f64 {
-    let longest = (n.iter().max().copied().unwrap_or(1) * 64 * 32) as f64;
-    12.0 * f64::from(f32::EPSILON) * longest.sqrt().max(1.0)
+fn one(device: &mut Device, draw: &Draw) -> Result<Vec<Step>, String> {
+    device.clear();
+    let exec = device.exec();
+    let caps = exec.caps().clone();
+    let (plan, data) = draw.plan(exec, &caps)?;
+    check(exec, plan, &data)
 }
 
-fn cases_count() -> u32 {
-    std::env::var("PENTIMENTO_CASES").ok().and_then(|v| v.parse().ok()).unwrap_or(4)
+/// A row as it is explored.
+type Row = (Case, Class, WeightType);
+
+/// Rows times classes times weight types; `PENTIMENTO_ROWS` keeps those whose name begins so.
+fn rows() -> Vec<Row> {
+    let prefix = std::env::var("PENTIMENTO_ROWS").unwrap_or_default();
+    let mut out = Vec::new();
+    for case in all().filter(|c| c.name.starts_with(&prefix)) {
+        let weighted = WEIGHTED.iter().any(|w| w.name == case.name);
+        let kinds = [WeightType::F32, WeightType::F16, WeightType::BF16];
+        for &weight in &kinds[..if weighted { 3 } else { 1 }] {
+            out.extend([Class::Gpu, Class::Software].map(|class| (case, class, weight)));
+        }
+    }
+    out
+}
+
+/// Draws from one row until `PENTIMENTO_CASES` have passed or one has failed and is shrunk.
+fn explore(device: &mut Device, (case, class, weight): Row, sum: &mut Summary) -> Result<(), String> {
+    // The same cases on every run, unless `PENTIMENTO_SEED` asks for others; a longer run goes on where a shorter ended.
+    let mut seed = [0u8; 32];
+    let text = format!("{}{}", label(case, class, weight), number("PENTIMENTO_SEED", 0));
+    for (i, b) in text.bytes().enumerate() {
+        seed[i % 32] ^= b.rotate_left(i as u32 / 32);
+    }
+    let config =
+        Config { cases: number("PENTIMENTO_CASES", 8), failure_persistence: None, ..Config::default() };
+    let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &seed));
+    let state = RefCell::new((device, sum));
+    let result = runner.run(&draws(case, class, weight), |draw| {
+        let (device, sum) = &mut *state.borrow_mut();
+        let steps = one(device, &draw).map_err(TestCaseError::fail)?;
+        sum.add(&draw, &steps);
+        Ok(())
+    });
+    result.map_err(|e| match e {
+        TestError::Fail(reason, draw) => format!("{draw}: {reason}\n    {}", reproducer(&draw)),
+        TestError::Abort(reason) => format!("{}: {reason}", case.name),
+    })
+}
+
+fn reproducer(draw: &Draw) -> String {
+    format!(
+        "PENTIMENTO_CASE='{draw}' cargo test --release -p tests --test numerics adapter_agrees -- --nocapture"
+    )
+}
+
+/// Replays `PENTIMENTO_CASE`.
+fn replay(text: &str) {
+    let draw: Draw = text.parse().unwrap_or_else(|e| panic!("PENTIMENTO_CASE: {e}"));
+    let Some(mut device) = Device::open(WHAT) else { return };
+    let name = device.exec().caps().name.clone();
+    let steps = one(&mut device, &draw).unwrap_or_else(|e| panic!("{draw} on {name}: {e}"));
+    let mut sum = Summary::default();
+    sum.add(&draw, &steps);
+    sum.print(&name, &driver(&name));
 }
 
 #[test]
 fn adapter_agrees_with_twins() {
-    let Some(mut gpu) = adapter("kernels against their twins") else { return };
-    for case in CASES.iter().chain(FORWARD_ONLY) {
-        let mut runner =
-            TestRunner::new(Config { cases: cases_count(), failure_persistence: None, ..Config::default() });
-        let gpu = std::cell::RefCell::new(&mut gpu);
-        let result = runner.run(&(1usize..=40, 1usize..=40, 1usize..=40), |(a, b, c)| {
-            let n = [a, b, c];
-            let (g, out) = with_gradients(case, n, false);
-            let out: Vec<(&str, Id)> = out.iter().map(|(s, i)| (s.as_str(), *i)).collect();
-            let want = run(&mut Cpu::new(), &g, &out, 7);
-            let got = run(&mut **gpu.borrow_mut(), &g, &out, 7);
-            for (i, (w, v)) in want.iter().zip(&got).enumerate() {
-                close(case.name, n, out[i].0, w, v, tolerance(n))
-                    .map_err(proptest::test_runner::TestCaseError::fail)?;
-            }
-            Ok(())
-        });
-        result.unwrap_or_else(|e| panic!("{}: {e}", case.name));
+    if let Ok(text) = std::env::var("PENTIMENTO_CASE") {
+        return replay(&text);
     }
-    println!("{} ops x {} shapes on {}", CASES.len() + FORWARD_ONLY.len(), cases_count(), gpu.name());
-}
-
-#[test]
-fn comparison_rejects_nan_and_wrong_values() {
-    assert!(close("x", [1; 3], "y", &[1.0], &[f32::NAN], 1.0).is_err());
-    assert!(close("x", [1; 3], "y", &[1.0, 2.0], &[1.0, 2.1], 1e-3).is_err());
-    assert!(close("x", [1; 3], "y", &[1.0, 2.0], &[1.0], 1e-3).is_err());
-    assert!(close("x", [1; 3], "y", &[1.0], &[1.0], 1e-6).is_ok());
+    let Some(mut device) = Device::open(WHAT) else { return };
+    let name = device.exec().caps().name.clone();
+    let version = driver(&name);
+    let mut sum = Summary::default();
+    let mut failures = Vec::new();
+    for row in rows() {
+        let label = label(row.0, row.1, row.2);
+        let result = explore(&mut device, row, &mut sum);
+        match verdict(find(KNOWN, &name, &version, &label), result) {
+            Ok(None) => {}
+            Ok(Some(line)) => println!("{label}: {line}"),
+            Err(e) => failures.push(format!("{label}: {e}")),
+        }
+    }
+    sum.print(&name, &version);
+    assert!(sum.cases() > 0, "no row was run");
+    assert!(failures.is_empty(), "{} rows fail on {name}:\n{}", failures.len(), failures.join("\n"));
 }

@@ -2,11 +2,14 @@
 mod agree;
 mod attention;
 mod bisect;
-mod common;
+mod coverage;
 mod double;
 mod fusion;
 mod gradients;
 mod harness;
+mod large;
 mod linear;
 mod properties;
 mod random;
+mod refusal;
+mod summary;

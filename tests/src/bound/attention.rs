@@ -1,0 +1,141 @@
+//! Bounds of the attention kernels: the formulas of `shader/attention*.wgsl`.
+use super::{at, float};
+use crate::real::{EPS, FLUSH, Real};
+
+struct Dims {
+    batch: usize,
+    heads: usize,
+    q: usize,
+    k: usize,
+    d: usize,
+    scale: Real,
+    flags: u32,
+}
+
+impl Dims {
+    fn new(p: &[u32], q: &[f32]) -> Self {
+        let (batch, heads, nq) = (at(p, 0), at(p, 1), at(p, 2));
+        let d = q.len() / (batch * heads * nq).max(1);
+        Dims { batch, heads, q: nq, k: at(p, 3), d, scale: float(p, 4).into(), flags: p[5] }
+    }
+    /// First number of a row of a head; `n` rows a batch.
+    fn row(&self, n: usize, b: usize, h: usize, i: usize) -> usize {
+        ((b * n + i) * self.heads + h) * self.d
+    }
+    fn seen(&self, i: usize, j: usize) -> bool {
+        self.flags & 2 == 0 || j <= i
+    }
+    /// Logit of query i and key j. Scaling either operand first rounds each product twice; the sum is of D products and
+    /// the bias.
+    fn logit(&self, q: &[f32], k: &[f32], bias: &[f32], at: [usize; 4]) -> Real {
+        let [b, h, i, j] = at;
+        let (qi, kj) = (self.row(self.q, b, h, i), self.row(self.k, b, h, j));
+        let products = (0..self.d).map(|e| self.scale * Real::from(q[qi + e]) * k[kj + e].into());
+        let extra = match (self.flags & 1 != 0, self.flags & 4 != 0) {
+            (true, _) => Real::from(bias[j]),
+            (_, true) => Real::from(bias[(h * self.q + i) * self.k + j]),
+            _ => Real::exact(0.0),
+        };
+        Real::sum(products.chain([extra]))
+    }
+}
+
+/// Weights of one query relative to the largest logit, as the online softmax leaves them. A key's weight is the exponential
+/// of its distance from the peak of its time, times one factor exp(old peak - new peak) per later step: the distances
+/// add up to `peak - s`, so the argument-dependent part of the allowance (2 |x| ULP, and the subtraction's rounding) is
+/// 3 (peak - s), the constant part at most 3 ULP and a product for each of the K + 1 steps; each step may flush.
+fn weights(s: &[Real]) -> Vec<Real> {
+    let steps = s.len() as f64 + 1.0;
+    let peak = s.iter().map(|s| s.v).fold(f64::NEG_INFINITY, f64::max);
+    let one = |s: &Real| {
+        let v = libm::exp(s.v - peak);
+        let away = peak - s.v + s.e;
+        let relative = libm::expm1(s.e) + libm::expm1(EPS * (3.0 * away + 4.0 * steps));
+        Real { v, e: v * relative * (1.0 + relative) + steps * FLUSH }
+    };
+    s.iter().map(one).collect()
+}
+
+pub(super) fn attention(p: &[u32], inputs: &[&[f32]]) -> Vec<Vec<Real>> {
+    let g = Dims::new(p, inputs[0]);
+    let [q, k, v, bias] = [inputs[0], inputs[1], inputs[2], inputs[3]];
+    let mut y = vec![Real::exact(0.0); q.len()];
+    let mut lse = Vec::with_capacity(g.batch * g.heads * g.q);
+    for (b, h, i) in queries(&g) {
+        let keys: Vec<usize> = (0..g.k).filter(|&j| g.seen(i, j)).collect();
+        let s: Vec<Real> = keys.iter().map(|&j| g.logit(q, k, bias, [b, h, i, j])).collect();
+        let w = weights(&s);
+        let total = Real::sum(w.iter().copied());
+        let peak = s.iter().copied().fold(s[0], |a, b| if b.v > a.v { b } else { a });
+        // The peak that the shader used may be any of those within their errors.
+        let most = s.iter().map(|s| s.e).fold(0.0, f64::max);
+        lse.push(Real { v: peak.v, e: most } + total.ln());
+        for e in 0..g.d {
+            let values = keys.iter().map(|&j| Real::from(v[g.row(g.k, b, h, j) + e]));
+            let sum = Real::sum(w.iter().zip(values).map(|(&w, v)| w * v));
+            y[g.row(g.q, b, h, i) + e] = sum.over(total);
+        }
+    }
+    vec![y, lse]
+}
+
+fn queries(g: &Dims) -> impl Iterator<Item = (usize, usize, usize)> + use<> {
+    let (heads, q) = (g.heads, g.q);
+    (0..g.batch * heads * q).map(move |n| (n / (heads * q), n / q % heads, n % q))
+}
+
+pub(super) fn stats(p: &[u32], inputs: &[&[f32]]) -> Vec<Real> {
+    let (batch, heads, nq, d) = (at(p, 0), at(p, 1), at(p, 2), at(p, 3));
+    let [y, dy, lse] = [inputs[0], inputs[1], inputs[2]];
+    let mut out = Vec::with_capacity(2 * batch * heads * nq);
+    for i in 0..batch * heads * nq {
+        let bh = i / nq;
+        let base = ((bh / heads) * nq + i % nq) * heads * d + (bh % heads) * d;
+        out.push(lse[i].into());
+        out.push(Real::sum((base..base + d).map(|e| Real::from(y[e]) * dy[e].into())));
+    }
+    out
+}
+
+/// P and ds of one query and key: exp(s - lse) and P (dP - delta) scale.
+fn pair(g: &Dims, inputs: &[&[f32]], at: [usize; 4]) -> (Real, Real) {
+    let [q, k, v, dy, bias, stats] = [inputs[0], inputs[1], inputs[2], inputs[3], inputs[4], inputs[5]];
+    let [b, h, i, j] = at;
+    let n = 2 * ((b * g.heads + h) * g.q + i);
+    let (qi, kj) = (g.row(g.q, b, h, i), g.row(g.k, b, h, j));
+    let p = (g.logit(q, k, bias, at) - stats[n].into()).exp();
+    let dp = Real::sum((0..g.d).map(|e| Real::from(dy[qi + e]) * v[kj + e].into()));
+    (p, p * (dp - stats[n + 1].into()) * g.scale)
+}
+
+pub(super) fn dq(p: &[u32], inputs: &[&[f32]]) -> Vec<Real> {
+    let g = Dims::new(p, inputs[0]);
+    let mut out = vec![Real::exact(0.0); inputs[0].len()];
+    for (b, h, i) in queries(&g) {
+        let keys: Vec<usize> = (0..g.k).filter(|&j| g.seen(i, j)).collect();
+        let ds: Vec<Real> = keys.iter().map(|&j| pair(&g, inputs, [b, h, i, j]).1).collect();
+        for e in 0..g.d {
+            let k = |j: usize| Real::from(inputs[1][g.row(g.k, b, h, j) + e]);
+            out[g.row(g.q, b, h, i) + e] = Real::sum(keys.iter().zip(&ds).map(|(&j, &ds)| ds * k(j)));
+        }
+    }
+    out
+}
+
+pub(super) fn dkv(p: &[u32], inputs: &[&[f32]]) -> Vec<Vec<Real>> {
+    let g = Dims::new(p, inputs[0]);
+    let mut dk = vec![Real::exact(0.0); inputs[1].len()];
+    let mut dv = dk.clone();
+    for n in 0..g.batch * g.heads * g.k {
+        let (b, h, j) = (n / (g.heads * g.k), n / g.k % g.heads, n % g.k);
+        let seen: Vec<usize> = (0..g.q).filter(|&i| g.seen(i, j)).collect();
+        let pairs: Vec<_> = seen.iter().map(|&i| pair(&g, inputs, [b, h, i, j])).collect();
+        for e in 0..g.d {
+            let from = |x: &[f32], i: usize| Real::from(x[g.row(g.q, b, h, i) + e]);
+            let to = g.row(g.k, b, h, j) + e;
+            dk[to] = Real::sum(seen.iter().zip(&pairs).map(|(&i, p)| p.1 * from(inputs[0], i)));
+            dv[to] = Real::sum(seen.iter().zip(&pairs).map(|(&i, p)| p.0 * from(inputs[3], i)));
+        }
+    }
+    vec![dk, dv]
+}

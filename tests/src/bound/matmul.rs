@@ -1,0 +1,67 @@
+//! Bounds of the products: `shader/matmul*.wgsl` with their epilogue, and `shader/conv2d.wgsl`.
+use super::at;
+use super::elementwise::activate;
+use crate::real::Real;
+use pentimento_wgsl::WeightType;
+
+/// A weight as a shader loads it. `unpack2x16float` may flush a subnormal half (WGSL 15.7.2); a bfloat16 has f32's range.
+fn load(w: f32, kind: WeightType) -> Real {
+    const SMALLEST_NORMAL_HALF: f32 = 6.103_515_6e-5;
+    let e = if kind == WeightType::F16 && w.abs() < SMALLEST_NORMAL_HALF { f64::from(w).abs() } else { 0.0 };
+    Real { e, ..w.into() }
+}
+
+pub(super) fn matmul(p: &[u32], inputs: &[&[f32]], kind: WeightType) -> Vec<Real> {
+    let (rows, cols, depth) = (at(p, 0), at(p, 1), at(p, 2));
+    let (am, ak, bk, bn) = (at(p, 3), at(p, 4), at(p, 5), at(p, 6));
+    let (flags, act, per) = (p[7], p[8], at(p, 9));
+    let [a, b, bias, gate, residual] = [inputs[0], inputs[1], inputs[2], inputs[3], inputs[4]];
+    let b: Vec<Real> = b.iter().map(|&w| load(w, kind)).collect();
+    let mut out = Vec::with_capacity(rows * cols);
+    for m in 0..rows {
+        for n in 0..cols {
+            let mut v = Real::sum((0..depth).map(|k| Real::from(a[m * am + k * ak]) * b[k * bk + n * bn]));
+            if flags & 1 != 0 {
+                v = v + bias[n].into();
+            }
+            v = activate(v, act);
+            if flags & 2 != 0 {
+                v = v * gate[(m / per) * cols + n].into();
+            }
+            if flags & 4 != 0 {
+                v = v + residual[m * cols + n].into();
+            }
+            out.push(v);
+        }
+    }
+    out
+}
+
+pub(super) fn conv2d(p: &[u32], inputs: &[&[f32]]) -> Vec<Real> {
+    let (batch, h, w, c) = (at(p, 0), at(p, 1), at(p, 2), at(p, 3));
+    let (ho, wo, outs, kh, kw) = (at(p, 4), at(p, 5), at(p, 6), at(p, 7), at(p, 8));
+    let (stride, pad, flags) = (at(p, 9), at(p, 10), p[11]);
+    let [x, weight, bias, residual] = [inputs[0], inputs[1], inputs[2], inputs[3]];
+    let mut out = Vec::with_capacity(batch * ho * wo * outs);
+    for pixel in 0..batch * ho * wo {
+        let (b, oy, ox) = (pixel / (ho * wo), (pixel / wo) % ho, pixel % wo);
+        for o in 0..outs {
+            let taps = (0..kh * kw).filter_map(|t| {
+                let iy = (oy * stride + t / kw).checked_sub(pad).filter(|&y| y < h)?;
+                let ix = (ox * stride + t % kw).checked_sub(pad).filter(|&x| x < w)?;
+                Some((((b * h + iy) * w + ix) * c, (o * kh * kw + t) * c))
+            });
+            let products =
+                taps.flat_map(|(xi, wi)| (0..c).map(move |i| Real::from(x[xi + i]) * weight[wi + i].into()));
+            let mut v = Real::sum(products);
+            if flags & 1 != 0 {
+                v = v + bias[o].into();
+            }
+            if flags & 4 != 0 {
+                v = v + residual[pixel * outs + o].into();
+            }
+            out.push(v);
+        }
+    }
+    out
+}

@@ -1,0 +1,93 @@
+//! The table reaches every kernel in every variant.
+use pentimento::caps::Caps;
+use pentimento::exec::cpu::Cpu;
+use pentimento_wgsl::kernel::{KERNELS, MatmulBody};
+use pentimento_wgsl::{Class, Kernel, Variant, WeightType, link};
+use std::collections::{BTreeMap, BTreeSet};
+use tests::cases::all;
+use tests::draw::{Draw, Values};
+
+/// Every variant that the planner may ask for, one head width for all.
+fn variants() -> Vec<Variant> {
+    let mut out = Vec::new();
+    for class in [Class::Gpu, Class::Software] {
+        for kernel in KERNELS {
+            let plain = Variant::plain(kernel, class);
+            let textures: &[bool] = if class == Class::Software { &[false, true] } else { &[false] };
+            match kernel {
+                Kernel::Matmul => {
+                    let storage = if class == Class::Gpu { MatmulBody::Tile } else { MatmulBody::Naive };
+                    for weight in [WeightType::F32, WeightType::F16, WeightType::BF16] {
+                        out.push(Variant { weight, body: storage, ..plain });
+                    }
+                    if class == Class::Software {
+                        for body in [MatmulBody::TextureNt, MatmulBody::TextureNn, MatmulBody::TextureTn] {
+                            out.push(Variant { body, ..plain });
+                        }
+                    }
+                }
+                Kernel::Attention | Kernel::AttentionDq | Kernel::AttentionDkv => {
+                    out.extend(textures.iter().map(|&textures| Variant { textures, head: 64, ..plain }));
+                }
+                Kernel::Conv2d => out.extend(textures.iter().map(|&textures| Variant { textures, ..plain })),
+                _ => out.push(plain),
+            }
+        }
+    }
+    out
+}
+
+/// Equal shaders are one variant, whatever they are called.
+fn shader(v: &Variant) -> (&'static str, String) {
+    (v.entry(), link(&Variant { head: if v.head > 0 { 64 } else { 0 }, ..*v }))
+}
+
+/// Shaders that the rows link, with the rows that link them.
+fn linked() -> BTreeMap<(&'static str, String), BTreeSet<&'static str>> {
+    let mut found: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+    for case in all() {
+        for class in [Class::Gpu, Class::Software] {
+            for weight in [WeightType::F32, WeightType::F16, WeightType::BF16] {
+                // `stage` off stands for an adapter whose textures are too small.
+                for (n, stage) in [([5, 3, 4], true), ([8, 12, 16], true), ([8, 12, 16], false)] {
+                    let mut draw = Draw {
+                        case,
+                        class,
+                        weight,
+                        n,
+                        values: Values::Normal,
+                        seed: 0,
+                        fold: false,
+                        split: false,
+                        stage,
+                    };
+                    draw.stage &= class == Class::Software;
+                    let (plan, _) = draw.plan(&mut Cpu::new(), &Caps::webgpu()).expect("a plan");
+                    for c in plan.commands {
+                        found.entry(shader(&c.variant)).or_default().insert(case.name);
+                    }
+                }
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn every_variant_is_reached() {
+    let found = linked();
+    let missing: Vec<_> = variants().into_iter().filter(|v| !found.contains_key(&shader(v))).collect();
+    assert!(missing.is_empty(), "no row of tests/src/cases reaches {missing:#?}");
+    let listed: BTreeSet<_> = variants().iter().map(shader).collect();
+    let unlisted: Vec<_> =
+        found.iter().filter(|(k, _)| !listed.contains(*k)).map(|(k, v)| (k.0, v)).collect();
+    assert!(unlisted.is_empty(), "the planner asks for variants that this test does not list: {unlisted:?}");
+}
+
+/// The check fails when a row is taken away: some kernels are reached by one row only.
+#[test]
+fn a_forgotten_row_would_be_noticed() {
+    let found = linked();
+    let only = |row: &str| found.values().any(|rows| rows.len() == 1 && rows.contains(row));
+    assert!(only("softmax") && only("upsample") && !only("silu"));
+}

@@ -1,0 +1,117 @@
+//! Sizes beyond a binding, beyond one side of a dispatch, and of nothing.
+use pentimento::caps::Caps;
+use pentimento::exec::cpu::Cpu;
+use pentimento::graph::{Graph, Id};
+use pentimento::plan::Plan;
+use pentimento_wgsl::{Class, Kernel, WeightType};
+use std::collections::BTreeSet;
+use tests::adapter::Device;
+use tests::cases::all;
+use tests::check::{Data, check};
+use tests::draw::{Draw, Values, with_gradients};
+
+fn plan(g: Graph, y: Id, caps: &Caps) -> Plan {
+    Plan::new(g, &[("y", y)], caps, &|_| WeightType::F32).expect("a plan")
+}
+fn ramp(len: usize) -> Vec<f32> {
+    (0..len).map(|i| (i % 8191) as f32 - 4095.0).collect()
+}
+
+/// More workgroups than one side of a dispatch has: by invocations, by rows, by tiles.
+#[test]
+fn dispatches_beyond_65535_workgroups_fold() {
+    let Some(mut device) = Device::open("folded dispatches") else { return };
+    type Build = fn(&mut Graph) -> (Id, usize);
+    let builds: [(Kernel, Build); 3] = [
+        (Kernel::Unary, |g| {
+            let x = g.input("x", &[65535 * 64 + 1]);
+            (g.affine(x, 3.0, 1.0), 65535 * 64 + 1)
+        }),
+        (Kernel::LayerNorm, |g| {
+            let x = g.input("x", &[65537, 3]);
+            (g.layer_norm(x, 1e-5), 65537 * 3)
+        }),
+        (Kernel::Matmul, |g| {
+            let (x, w) = (g.input("x", &[65536 * 64 + 1, 1]), g.input("w", &[1, 1]));
+            (g.linear(x, w, None), 65536 * 64 + 1)
+        }),
+    ];
+    for (kernel, build) in builds {
+        device.clear();
+        let exec = device.exec();
+        let caps = Caps { class: Class::Gpu, texture_rows: 0, ..exec.caps().clone() };
+        let mut g = Graph::new();
+        let (y, len) = build(&mut g);
+        let plan = plan(g, y, &caps);
+        let [x, y] = plan.commands[0].groups;
+        assert!(x <= 65535 && y > 1 && u64::from(x) * u64::from(y) > 65535, "{kernel:?}: {x} x {y}");
+        let data = Data::from([("x".into(), ramp(len)), ("w".into(), vec![0.1])]);
+        check(exec, plan, &data).unwrap_or_else(|e| panic!("{kernel:?}: {e}"));
+    }
+}
+
+/// 132 MiB through a binding that holds 128: the guaranteed limit of WebGPU. Doubling is exact.
+#[test]
+fn a_tensor_beyond_a_binding_is_cut() {
+    let len = (132 << 20) / 4 + 5;
+    let Some(mut device) = Device::open("a tensor of 132 MiB") else { return };
+    let exec = device.exec();
+    let most = exec.caps().max_binding.min(128 << 20);
+    let caps = Caps { max_binding: most, ..exec.caps().clone() };
+    let mut g = Graph::new();
+    let x = g.input("x", &[len]);
+    let y = g.affine(x, 2.0, 0.0);
+    let plan = plan(g, y, &caps);
+    assert!(plan.commands.len() > 1 && plan.commands.iter().all(|c| 4 * c.args[0].len as u64 <= most));
+    let id = exec.prepare(plan).expect("memory for 400 MiB");
+    let numbers = ramp(len);
+    exec.write(id, "x", &numbers).expect("an input");
+    exec.run(id).expect("a run");
+    let got = exec.read(id, "y").expect("an output");
+    assert_eq!(got.len(), len);
+    let wrong = numbers.iter().zip(&got).position(|(x, y)| 2.0 * x != *y);
+    assert_eq!(wrong, None);
+}
+
+/// Which kernels a low binding limit cuts into pieces; the comparison itself runs with the draws that say `split`.
+#[test]
+fn most_kernels_can_be_cut() {
+    let mut cut = BTreeSet::new();
+    for case in all() {
+        let draw = Draw {
+            case,
+            class: Class::Gpu,
+            weight: WeightType::F32,
+            n: [32, 64, 32],
+            values: Values::Normal,
+            seed: 0,
+            fold: false,
+            split: true,
+            stage: false,
+        };
+        let (plan, data) = draw.plan(&mut Cpu::new(), &Caps::webgpu()).expect("a plan");
+        // A second command of the same kernel and the same words but the first few: a piece.
+        let whole = Draw { split: false, ..draw }.plan(&mut Cpu::new(), &Caps::webgpu()).expect("a plan").0;
+        if plan.commands.len() > whole.commands.len() {
+            cut.extend(plan.commands.iter().map(|c| c.variant.kernel));
+            check(&mut Cpu::new(), plan, &data).unwrap_or_else(|e| panic!("{draw}: {e}"));
+        }
+    }
+    for kernel in [Kernel::Unary, Kernel::Binary, Kernel::Matmul, Kernel::LayerNorm, Kernel::Attention] {
+        assert!(cut.contains(&kernel), "{kernel:?} is never cut; cut are {cut:?}");
+    }
+}
+
+#[test]
+fn an_empty_batch_is_a_sentence() {
+    for case in all() {
+        let (g, out) = with_gradients(&case, [0, 5, 4], false);
+        let out: Vec<(&str, Id)> = out.iter().map(|(s, i)| (s.as_str(), *i)).collect();
+        if (0..g.nodes().len()).all(|i| g.nodes()[i].shape.iter().product::<usize>() > 0) {
+            continue; // the row makes its sides positive
+        }
+        let error =
+            Plan::new(g, &out, &Caps::webgpu(), &|_| WeightType::F32).expect_err(case.name).to_string();
+        assert!(error.contains("no elements"), "{}: {error}", case.name);
+    }
+}

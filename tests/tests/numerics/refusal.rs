@@ -1,0 +1,148 @@
+//! The comparison refuses what is wrong: for every kernel a changed parameter, number or shape.
+use pentimento::caps::Caps;
+use pentimento::exec::Executor;
+use pentimento::exec::cpu::Cpu;
+use pentimento_wgsl::kernel::KERNELS;
+use pentimento_wgsl::{Class, Kernel, Variant, WeightType};
+use std::collections::BTreeMap;
+use tests::adapter::adapter;
+use tests::cases::all;
+use tests::check::{Data, check, check_spoiled, compare};
+use tests::draw::{Draw, Values};
+use tests::real::Real;
+
+/// A parameter word whose change alone must be noticed: the kernel's constant most easily got wrong, off by little.
+fn spoil(kernel: Kernel, p: &mut [u32]) {
+    let scaled = |w: u32, by: f32| (f32::from_bits(w) * by).to_bits();
+    match kernel {
+        // Another function; another part of the input, but never past its end.
+        Kernel::Unary | Kernel::UnaryBackward => p[1] = if p[1] == 18 { 22 } else { 18 },
+        Kernel::Binary => p[1] = (p[1] + 1) % 3,
+        Kernel::Slice => p[3] = p[3].saturating_sub(1),
+        Kernel::Pad => p[3] -= 1,
+        Kernel::Concat => p[0] -= 1,
+        Kernel::Permute => p[10] = 0,
+        Kernel::Upsample => p.swap(2, 3),
+        // Constants off by a part in a thousand or less.
+        Kernel::Sum => p[3] = scaled(p[3], 1.001),
+        Kernel::LayerNorm | Kernel::LayerNormBackward | Kernel::RmsNorm | Kernel::RmsNormBackward => {
+            p[2] = scaled(p[2], 100.0);
+        }
+        Kernel::GroupNorm => p[2] = scaled(p[2], 1000.0),
+        Kernel::Softmax => p[7] = scaled(p[7], 1.001),
+        Kernel::Attention | Kernel::AttentionDq | Kernel::AttentionDkv => p[4] = scaled(p[4], 1.001),
+        // One product fewer.
+        Kernel::AttentionStats => p[3] -= 1,
+        Kernel::Matmul => p[2] -= 1,
+        // The last words are missing.
+        Kernel::Philox => p[0] -= 1,
+        Kernel::Conv2d => p[10] = 1 - p[10].min(1),
+    }
+}
+
+/// A row whose plan has a kernel, for each kernel: one that begins with it, where there is one (a sum's gradient also pads,
+/// but only zeros).
+fn examples() -> BTreeMap<Kernel, Draw> {
+    let mut found: BTreeMap<Kernel, (bool, Draw)> = BTreeMap::new();
+    for case in all() {
+        let draw = Draw {
+            case,
+            class: Class::Gpu,
+            weight: WeightType::F32,
+            n: [6, 7, 8],
+            values: Values::Normal,
+            seed: 4,
+            fold: false,
+            split: false,
+            stage: false,
+        };
+        let (plan, _) = draw.plan(&mut Cpu::new(), &Caps::webgpu()).expect("a plan");
+        let kernels: Vec<Kernel> = plan.commands.iter().map(|c| c.variant.kernel).collect();
+        for (i, kernel) in kernels.into_iter().enumerate() {
+            let (first, kept) = found.entry(kernel).or_insert((i == 0, draw));
+            if i == 0 && !*first {
+                (*first, *kept) = (true, draw);
+            }
+        }
+    }
+    found.into_iter().map(|(kernel, (_, draw))| (kernel, draw)).collect()
+}
+
+fn refuses(exec: &mut dyn Executor) {
+    let examples = examples();
+    for kernel in KERNELS {
+        let draw = examples.get(&kernel).unwrap_or_else(|| panic!("no row has {kernel:?}"));
+        let caps = exec.caps().clone();
+        let (plan, data) = draw.plan(exec, &caps).expect("a plan");
+        check(exec, plan.clone(), &data).unwrap_or_else(|e| panic!("{draw}: {e}"));
+        let spoiled = check_spoiled(exec, plan, &data, |plan| {
+            let c = plan.commands.iter_mut().find(|c| c.variant.kernel == kernel).expect("the kernel");
+            spoil(kernel, &mut c.params);
+        });
+        let e = spoiled.expect_err(&format!("{kernel:?} with a wrong parameter passes ({draw})"));
+        assert!(e.contains("command"), "{e}");
+    }
+}
+
+#[test]
+fn wrong_parameters_are_refused() {
+    refuses(&mut Cpu::new());
+    if let Some(mut gpu) = adapter("refusal of wrong parameters") {
+        refuses(&mut gpu);
+    }
+}
+
+#[test]
+fn wrong_numbers_are_refused() {
+    let v = Variant::plain(Kernel::Sum, Class::Gpu);
+    let limits = [vec![Real { v: 1.0, e: 1e-6 }; 2]];
+    let with = |got: &[f32]| compare(v, &[vec![1.0, 1.0]], &[got], Some(&limits));
+    assert!(with(&[1.0, 1.000_000_5]).is_ok_and(|s| s.worst > 0.3));
+    for wrong in [&[1.0, 1.000_002][..], &[1.0, f32::NAN], &[f32::INFINITY, 1.0], &[1.0], &[1.0; 3], &[]] {
+        assert!(with(wrong).is_err(), "{wrong:?}");
+    }
+    // A limit that is NaN promises nothing; it must show in the count, not as a pass.
+    let free = [vec![Real { v: 1.0, e: f64::NAN }]];
+    assert_eq!(compare(v, &[vec![1.0]], &[&[2.0]], Some(&free)).expect("free").free, 1);
+    // An input that is not finite has to show.
+    let lost = [vec![Real { v: f64::NAN, e: f64::NAN }]];
+    assert!(compare(v, &[vec![f32::NAN]], &[&[0.0]], Some(&lost)).is_err());
+    // The formula and the twin have to agree too.
+    assert!(compare(v, &[vec![1.1, 1.0]], &[&[1.1, 1.0]], Some(&limits)).is_err());
+    // Copies: every bit.
+    assert!(compare(v, &[vec![0.0]], &[&[-0.0]], None).is_err());
+    assert!(compare(v, &[vec![f32::NAN]], &[&[f32::NAN]], None).is_ok());
+}
+
+/// A plan whose commands read the wrong memory differs from its wide form.
+#[test]
+fn wrong_memory_is_refused() {
+    let draw: Draw = "layer_norm_affine:f32:gpu:6,7,8:normal:4".parse().expect("a draw");
+    let mut cpu = Cpu::new();
+    let caps = cpu.caps().clone();
+    let (plan, data) = draw.plan(&mut cpu, &caps).expect("a plan");
+    let spoiled = check_spoiled(&mut cpu, plan, &data, |plan| {
+        let c = plan.commands.iter_mut().find(|c| c.variant.kernel == Kernel::LayerNorm).expect("the kernel");
+        c.args.swap(1, 2);
+    });
+    assert!(spoiled.is_err());
+    assert!(check(&mut cpu, draw.plan(&mut Cpu::new(), &caps).expect("a plan").0, &Data::new()).is_err());
+}
+
+#[test]
+fn draws_survive_their_text_form() {
+    for text in
+        ["linear_weight:f16:gpu:3,65,17:huge:42", "silu:f32:software:1,1,1:special:0:fold:split:unstaged"]
+    {
+        assert_eq!(text.parse::<Draw>().expect("a draw").to_string(), text);
+    }
+    for text in [
+        "",
+        "linear",
+        "no_such:f32:gpu:1,1,1:normal:1",
+        "silu:f32:gpu:1,1:normal:1",
+        "silu:f32:gpu:1,1,1:big:1",
+    ] {
+        assert!(text.parse::<Draw>().is_err(), "{text}");
+    }
+}
