@@ -212,9 +212,9 @@ impl Draw {
         let new = |caps: &Caps| Plan::new(g.clone(), &out, caps, &kind).map_err(|e| e.to_string());
         let mut plan = new(&caps)?;
         if self.split {
-            // A third of the largest operand: some plans can be cut so, the others are left whole.
+            // Half of the largest operand: some plans can be cut so, the others are left whole.
             let largest = plan.commands.iter().flat_map(|c| &c.args).map(|s| 4 * s.len as u64).max();
-            let most = (largest.unwrap_or(0) / 3).next_multiple_of(256);
+            let most = (largest.unwrap_or(0) / 2).next_multiple_of(256);
             let whole = core::mem::replace(&mut caps.max_binding, most);
             match new(&caps) {
                 Ok(cut) => plan = cut,

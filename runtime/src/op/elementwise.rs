@@ -143,7 +143,7 @@ pub(super) fn binary_backward(g: &mut Graph, node: &Node, dy: Id, need: &[bool])
         } else if repeat_inner {
             g.sum(d, 1, n, 1, 1.0, &shape)
         } else {
-            g.sum(d, n / (middle * inner), middle, inner, 1.0, &shape)
+            g.sum(d, n / (middle * inner).max(1), middle, inner, 1.0, &shape)
         }
     });
     Ok(vec![da, db])

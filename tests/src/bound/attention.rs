@@ -71,12 +71,18 @@ pub(super) fn attention(p: &[u32], inputs: &[&[f32]]) -> Vec<Vec<Real>> {
         let most = s.iter().map(|s| s.e).fold(0.0, f64::max);
         lse.push(Real { v: peak.v, e: most } + total.ln());
         for e in 0..g.d {
-            let values = keys.iter().map(|&j| Real::from(v[g.row(g.k, b, h, j) + e]));
-            let sum = Real::sum(w.iter().zip(values).map(|(&w, v)| w * v));
+            let value = |j: usize| Real::from(v[g.row(g.k, b, h, j) + e]);
+            let masked = (0..g.k).filter(|&j| !g.seen(i, j)).map(|j| hidden(value(j)));
+            let sum = Real::sum(w.iter().zip(&keys).map(|(&w, &j)| w * value(j)).chain(masked));
             y[g.row(g.q, b, h, i) + e] = sum.over(total);
         }
     }
     vec![y, lse]
+}
+
+/// What a masked pair adds: zero times something. Where that is not finite, a kernel may pass it on or skip it.
+fn hidden(x: Real) -> Real {
+    if x.v.is_finite() { Real::exact(0.0) } else { Real::free() }
 }
 
 fn queries(g: &Dims) -> impl Iterator<Item = (usize, usize, usize)> + use<> {
@@ -103,20 +109,29 @@ fn pair(g: &Dims, inputs: &[&[f32]], at: [usize; 4]) -> (Real, Real) {
     let [b, h, i, j] = at;
     let n = 2 * ((b * g.heads + h) * g.q + i);
     let (qi, kj) = (g.row(g.q, b, h, i), g.row(g.k, b, h, j));
-    let p = (g.logit(q, k, bias, at) - stats[n].into()).exp();
     let dp = Real::sum((0..g.d).map(|e| Real::from(dy[qi + e]) * v[kj + e].into()));
+    let d = (dp - stats[n + 1].into()) * g.scale;
+    if !g.seen(i, j) {
+        return (Real::exact(0.0), hidden(d));
+    }
+    let p = (g.logit(q, k, bias, at) - stats[n].into()).exp();
     (p, p * (dp - stats[n + 1].into()) * g.scale)
+}
+
+/// A pair's share in a gradient: a masked one adds nothing unless it meets something that is not finite.
+fn share(seen: bool, by: Real, x: Real) -> Real {
+    if seen || by.e.is_infinite() { by * x } else { hidden(x) }
 }
 
 pub(super) fn dq(p: &[u32], inputs: &[&[f32]]) -> Vec<Real> {
     let g = Dims::new(p, inputs[0]);
     let mut out = vec![Real::exact(0.0); inputs[0].len()];
     for (b, h, i) in queries(&g) {
-        let keys: Vec<usize> = (0..g.k).filter(|&j| g.seen(i, j)).collect();
-        let ds: Vec<Real> = keys.iter().map(|&j| pair(&g, inputs, [b, h, i, j]).1).collect();
+        let ds: Vec<Real> = (0..g.k).map(|j| pair(&g, inputs, [b, h, i, j]).1).collect();
         for e in 0..g.d {
             let k = |j: usize| Real::from(inputs[1][g.row(g.k, b, h, j) + e]);
-            out[g.row(g.q, b, h, i) + e] = Real::sum(keys.iter().zip(&ds).map(|(&j, &ds)| ds * k(j)));
+            let terms = ds.iter().enumerate().map(|(j, &ds)| share(g.seen(i, j), ds, k(j)));
+            out[g.row(g.q, b, h, i) + e] = Real::sum(terms);
         }
     }
     out
@@ -128,13 +143,13 @@ pub(super) fn dkv(p: &[u32], inputs: &[&[f32]]) -> Vec<Vec<Real>> {
     let mut dv = dk.clone();
     for n in 0..g.batch * g.heads * g.k {
         let (b, h, j) = (n / (g.heads * g.k), n / g.k % g.heads, n % g.k);
-        let seen: Vec<usize> = (0..g.q).filter(|&i| g.seen(i, j)).collect();
-        let pairs: Vec<_> = seen.iter().map(|&i| pair(&g, inputs, [b, h, i, j])).collect();
+        let pairs: Vec<_> = (0..g.q).map(|i| pair(&g, inputs, [b, h, i, j])).collect();
         for e in 0..g.d {
-            let from = |x: &[f32], i: usize| Real::from(x[g.row(g.q, b, h, i) + e]);
             let to = g.row(g.k, b, h, j) + e;
-            dk[to] = Real::sum(seen.iter().zip(&pairs).map(|(&i, p)| p.1 * from(inputs[0], i)));
-            dv[to] = Real::sum(seen.iter().zip(&pairs).map(|(&i, p)| p.0 * from(inputs[3], i)));
+            let from = |x: &[f32], i: usize| Real::from(x[g.row(g.q, b, h, i) + e]);
+            let term = |i: usize, by: Real, x: &[f32]| share(g.seen(i, j), by, from(x, i));
+            dk[to] = Real::sum(pairs.iter().enumerate().map(|(i, p)| term(i, p.1, inputs[0])));
+            dv[to] = Real::sum(pairs.iter().enumerate().map(|(i, p)| term(i, p.0, inputs[3])));
         }
     }
     vec![dk, dv]

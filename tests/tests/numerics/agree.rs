@@ -51,8 +51,12 @@ fn explore(device: &mut Device, (case, class, weight): Row, sum: &mut Summary) -
     for (i, b) in text.bytes().enumerate() {
         seed[i % 32] ^= b.rotate_left(i as u32 / 32);
     }
-    let config =
-        Config { cases: number("PENTIMENTO_CASES", 8), failure_persistence: None, ..Config::default() };
+    let config = Config {
+        cases: number("PENTIMENTO_CASES", 8),
+        failure_persistence: None,
+        max_shrink_iters: 1000,
+        ..Config::default()
+    };
     let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &seed));
     let state = RefCell::new((device, sum));
     let result = runner.run(&draws(case, class, weight), |draw| {

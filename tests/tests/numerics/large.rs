@@ -82,7 +82,7 @@ fn most_kernels_can_be_cut() {
             case,
             class: Class::Gpu,
             weight: WeightType::F32,
-            n: [32, 64, 32],
+            n: [128, 64, 33],
             values: Values::Normal,
             seed: 0,
             fold: false,
@@ -90,7 +90,6 @@ fn most_kernels_can_be_cut() {
             stage: false,
         };
         let (plan, data) = draw.plan(&mut Cpu::new(), &Caps::webgpu()).expect("a plan");
-        // A second command of the same kernel and the same words but the first few: a piece.
         let whole = Draw { split: false, ..draw }.plan(&mut Cpu::new(), &Caps::webgpu()).expect("a plan").0;
         if plan.commands.len() > whole.commands.len() {
             cut.extend(plan.commands.iter().map(|c| c.variant.kernel));
