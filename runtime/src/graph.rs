@@ -4,7 +4,7 @@
 //! Builder methods return an [`Id`] at once; the first broken shape rule is kept and reported by [`Graph::check`]
 //! (and so by `Plan::new`), which keeps model code free of error plumbing.
 use crate::{Error, Result};
-use alloc::{string::String, vec::Vec};
+use alloc::{format, string::String, vec::Vec};
 use pentimento_wgsl::kernel::{Act, Binary, Unary};
 
 /// A value in a graph.
@@ -254,6 +254,10 @@ impl Graph {
         Id(self.nodes.len() as u32 - 1)
     }
     fn leaf(&mut self, kind: Leaf, name: String, shape: &[usize]) -> Id {
+        if shape.contains(&0) {
+            return self
+                .fail(format!("`{name}` of shape {shape:?} has no elements; leave an empty batch out"));
+        }
         let found = self.nodes.iter().position(
             |n| matches!(&n.op, Op::Leaf { kind: k, name: old } if *old == name && *k == kind && n.shape == shape),
         );

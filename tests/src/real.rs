@@ -147,7 +147,7 @@ impl Real {
             return Real { v, e };
         }
         let n = f64::from(n);
-        if v.is_finite() && !(size < MAX / 2.0) {
+        if v.is_finite() && (size.is_nan() || size >= MAX / 2.0) {
             return Real { v: v.clamp(-BEYOND, BEYOND), e: f64::INFINITY };
         }
         // (1 + eps)^n - 1 for n roundings; every partial sum may be flushed.

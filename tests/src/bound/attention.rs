@@ -94,10 +94,10 @@ pub(super) fn stats(p: &[u32], inputs: &[&[f32]]) -> Vec<Real> {
     let (batch, heads, nq, d) = (at(p, 0), at(p, 1), at(p, 2), at(p, 3));
     let [y, dy, lse] = [inputs[0], inputs[1], inputs[2]];
     let mut out = Vec::with_capacity(2 * batch * heads * nq);
-    for i in 0..batch * heads * nq {
+    for (i, &lse) in lse.iter().enumerate().take(batch * heads * nq) {
         let bh = i / nq;
         let base = ((bh / heads) * nq + i % nq) * heads * d + (bh % heads) * d;
-        out.push(lse[i].into());
+        out.push(lse.into());
         out.push(Real::sum((base..base + d).map(|e| Real::from(y[e]) * dy[e].into())));
     }
     out
@@ -112,7 +112,7 @@ fn pair(g: &Dims, inputs: &[&[f32]], at: [usize; 4]) -> (Real, Real) {
     let dp = Real::sum((0..g.d).map(|e| Real::from(dy[qi + e]) * v[kj + e].into()));
     let d = (dp - stats[n + 1].into()) * g.scale;
     if !g.seen(i, j) {
-        return (Real::exact(0.0), hidden(d));
+        return (hidden(stats[n].into()), hidden(d));
     }
     let p = (g.logit(q, k, bias, at) - stats[n].into()).exp();
     (p, p * (dp - stats[n + 1].into()) * g.scale)

@@ -52,7 +52,7 @@ fn explore(device: &mut Device, (case, class, weight): Row, sum: &mut Summary) -
         seed[i % 32] ^= b.rotate_left(i as u32 / 32);
     }
     let config = Config {
-        cases: number("PENTIMENTO_CASES", 8),
+        cases: number("PENTIMENTO_CASES", 16),
         failure_persistence: None,
         max_shrink_iters: 1000,
         ..Config::default()
