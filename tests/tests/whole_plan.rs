@@ -140,8 +140,11 @@ fn of(build: fn(&mut Graph) -> (Id, Vec<Id>)) -> Work {
     Work { graph, outputs }
 }
 
+/// A value, and the inputs it has gradients for.
+type Build = fn(&mut Graph) -> (Id, Vec<Id>);
+
 /// Small graphs of every op that the planner can cut, one or two kernels each. B, S, C: 3 images, 64 rows, 64 columns.
-const CUT: [(&str, fn(&mut Graph) -> (Id, Vec<Id>)); 8] = [
+const CUT: [(&str, Build); 8] = [
     ("unary", |g| {
         let x = g.input("x", &[3, 64, 64]);
         (g.act(Act::Gelu, x), vec![x])
