@@ -23,10 +23,9 @@ fn kernel_variants(kernel: Kernel, class: Class, all: &mut Vec<Variant>) {
     let textures: &[bool] = if class == Class::Software { &[false, true] } else { &[false] };
     match kernel {
         Kernel::Matmul => {
-            for weight in [WeightType::F32, WeightType::F16, WeightType::BF16] {
-                let bodies = [MatmulBody::Naive, MatmulBody::Tile];
-                all.extend(bodies.map(|body| Variant { weight, body, ..plain }));
-            }
+            let body = if class == Class::Gpu { MatmulBody::Tile } else { MatmulBody::Naive };
+            let weights = [WeightType::F32, WeightType::F16, WeightType::BF16];
+            all.extend(weights.map(|weight| Variant { weight, body, ..plain }));
             if class == Class::Software {
                 let bodies = [MatmulBody::TextureNt, MatmulBody::TextureNn, MatmulBody::TextureTn];
                 all.extend(bodies.map(|body| Variant { body, ..plain }));

@@ -1,40 +1,14 @@
 //! The table reaches every kernel in every variant.
 use pentimento::caps::Caps;
 use pentimento::exec::cpu::Cpu;
-use pentimento_wgsl::kernel::{KERNELS, MatmulBody};
-use pentimento_wgsl::{Class, Kernel, Variant, WeightType, link};
+use pentimento_wgsl::{Class, Variant, WeightType, link};
 use std::collections::{BTreeMap, BTreeSet};
 use tests::cases::all;
 use tests::draw::{Draw, Values};
 
 /// Every variant that the planner may ask for, one head width for all.
 fn variants() -> Vec<Variant> {
-    let mut out = Vec::new();
-    for class in [Class::Gpu, Class::Software] {
-        for kernel in KERNELS {
-            let plain = Variant::plain(kernel, class);
-            let textures: &[bool] = if class == Class::Software { &[false, true] } else { &[false] };
-            match kernel {
-                Kernel::Matmul => {
-                    let storage = if class == Class::Gpu { MatmulBody::Tile } else { MatmulBody::Naive };
-                    for weight in [WeightType::F32, WeightType::F16, WeightType::BF16] {
-                        out.push(Variant { weight, body: storage, ..plain });
-                    }
-                    if class == Class::Software {
-                        for body in [MatmulBody::TextureNt, MatmulBody::TextureNn, MatmulBody::TextureTn] {
-                            out.push(Variant { body, ..plain });
-                        }
-                    }
-                }
-                Kernel::Attention | Kernel::AttentionDq | Kernel::AttentionDkv => {
-                    out.extend(textures.iter().map(|&textures| Variant { textures, head: 64, ..plain }));
-                }
-                Kernel::Conv2d => out.extend(textures.iter().map(|&textures| Variant { textures, ..plain })),
-                _ => out.push(plain),
-            }
-        }
-    }
-    out
+    pentimento_wgsl::variants().into_iter().filter(|v| matches!(v.head, 0 | 64)).collect()
 }
 
 /// Equal shaders are one variant, whatever they are called.
