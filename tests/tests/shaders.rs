@@ -65,7 +65,11 @@ impl Shader {
         let entry = msl::PipelineOptions { entry_point: self.stage(), ..msl::PipelineOptions::default() };
         let written = msl::write_string(&self.module, &self.info, &options, &entry);
         let (text, translation) = written.map_err(|e| e.to_string())?;
-        translation.entry_point_names.into_iter().collect::<Result<Vec<_>, _>>().map_err(|e| e.to_string())?;
+        translation
+            .entry_point_names
+            .into_iter()
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|e| e.to_string())?;
         Ok(text)
     }
     fn hlsl(&self, shader_model: hlsl::ShaderModel) -> Result<String, String> {
@@ -95,8 +99,7 @@ impl Shader {
             multiview: None,
         };
         let mut text = String::new();
-        let writer =
-            glsl::Writer::new(&mut text, &self.module, &self.info, &options, &entry, unchecked());
+        let writer = glsl::Writer::new(&mut text, &self.module, &self.info, &options, &entry, unchecked());
         writer.map_err(|e| e.to_string())?.write().map_err(|e| e.to_string())?;
         Ok(text)
     }
@@ -128,7 +131,10 @@ fn every_variant_is_written_in_every_language() {
     }
     println!("{count} variants in MSL 2.0, HLSL 5.1 and 6.0, GLSL ES 3.10");
     // GLES 3.1 has the language; its least devices lack the bindings. Adapters that offer 8 can run them all.
-    println!("more than the {ES_STORAGE} storage buffers of the least GLES 3.1 device: {}", beyond.join(", "));
+    println!(
+        "more than the {ES_STORAGE} storage buffers of the least GLES 3.1 device: {}",
+        beyond.join(", ")
+    );
     assert!(beyond.contains(&"matmul_tile") && !beyond.contains(&"unary"));
 }
 

@@ -111,6 +111,20 @@ fn sd35_medium_at_512_is_valid() {
     whole(64, true);
 }
 
+/// The largest training batches that fit WebGPU's limits; the next ones exceed a buffer, and the error says so.
+#[test]
+fn batches_end_at_the_size_of_a_buffer() {
+    for (side, batch) in [(64, 8), (128, 2)] {
+        let plan = |batch| {
+            let work = work(&Config::sd35_medium(), batch, side, TOKENS, RANK, true);
+            work.plan(&Caps::webgpu(), &|_| WeightType::F16)
+        };
+        plan(batch).expect("a plan");
+        let error = plan(2 * batch).expect_err("too large").to_string();
+        assert!(error.contains("a buffer holds 268419072") && error.contains("smaller batch"), "{error}");
+    }
+}
+
 /// Hidden states of the feed-forward layers take 201 MB here and are cut; everything else fits a binding.
 #[test]
 fn sd35_medium_at_1024_is_valid() {
@@ -123,13 +137,17 @@ fn sd35_medium_at_1024_is_valid() {
         let limit = Caps::webgpu().max_binding;
         assert!(uncut.commands.iter().flat_map(|c| &c.args).any(|s| 4 * s.len as u64 > limit));
         let bound = plan.commands.iter().flat_map(|c| c.args.iter().zip(c.variant.bindings()));
-        let largest = bound.map(|(s, b)| if b.1 == pentimento_wgsl::Binding::Packed { 2 } else { 4 } * s.len as u64);
+        let largest =
+            bound.map(|(s, b)| if b.1 == pentimento_wgsl::Binding::Packed { 2 } else { 4 } * s.len as u64);
         assert!(largest.max().expect("commands") <= limit);
     }
 }
 
+/// Builds a value; returns it and what gradients are asked for.
+type Build = fn(&mut Graph) -> (Id, Vec<Id>);
+
 /// Forward value and all gradients of `build`'s result.
-fn of(build: fn(&mut Graph) -> (Id, Vec<Id>)) -> Work {
+fn of(build: Build) -> Work {
     let mut graph = Graph::new();
     let (y, wrt) = build(&mut graph);
     let shape = graph.shape(y).to_vec();
@@ -140,7 +158,7 @@ fn of(build: fn(&mut Graph) -> (Id, Vec<Id>)) -> Work {
 }
 
 /// Small graphs of every op that the planner can cut, one or two kernels each. B, S, C: 3 images, 64 rows, 64 columns.
-const CUT: [(&str, fn(&mut Graph) -> (Id, Vec<Id>)); 8] = [
+const CUT: [(&str, Build); 8] = [
     ("unary", |g| {
         let x = g.input("x", &[3, 64, 64]);
         (g.act(Act::Gelu, x), vec![x])

@@ -31,7 +31,8 @@ fn check(v: &Variant, source: &str) -> Result<(), String> {
     let storage = v.bindings().len() - textures;
     let memory = module.global_variables.iter().filter(|(_, g)| g.space == naga::AddressSpace::WorkGroup);
     let memory: u32 = memory.map(|(_, g)| module.types[g.ty].inner.size(module.to_ctx())).sum();
-    let invocations = module.entry_points.iter().map(|e| e.workgroup_size.iter().product()).max().unwrap_or(0);
+    let invocations =
+        module.entry_points.iter().map(|e| e.workgroup_size.iter().product()).max().unwrap_or(0);
     let most = GUARANTEED;
     if storage > most.0 || textures > most.1 || memory > most.2 || invocations > most.3 {
         return Err(format!(

@@ -196,6 +196,7 @@ fn images(c: &Command, batch: usize) -> Option<Rows> {
         Kernel::AttentionStats => usize::MAX,
         _ => 4,
     };
-    let part = |(i, s): (usize, &Slot)| if i == bias { Part::Whole } else { Part::Rows(s.len / batch.max(1)) };
+    let part =
+        |(i, s): (usize, &Slot)| if i == bias { Part::Whole } else { Part::Rows(s.len / batch.max(1)) };
     Some(Rows { count: batch, word: (0, 1), parts: c.args.iter().enumerate().map(part).collect() })
 }

@@ -75,7 +75,10 @@ fn a_good_plan_has_no_disagreement() {
         let found = gpu.bisect(id, None, follow, note).expect("a run");
         assert!(found.is_none(), "{}", found.expect("a difference"));
         // A limit that nothing comes near would not find much either.
-        println!("{} commands agree, {follow:?} first; closest to its limit: {worst:.2} of it", plan.commands.len());
+        println!(
+            "{} commands agree, {follow:?} first; closest to its limit: {worst:.2} of it",
+            plan.commands.len()
+        );
         assert!(worst > 1e-4);
     }
 }
@@ -108,7 +111,9 @@ fn an_altered_command_is_named() {
         let kernel = c.variant.kernel;
         let nth = good.commands[..i].iter().filter(|c| c.variant.kernel == kernel).count();
         let only = good.commands.iter().filter(|c| c.variant.kernel == kernel).count() == 1;
-        let Some(bad) = sabotage(c).filter(|_| !tried.contains(&kernel) && (nth > 0 || only)) else { continue };
+        let Some(bad) = sabotage(c).filter(|_| !tried.contains(&kernel) && (nth > 0 || only)) else {
+            continue;
+        };
         tried.push(kernel);
         let mut plan = good.clone();
         plan.commands[i] = bad;
@@ -119,7 +124,10 @@ fn an_altered_command_is_named() {
             assert_eq!((found.index, found.variant.kernel), (i, kernel), "{found}");
             assert_eq!(found.shape, c.shape);
             let text = found.to_string();
-            assert!(text.contains(c.variant.entry()) && text.contains(&format!("command {} of", i + 1)), "{text}");
+            assert!(
+                text.contains(c.variant.entry()) && text.contains(&format!("command {} of", i + 1)),
+                "{text}"
+            );
             if follow == Follow::Twin {
                 println!("{text}");
             }
@@ -150,7 +158,9 @@ fn a_mixed_run_heals_what_the_twins_compute() {
     let all = good.commands.len();
     let rounding = [0, 1, all / 2, all].map(|n| error(&good, n)).into_iter().fold(f64::EPSILON, f64::max);
     let (before, after) = (error(&bad, at), error(&bad, at + 1));
-    println!("mixed runs: {rounding:.1e} by rounding; mistake on the adapter {before:.1e}, on the twin {after:.1e}");
+    println!(
+        "mixed runs: {rounding:.1e} by rounding; mistake on the adapter {before:.1e}, on the twin {after:.1e}"
+    );
     assert!(before > 100.0 * rounding && after <= 2.0 * rounding && rounding < 1e-5);
 }
 

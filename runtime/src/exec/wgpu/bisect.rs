@@ -4,9 +4,12 @@ use crate::exec::limit::{difference, limits};
 use crate::exec::{Executor, LeafData, PlanId, null};
 use crate::plan::{Command, Place, Plan, Slot};
 use crate::{Error, Result};
-use alloc::{borrow::ToOwned, boxed::Box, format, string::String, vec, vec::Vec};
+use alloc::{boxed::Box, format, string::String, vec, vec::Vec};
 use core::fmt;
 use pentimento_wgsl::{Variant, WeightType, twin};
+
+/// The numbers of some arguments.
+type Tensors = Vec<Vec<f32>>;
 
 /// Whose result of a command the commands after it read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,7 +140,7 @@ impl Wgpu {
     }
 
     /// The command's inputs as they are on the device, and its twin's outputs.
-    fn twin_of(&self, plan: PlanId, c: &Command) -> Result<(Vec<Vec<f32>>, Vec<Vec<f32>>)> {
+    fn twin_of(&self, plan: PlanId, c: &Command) -> Result<(Tensors, Tensors)> {
         let (inputs, outputs) = c.args.split_at(c.args.len() - c.variant.kernel.outputs());
         let inputs: Vec<Vec<f32>> = inputs.iter().map(|s| self.fetch(plan, s)).collect::<Result<_>>()?;
         let mut outputs: Vec<Vec<f32>> = outputs.iter().map(|s| vec![0.0; s.len]).collect();
@@ -285,7 +288,7 @@ impl Executor for Checked {
             }
         })?;
         if let Some(found) = found {
-            return Err(super::device_error(&self.exec.name().to_owned(), format!("{found}")));
+            return Err(super::device_error(self.exec.name(), format!("{found}")));
         }
         if let Some(closest) = &closest {
             (self.note)(closest);

@@ -1,6 +1,6 @@
 //! `pentimento personalize`.
-use crate::generate::{draw, lines, make_folder};
 use crate::device::DeviceArgs;
+use crate::generate::{draw, lines, make_folder};
 use crate::{Spinner, Stop, bar};
 use clap::Args as ClapArgs;
 use pentimento::folder::ModelFolder;
