@@ -111,6 +111,20 @@ fn sd35_medium_at_512_is_valid() {
     whole(64, true);
 }
 
+/// The largest training batches that fit WebGPU's limits; the next ones exceed a buffer, and the error says so.
+#[test]
+fn batches_end_at_the_size_of_a_buffer() {
+    for (side, batch) in [(64, 8), (128, 2)] {
+        let plan = |batch| {
+            let work = work(&Config::sd35_medium(), batch, side, TOKENS, RANK, true);
+            work.plan(&Caps::webgpu(), &|_| WeightType::F16)
+        };
+        plan(batch).expect("a plan");
+        let error = plan(2 * batch).expect_err("too large").to_string();
+        assert!(error.contains("a buffer holds 268419072") && error.contains("smaller batch"), "{error}");
+    }
+}
+
 /// Hidden states of the feed-forward layers take 201 MB here and are cut; everything else fits a binding.
 #[test]
 fn sd35_medium_at_1024_is_valid() {
@@ -129,8 +143,11 @@ fn sd35_medium_at_1024_is_valid() {
     }
 }
 
+/// Builds a value; returns it and what gradients are asked for.
+type Build = fn(&mut Graph) -> (Id, Vec<Id>);
+
 /// Forward value and all gradients of `build`'s result.
-fn of(build: fn(&mut Graph) -> (Id, Vec<Id>)) -> Work {
+fn of(build: Build) -> Work {
     let mut graph = Graph::new();
     let (y, wrt) = build(&mut graph);
     let shape = graph.shape(y).to_vec();

@@ -8,6 +8,9 @@ use alloc::{boxed::Box, format, string::String, vec, vec::Vec};
 use core::fmt;
 use pentimento_wgsl::{Variant, WeightType, twin};
 
+/// The numbers of some arguments.
+type Tensors = Vec<Vec<f32>>;
+
 /// Whose result of a command the commands after it read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Follow {
@@ -64,9 +67,6 @@ impl fmt::Display for Difference {
         write!(f, "; element {at} is {got:e} on the adapter, {want:e} on the CPU")
     }
 }
-
-/// Numbers of several tensors.
-type Tensors = Vec<Vec<f32>>;
 
 impl Wgpu {
     /// Runs a prepared plan command by command, each on the adapter and on its twin with the same inputs, and returns
