@@ -157,9 +157,6 @@ fn of(build: Build) -> Work {
     Work { graph, outputs }
 }
 
-/// A value, and the inputs it has gradients for.
-type Build = fn(&mut Graph) -> (Id, Vec<Id>);
-
 /// Small graphs of every op that the planner can cut, one or two kernels each. B, S, C: 3 images, 64 rows, 64 columns.
 const CUT: [(&str, Build); 8] = [
     ("unary", |g| {
