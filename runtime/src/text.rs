@@ -71,6 +71,8 @@ pub struct T5 {
 pub struct TextEncoders {
     clips: Vec<(Clip, Option<PlanId>)>,
     t5: Option<(T5, Option<t5::Encoder>)>,
+    /// The T5 block that is on the device.
+    block: Option<usize>,
     width: usize,
     t5_tokens: usize,
 }
@@ -100,7 +102,7 @@ impl TextEncoders {
             return Err(Error::bad("text encoders", expected, format!("{t5_tokens}")));
         }
         let clips = clips.into_iter().map(|clip| (clip, None)).collect();
-        Ok(TextEncoders { clips, t5: t5.map(|t5| (t5, None)), width, t5_tokens })
+        Ok(TextEncoders { clips, t5: t5.map(|t5| (t5, None)), block: None, width, t5_tokens })
     }
 
     /// Sizes of what [`TextEncoders::encode`] gives.

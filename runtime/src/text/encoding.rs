@@ -5,7 +5,8 @@ use crate::model::t5;
 use crate::{Error, Result};
 use alloc::{borrow::ToOwned, format, string::String, vec, vec::Vec};
 
-/// Prompts on their way through the encoders: all through the first CLIP, then the second, then T5 block by block, whose
+/// Prompts on their way through the encoders; several may be under way, but what is launched must be collected before another
+/// launch. All through the first CLIP, then the second, then T5 block by block, whose
 /// weights come to the device once. Made by [`TextEncoders::begin`].
 #[derive(Debug)]
 pub struct Encoding {
@@ -78,8 +79,11 @@ impl TextEncoders {
             let ids: Vec<_> = job.prompts.iter().map(|p| t5.tokenizer.encode(p, length)).collect();
             job.states = runner.embed(&t5.weights, &ids)?;
         }
-        if job.prompt == 0 {
+        // Another encoding may have been here since.
+        if self.block != Some(block) {
+            self.block = None;
             runner.load(exec, &t5.weights, block)?;
+            self.block = Some(block);
         }
         Ok(Some(runner.write(exec, &job.states[job.prompt])?))
     }

@@ -276,6 +276,16 @@ fn prompts_are_joined_as_diffusers_joins_them() {
             let one = encoders.encode(exec, &prompts[..1]).expect("a run");
             assert!(one == texts[..1], "{name}: a prompt alone is encoded otherwise");
             assert!(encoders.encode(exec, &[]).expect("nothing to do").is_empty());
+            // A host may have another prompt encoded between any two runs.
+            let mut job = encoders.begin(&prompts);
+            while let Some(plan) = encoders.launch(exec, &mut job).expect("inputs") {
+                exec.run(plan).expect("a run");
+                encoders.collect(exec, &mut job).expect("outputs");
+                if job.done() % 5 == 3 {
+                    encoders.encode(exec, &prompts[..1]).expect("a run");
+                }
+            }
+            assert!(job.into_texts() == texts, "{name}: interleaved prompts are encoded otherwise");
         }
         check.complete(&[]);
         check.finish();
