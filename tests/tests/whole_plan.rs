@@ -9,7 +9,7 @@ use pentimento::exec::{Executor, LeafData};
 use pentimento::grad::gradients;
 use pentimento::graph::{Graph, Id};
 use pentimento::model::mmdit::{Config, Lora, TIME_CHANNELS, lora_targets, velocity};
-use pentimento::plan::{Plan, check_overlap};
+use pentimento::plan::{Place, Plan, check_overlap};
 use pentimento::rng::Philox;
 use pentimento_wgsl::WeightType;
 use pentimento_wgsl::kernel::{Act, Binary};
@@ -141,6 +141,28 @@ fn sd35_medium_at_1024_is_valid() {
             bound.map(|(s, b)| if b.1 == pentimento_wgsl::Binding::Packed { 2 } else { 4 } * s.len as u64);
         assert!(largest.max().expect("commands") <= limit);
     }
+}
+
+/// The check above would notice: uncut, the same plan is refused by wgpu, and so is an offset that is not aligned.
+#[test]
+fn noop_refuses_what_exceeds_the_limits() {
+    let Ok(mut noop) = Wgpu::noop() else { return println!("SKIPPED: refusals of noop") };
+    let work = work(&Config::sd35_medium(), 2, 128, TOKENS, RANK, false);
+    noop.declare_leaves(&work.graph, WeightType::F16).expect("room");
+    let weights = |name: &str| noop.weight_type(name);
+    let caps = Caps { max_binding: 1 << 30, ..Caps::webgpu() };
+    let uncut = work.plan(&caps, &weights).expect("a plan");
+    let mut crooked = work.plan(&Caps::webgpu(), &weights).expect("a plan");
+    let error = noop.prepare(uncut).expect_err("beyond a binding").to_string();
+    assert!(error.contains("134217728"), "{error}");
+    let mut slots = crooked.commands.iter_mut().flat_map(|c| &mut c.args);
+    let place = slots.find_map(|s| match &mut s.place {
+        Place::Arena { offset, .. } => Some(offset),
+        _ => None,
+    });
+    *place.expect("a slot") += 16;
+    let error = noop.prepare(crooked).expect_err("not aligned").to_string();
+    assert!(error.contains("256") && error.contains("offset"), "{error}");
 }
 
 /// Builds a value; returns it and what gradients are asked for.
