@@ -38,11 +38,7 @@ fn plan(exec: &mut Wgpu) -> Plan {
     let names: Vec<String> = (0..grads.len()).map(|i| format!("d{i}")).collect();
     let mut outputs: Vec<(&str, Id)> = names.iter().map(String::as_str).zip(grads).collect();
     outputs.push(("velocity", v));
-<<<<<<< HEAD
     let bytes: Vec<u8> = (0..128 * 32u16).flat_map(|i| (0x3c00 | (i % 512)).to_le_bytes()).collect();
-=======
-    let bytes: Vec<u8> = (0..128 * 32u16).flat_map(|i| (0x3c00 + i % 512).to_le_bytes()).collect();
->>>>>>> reach
     exec.set_leaf(HALF, LeafData::Half(WeightType::BF16, &bytes)).expect("a leaf");
     Plan::new(g, &outputs, exec.caps(), &|n| exec.weight_type(n)).expect("a plan")
 }
