@@ -302,6 +302,11 @@ impl Kernel {
             _ => 1,
         }
     }
+    /// Outputs are copies of inputs or random words: on every adapter each bit is the twin's.
+    pub fn exact(self) -> bool {
+        use Kernel::{Concat, Pad, Permute, Philox, Slice, Upsample};
+        matches!(self, Slice | Pad | Concat | Permute | Upsample | Philox)
+    }
     /// Rows per workgroup matter: these kernels follow `shared/row_*.wgsl`.
     pub fn by_row(self) -> bool {
         matches!(

@@ -16,12 +16,13 @@ const STEP: f32 = 1.0 / 4096.0;
 ///
 /// where the twin itself tells how much its N results change with inputs that change at random by h, and the last term
 /// is for drivers that flush small numbers. C counts the roundings of a term: 4 for products and sums; 12 where exp,
-/// division and square roots take part, each of which WGSL allows some 3 ulp. Kernels that only move numbers have none.
+/// division and square roots take part, each of which WGSL allows some 3 ulp. Kernels that only move numbers have none
+/// ([`Kernel::exact`]).
 pub(crate) fn limits(kernel: Kernel, params: &[u32], inputs: &[&[f32]], outputs: &[Vec<f32>]) -> Vec<f64> {
+    if kernel.exact() {
+        return outputs.iter().map(|_| 0.0).collect();
+    }
     let roundings = match kernel {
-        Kernel::Slice | Kernel::Pad | Kernel::Concat | Kernel::Permute | Kernel::Upsample => {
-            return outputs.iter().map(|_| 0.0).collect();
-        }
         Kernel::Sum | Kernel::Matmul | Kernel::Conv2d | Kernel::AttentionStats => 4.0,
         _ => 12.0,
     };
