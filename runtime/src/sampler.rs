@@ -56,7 +56,10 @@ fn perturbed(mean: &[f32], z: &[f32], scale: f32) -> Result<Vec<f32>> {
 }
 
 /// Mean of `(a - b)^2`, summed in f64; 0 for empty slices.
-fn mean_square(a: &[f32], b: &[f32]) -> Result<f64> {
+///
+/// # Errors
+/// Lengths that differ.
+pub fn mean_square(a: &[f32], b: &[f32]) -> Result<f64> {
     same_length("log-probability", &[a.len(), b.len()])?;
     let square = |(a, b): (&f32, &f32)| {
         let d = f64::from(a - b);

@@ -6,6 +6,7 @@ use pentimento::grad::gradients;
 use pentimento::graph::{Graph, Id};
 use pentimento::model::mmdit;
 use pentimento::pipeline::Pipeline;
+use pentimento::sampler::mean_square;
 use pentimento_wgsl::kernel::{Binary, Unary};
 
 /// The adapter's parameters, A then B of each target. The last block drops its text queries' outputs, so the gradient
@@ -194,14 +195,15 @@ pub fn places(config: &Config, size: [usize; 2]) -> usize {
 }
 
 /// `-logp` of each place: the mean squared distance of `next` from `mean`, both `[positions, channels]`.
-pub fn distances(config: &Config, next: &[f32], mean: &[f32], channels: usize) -> Vec<f32> {
+///
+/// # Errors
+/// Lengths that differ.
+pub fn distances(config: &Config, next: &[f32], mean: &[f32], channels: usize) -> Result<Vec<f32>> {
     let width = match config.credit {
         Credit::Image => next.len(),
         Credit::Patch(_) => channels,
     };
-    let square = |(a, b): (&f32, &f32)| (a - b) * (a - b);
-    next.chunks_exact(width)
-        .zip(mean.chunks_exact(width))
-        .map(|(a, b)| a.iter().zip(b).map(square).sum::<f32>() / width as f32)
-        .collect()
+    let width = width.max(1);
+    let pairs = next.chunks(width).zip(mean.chunks(width));
+    pairs.map(|(a, b)| Ok(mean_square(a, b)? as f32)).collect()
 }

@@ -52,7 +52,8 @@ impl Taken {
         let mean = coefficients.mean(x, v)?;
         let next = coefficients.next(&mean, z)?;
         let images = next.chunks_exact(per.max(1)).zip(mean.chunks_exact(per.max(1)));
-        let old = images.flat_map(|(n, m)| objective::distances(config, n, m, channels)).collect();
+        let old = images.map(|(n, m)| objective::distances(config, n, m, channels));
+        let old = old.collect::<Result<Vec<_>>>()?.concat();
         Ok(Taken { sigma, coefficients, per, x: x.to_vec(), next, old })
     }
 

@@ -109,6 +109,8 @@ struct Replay<'a> {
     check: Check<'a>,
     seen: BTreeSet<String>,
     averages: usize,
+    /// Largest deviation of the training run's advantages.
+    inherited: f64,
 }
 
 impl Replay<'_> {
@@ -123,31 +125,36 @@ impl Replay<'_> {
         };
         self.seen.insert(name.to_string());
         let tol = self.limit(name);
+        if name.ends_with(".advantages") {
+            let pairs = stored.iter().zip(self.golden.floats(name));
+            self.inherited = pairs.map(|(a, b)| f64::from((a - b).abs())).fold(0.0, f64::max);
+        }
         self.check.against(name, &stored, &self.golden.numbers(name), tol);
     }
 
-    /// Whether the comparison fails when it must.
-    fn misses(&self) -> bool {
-        let name = "e0.advantages";
-        let off: Vec<f32> = self.golden.floats(name).iter().map(|a| 1.01 * a).collect();
+    /// Whether a tensor that is a part `by` off fails, as it must.
+    fn misses(&self, name: &str, by: f32) -> bool {
+        let off: Vec<f32> = self.golden.floats(name).iter().map(|a| (1.0 + by) * a).collect();
         within(&off, self.golden.floats(name), self.limit(name)).is_err()
     }
 
-    /// The recorded limits, ten times the deviations of one f32 run. The largest deviation of a few numbers can be as
-    /// good as zero by chance, but the relative limit has a floor: no element is held tighter than that limit times
-    /// their root mean square, and a single number to the larger of the two. A generator's loss is a mean of
-    /// advantages times ratios near 1: what its advantages may be off, it may be off too.
+    /// The recorded limits, ten times the deviations of one f32 run, with three exceptions. Adam turns rounding noise on
+    /// near-zero gradients into steps of a whole learning rate, so adapters are held by their norms, as the set's README
+    /// asks. Of a single number both limits measure the same: the larger holds. A generator's loss is the mean of
+    /// advantages times ratios near 1: what its advantages were off here (they have limits of their own), it may be off
+    /// too; by chance, the recorded f32 run's mistakes can cancel in that mean.
     fn limit(&self, name: &str) -> Tolerance {
         let own = self.golden.tolerance(name);
-        let numbers = self.golden.numbers(name);
-        let squares: f64 = numbers.iter().map(|&n| f64::from(n).powi(2)).sum();
-        let size = (squares / numbers.len().max(1) as f64).sqrt();
-        let mut max_abs = own.max_abs.max(own.rel_l2 * size);
-        if let Some((step, "loss" | "policy_loss")) = name.rsplit_once('.') {
-            max_abs += self.golden.tolerance(&format!("{step}.advantages")).max_abs;
+        if name.contains(".lora.") {
+            return Tolerance { max_abs: f64::INFINITY, ..own };
         }
-        let single = numbers.len() == 1 && size > 0.0;
-        Tolerance { max_abs, rel_l2: if single { own.rel_l2.max(max_abs / size) } else { own.rel_l2 } }
+        let numbers = self.golden.numbers(name);
+        let &[number] = numbers.as_ref() else { return own };
+        let size = f64::from(number).abs();
+        let loss = name.ends_with(".loss") || name.ends_with(".policy_loss");
+        let more = if loss { self.inherited } else { 0.0 };
+        let max_abs = own.max_abs.max(own.rel_l2 * size) + more;
+        Tolerance { max_abs, rel_l2: if size > 0.0 { max_abs / size } else { own.rel_l2 } }
     }
 }
 
@@ -184,6 +191,17 @@ impl Script for Replay<'_> {
     }
 }
 
+/// What must not pass: results that are off by this part.
+fn noticed(name: &str) -> Option<(&str, f32)> {
+    let by = match name.rsplit_once('.')?.1 {
+        "advantages" | "loss" => 0.01,
+        "log_prob" => 1e-3,
+        "weight" if name.contains(".lora.") && !name.ends_with("lora_B.weight") => 1e-3,
+        _ => return None,
+    };
+    Some((name, by))
+}
+
 fn open(golden: &Golden, exec: Box<dyn Executor>, recorded: &Recorded) -> Official {
     let reward = golden.path.join("dino");
     let setup = Setup {
@@ -216,14 +234,17 @@ fn the_released_loop_is_replayed() {
         for (name, exec) in executors("recorded runs") {
             let mut run = open(&golden, exec, &recorded);
             let check = Check::new(&golden, &name);
-            let mut replay = Replay { golden: &golden, check, seen: BTreeSet::new(), averages: 0 };
+            let mut replay =
+                Replay { golden: &golden, check, seen: BTreeSet::new(), averages: 0, inherited: 0.0 };
             let labels = std::iter::once("negative".to_string())
                 .chain((0..recorded.prompts.len()).map(|p| format!("prompt{p}")));
             for (label, text) in labels.zip(run.texts()) {
                 replay.compare(&format!("{label}.prompt_embeds"), &text.context);
                 replay.compare(&format!("{label}.pooled"), &text.pooled);
             }
-            assert!(replay.misses(), "{name}: an advantage that is a hundredth off must be noticed");
+            for (tensor, by) in replay.golden.expectations().filter_map(noticed) {
+                assert!(replay.misses(tensor, by), "{name}: {tensor} off by a part {by} must be noticed");
+            }
             for _ in 0..recorded.epochs {
                 run.epoch(&mut replay, &mut |_, _| true).expect("an epoch");
             }
