@@ -34,6 +34,10 @@ impl Names {
     fn at(&self, part: impl Display) -> Names {
         Names(format!("{}{part}.", self.0), self.1)
     }
+    /// The module's name in the component, as the reference library has it.
+    fn module(&self) -> String {
+        self.0.split_once('/').map_or(self.0.as_str(), |(_, module)| module).trim_end_matches('.').into()
+    }
     /// The same place, its tensors parameters instead of frozen weights where `yes`.
     fn trained(self, yes: bool) -> Names {
         Names(self.0, yes)

@@ -1,16 +1,21 @@
-//! Driver bugs that are known: rows of the table that are expected to fail on some adapter. A row that passes all the same is
-//! an error too, so that a repaired driver is noticed. What the WGSL specification allows (flushed subnormals, a
-//! division 2.5 ULP off) is no bug and never belongs here: the bounds contain it.
+//! What is known to be wrong on some adapter: draws that are expected to fail there. Each entry has a witness that must go on
+//! failing, so that a repaired driver is noticed. Roundings that the WGSL specification allows (flushed subnormals, a
+//! division 2.5 ULP off) never belong here: the bounds contain them.
+use crate::draw::{Draw, Values};
 
-/// A row that is expected to fail.
+/// Draws that are expected to fail.
 #[derive(Clone, Copy, Debug)]
 pub struct Known {
     /// Part of the adapter's name.
     pub adapter: &'static str,
     /// Part of the driver's description, with its version where that matters.
     pub driver: &'static str,
-    /// Beginning of the draws it concerns, in their text form: `row`, `row:weight` or `row:weight:class`.
-    pub draws: &'static str,
+    /// Beginning of the rows it concerns.
+    pub rows: &'static str,
+    /// Values it needs; `None` for any.
+    pub values: Option<Values>,
+    /// A draw, in its text form, that fails.
+    pub witness: &'static str,
     /// What is wrong, and where it is reported.
     pub reason: &'static str,
 }
@@ -18,29 +23,27 @@ pub struct Known {
 /// All of them.
 pub const KNOWN: &[Known] = &[];
 
-/// The entry that concerns a row, by its text form, on an adapter.
-pub fn find(list: &'static [Known], adapter: &str, driver: &str, row: &str) -> Option<&'static Known> {
-    let concerns = |k: &&Known| {
-        let rest = row.strip_prefix(k.draws);
-        adapter.contains(k.adapter)
-            && driver.contains(k.driver)
-            && rest.is_some_and(|r| r.is_empty() || r.starts_with(':'))
-    };
-    list.iter().find(concerns)
-}
-
-/// Turns a row's result round where it is expected to fail: `Ok` carries a line to print.
-///
-/// # Errors
-/// An unexpected failure, or an expected one that did not happen.
-pub fn verdict(known: Option<&Known>, result: Result<(), String>) -> Result<Option<String>, String> {
-    match (known, result) {
-        (None, result) => result.map(|()| None),
-        (Some(k), Err(e)) => Ok(Some(format!("expected to fail ({}): {e}", k.reason))),
-        (Some(k), Ok(())) => Err(format!(
-            "passes, but is listed in tests/src/known.rs ({}); take it off the list if the driver is repaired",
-            k.reason
-        )),
+impl Known {
+    /// Whether an adapter has it.
+    pub fn on(&self, adapter: &str, driver: &str) -> bool {
+        adapter.contains(self.adapter) && driver.contains(self.driver)
+    }
+    /// Whether a draw is expected to fail because of it.
+    pub fn concerns(&self, draw: &Draw) -> bool {
+        draw.case.name.starts_with(self.rows) && self.values.is_none_or(|v| v == draw.values)
+    }
+    /// Judges the witness: a line to print when it failed.
+    ///
+    /// # Errors
+    /// It passed.
+    pub fn verdict(&self, witness: Result<(), String>) -> Result<String, String> {
+        match witness {
+            Err(e) => Ok(format!("expected to fail ({}): {}: {e}", self.reason, self.witness)),
+            Ok(()) => Err(format!(
+                "{} passes, but is listed in tests/src/known.rs ({}); take it off the list if the driver is repaired",
+                self.witness, self.reason
+            )),
+        }
     }
 }
 
@@ -48,24 +51,35 @@ pub fn verdict(known: Option<&Known>, result: Result<(), String>) -> Result<Opti
 mod tests {
     use super::*;
 
-    const LIST: &[Known] =
-        &[Known { adapter: "llvm", driver: "Mesa 1", draws: "gelu:f32", reason: "an invented bug" }];
+    const INVENTED: Known = Known {
+        adapter: "llvm",
+        driver: "Mesa 1",
+        rows: "gelu",
+        values: Some(Values::Special),
+        witness: "gelu:f32:gpu:1,1,1:special:0",
+        reason: "an invented bug",
+    };
 
     #[test]
-    fn an_entry_concerns_its_rows_only() {
-        let found = |adapter, driver, row| find(LIST, adapter, driver, row).is_some();
-        assert!(found("llvmpipe", "Mesa 1.2", "gelu:f32:gpu"));
-        assert!(!found("llvmpipe", "Mesa 1.2", "gelu:f16:gpu"));
-        assert!(!found("llvmpipe", "Mesa 1.2", "gelu:f32x"));
-        assert!(!found("llvmpipe", "Mesa 2", "gelu:f32:gpu"));
-        assert!(!found("SwiftShader", "Mesa 1.2", "gelu:f32:gpu"));
+    fn an_entry_concerns_its_draws_only() {
+        assert!(INVENTED.on("llvmpipe", "Mesa 1.2"));
+        assert!(!INVENTED.on("llvmpipe", "Mesa 2"));
+        assert!(!INVENTED.on("SwiftShader", "Mesa 1.2"));
+        let concerns = |text: &str| INVENTED.concerns(&text.parse().expect("a draw"));
+        assert!(concerns("gelu:f32:gpu:1,1,1:special:3"));
+        assert!(!concerns("gelu:f32:gpu:1,1,1:normal:3"));
+        assert!(!concerns("silu:f32:gpu:1,1,1:special:3"));
+    }
+    #[test]
+    fn witnesses_are_draws_they_concern() {
+        for k in KNOWN.iter().chain([&INVENTED]) {
+            let witness: Draw = k.witness.parse().unwrap_or_else(|e| panic!("{}: {e}", k.witness));
+            assert!(k.concerns(&witness), "{}", k.witness);
+        }
     }
     #[test]
     fn a_repaired_bug_is_reported() {
-        let known = LIST.first();
-        assert!(verdict(known, Ok(())).is_err_and(|e| e.contains("take it off")));
-        assert!(verdict(known, Err("x".into())).is_ok_and(|line| line.is_some()));
-        assert!(verdict(None, Err("x".into())).is_err());
-        assert!(verdict(None, Ok(())).is_ok_and(|line| line.is_none()));
+        assert!(INVENTED.verdict(Ok(())).is_err_and(|e| e.contains("take it off")));
+        assert!(INVENTED.verdict(Err("x".into())).is_ok_and(|line| line.contains("an invented bug")));
     }
 }

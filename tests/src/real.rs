@@ -2,7 +2,7 @@
 //! accuracies that WGSL allows: a shader's formula, evaluated with [`Real`]s, yields the exact value and a bound on how far
 //! a conforming shader may be from it. Nothing here is measured or tuned.
 //!
-//! From the WGSL specification, "Floating point accuracy" (section 15.7.4):
+//! From the WGSL specification, "Floating Point Accuracy" (section 15.7.4 and its table 15.7.4.1):
 //! `+ - *` are correctly rounded, and either neighbour counts as such: 2^-23 relative. Division: 2.5 ULP for divisors
 //! of 2^-126 to 2^126. `exp`: 3 + 2 |x| ULP. `inverseSqrt`: 2 ULP, and `sqrt` is inherited from `1 / inverseSqrt(x)`.
 //! `log`: 2^-21 absolute on [0.5, 2], 3 ULP elsewhere. `dot` is inherited from its products and sums, in any order.

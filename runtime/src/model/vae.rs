@@ -152,16 +152,19 @@ fn decode_bands(g: &mut Graph, cfg: &Config, z: Id, most: usize) -> Id {
     let widest = cfg.block_out_channels.last().copied().unwrap_or(0);
     let x = Bands::whole(z, most, 1).fit(g, widest, 1);
     let x = x.convolve(g, |_, x| x, |g, x| conv(g, &w.at("conv_in"), x, widest, 3), None);
+    x.tap(g, &w.at("conv_in"));
     let mut x = mid_block(g, &w.at("mid_block"), cfg, x);
+    x.tap(g, &w.at("mid_block"));
     for (n, &c) in cfg.block_out_channels.iter().rev().enumerate() {
         let w = w.at("up_blocks").at(n);
         for i in 0..cfg.layers_per_block + 1 {
             x = resnet(g, &w.at("resnets").at(i), cfg, x, c);
         }
         if n + 1 < cfg.block_out_channels.len() {
-            let w = w.at("upsamplers.0.conv");
-            x = x.fit(g, c, 2).convolve(g, |g, x| g.upsample(x), |g, x| conv(g, &w, x, c, 3), None);
+            let up = w.at("upsamplers.0.conv");
+            x = x.fit(g, c, 2).convolve(g, |g, x| g.upsample(x), |g, x| conv(g, &up, x, c, 3), None);
         }
+        x.tap(g, &w);
     }
     let norm = norm_silu(g, &w.at("conv_norm_out"), cfg, &x);
     x.convolve(g, norm, |g, x| conv(g, &w.at("conv_out"), x, 3, 3), None).join(g)
@@ -198,11 +201,13 @@ fn encode_bands(g: &mut Graph, cfg: &Config, image: Id, most: usize) -> Id {
             x = resnet(g, &w.at("resnets").at(i), cfg, x, c);
         }
         if n + 1 < cfg.block_out_channels.len() {
-            let w = w.at("downsamplers.0.conv");
-            x = x.halve(g, |g, x| downsample(g, &w, x, c));
+            let down = w.at("downsamplers.0.conv");
+            x = x.halve(g, |g, x| downsample(g, &down, x, c));
         }
+        x.tap(g, &w);
     }
     let x = mid_block(g, &w.at("mid_block"), cfg, x);
+    x.tap(g, &w.at("mid_block"));
     let norm = norm_silu(g, &w.at("conv_norm_out"), cfg, &x);
     let out = 2 * cfg.latent_channels;
     let moments = x.convolve(g, norm, |g, x| conv(g, &w.at("conv_out"), x, out, 3), None).join(g);
@@ -230,8 +235,9 @@ fn mid_block(g: &mut Graph, w: &Names, cfg: &Config, x: Bands) -> Bands {
     let mut x = resnet(g, &w.at("resnets.0"), cfg, x, c);
     if cfg.mid_block_add_attention {
         let whole = x.join(g);
-        let whole = attention(g, &w.at("attentions.0"), cfg, whole);
-        x = x.replaced(whole);
+        let w = w.at("attentions.0");
+        x = x.replaced(attention(g, &w, cfg, whole));
+        x.tap(g, &w);
     }
     resnet(g, &w.at("resnets.1"), cfg, x, c)
 }
@@ -326,7 +332,9 @@ fn norm_silu<'a>(
 fn group_norm(g: &mut Graph, w: &Names, cfg: &Config, x: Id) -> Id {
     let c = [columns(g, x)];
     let (scale, shift) = (w.tensor(g, "weight", &c), w.tensor(g, "bias", &c));
-    g.group_norm(x, scale, shift, cfg.norm_num_groups, EPS)
+    let y = g.group_norm(x, scale, shift, cfg.norm_num_groups, EPS);
+    g.tap(w.module(), y);
+    y
 }
 
 #[cfg(test)]

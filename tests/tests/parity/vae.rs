@@ -26,6 +26,66 @@ fn autoencoders_decode_and_encode() {
     }
 }
 
+/// The module whose output an expectation of a golden folder is.
+fn module(expectation: &str) -> Option<String> {
+    let (side, part) = expectation.split_once('_')?;
+    let side = match side {
+        "dec" => "decoder",
+        "enc" => "encoder",
+        _ => return None,
+    };
+    let part = match part {
+        "mid_attn" => "mid_block.attentions.0".into(),
+        "conv_in" | "mid_block" | "conv_norm_out" => part.to_string(),
+        _ => {
+            let (blocks, n) = part.split_at(part.find(|c: char| c.is_ascii_digit())?);
+            format!("{blocks}s.{}", n.parse::<usize>().ok()?)
+        }
+    };
+    Some(format!("{side}.{part}"))
+}
+
+/// Intermediate values, in order of execution, so that the first one that differs is named.
+#[test]
+fn autoencoders_agree_module_by_module() {
+    for path in folders("vae", "_class_name", "AutoencoderKL") {
+        let golden = Golden::open(&path);
+        let (_, config, weights) = model(&path);
+        let cfg = vae::Config::from_value(&config, &path.display().to_string()).expect("a config");
+        let expected = || golden.expectations().filter_map(|e| Some((e, module(e)?)));
+        for (name, mut exec) in executors("VAE, intermediate values") {
+            let mut check = Check::new(&golden, &name);
+            for side in ["decoder", "encoder"] {
+                let mut g = Graph::new();
+                let (input, data) =
+                    if side == "decoder" { latents(&mut g, &cfg, &golden) } else { image(&mut g, &golden) };
+                if side == "decoder" {
+                    vae::decode(&mut g, &cfg, input)
+                } else {
+                    vae::encode(&mut g, &cfg, input)
+                };
+                let taps = g.taps().to_vec();
+                let wanted: Vec<(&str, Id)> = taps
+                    .iter()
+                    .filter_map(|(tap, id)| Some((expected().find(|(_, m)| m == tap)?.0, *id)))
+                    .collect();
+                let shapes: Vec<Vec<usize>> = wanted.iter().map(|(_, id)| g.shape(*id).to_vec()).collect();
+                let out = run(exec.as_mut(), g, &[(vae::COMPONENT, &weights)], &[("x", &data)], &wanted);
+                for (((name, _), shape), values) in wanted.iter().zip(shapes).zip(out) {
+                    check.tensor(name, &channels_first(&values, shape[3], shape[1] * shape[2]));
+                }
+            }
+            let outer: Vec<(&str, &str)> = golden
+                .expectations()
+                .filter(|e| module(e).is_none())
+                .map(|e| (e, "compared whole"))
+                .collect();
+            check.complete(&outer);
+            check.finish();
+        }
+    }
+}
+
 /// Numbers in the largest tensor of one of the golden images.
 fn widest(cfg: &vae::Config, golden: &Golden, name: &str, scale: usize) -> usize {
     let shape = golden.shape(name);
@@ -102,6 +162,21 @@ fn large_images_fit_small_bindings() {
     }
 }
 
+/// The golden latents as the autoencoder wants them: input `x` and its numbers.
+fn latents(g: &mut Graph, cfg: &vae::Config, golden: &Golden) -> (Id, Vec<f32>) {
+    let &[b, c, h, w] = golden.shape("latents") else { panic!("latents are [B, C, h, w]") };
+    let z = golden.floats("latents").iter().map(|z| z / cfg.scaling_factor + cfg.shift_factor);
+    let z = channels_last(&z.collect::<Vec<f32>>(), c, h * w, c);
+    (g.input("x", &[b, h, w, c]), z)
+}
+
+/// The golden image: input `x` and its numbers.
+fn image(g: &mut Graph, golden: &Golden) -> (Id, Vec<f32>) {
+    let &[b, c, h, w] = golden.shape("image") else { panic!("images are [B, C, H, W]") };
+    let image = channels_last(golden.floats("image"), c, h * w, vae::IMAGE_CHANNELS);
+    (g.input("x", &[b, h, w, vae::IMAGE_CHANNELS]), image)
+}
+
 pub fn decode(
     exec: &mut dyn Executor,
     cfg: &vae::Config,
@@ -111,15 +186,12 @@ pub fn decode(
     suffix: &str,
     most: usize,
 ) {
-    let &[b, c, h, v] = golden.shape("latents") else { panic!("latents are [B, C, h, w]") };
-    let z = golden.floats("latents").iter().map(|z| z / cfg.scaling_factor + cfg.shift_factor);
-    let z = channels_last(&z.collect::<Vec<f32>>(), c, h * v, c);
     let mut g = Graph::new();
-    let input = g.input("z", &[b, h, v, c]);
+    let (input, z) = latents(&mut g, cfg, golden);
     let y = vae::decode_within(&mut g, cfg, input, most);
-    let out = run(exec, g, &[(vae::COMPONENT, w)], &[("z", &z)], &[("y", y)]);
-    let d = cfg.downscale();
-    let image = channels_first(&out[0], 3, h * v * d * d);
+    let [_, height, width, _] = g.shape(y).try_into().expect("[B, H, W, 3]");
+    let out = run(exec, g, &[(vae::COMPONENT, w)], &[("x", &z)], &[("y", y)]);
+    let image = channels_first(&out[0], 3, height * width);
     check.tensor(&format!("decoded{suffix}"), &image);
     if suffix.is_empty() {
         let image01: Vec<f32> = image.iter().map(|x| (x / 2.0 + 0.5).clamp(0.0, 1.0)).collect();
@@ -136,13 +208,12 @@ pub fn encode(
     suffix: &str,
     most: usize,
 ) {
-    let &[b, c, h, v] = golden.shape("image") else { panic!("images are [B, C, H, W]") };
-    let image = channels_last(golden.floats("image"), c, h * v, vae::IMAGE_CHANNELS);
     let mut g = Graph::new();
-    let input = g.input("image", &[b, h, v, vae::IMAGE_CHANNELS]);
+    let (input, pixels) = image(&mut g, golden);
     let moments = vae::encode_within(&mut g, cfg, input, most);
-    let out = run(exec, g, &[(vae::COMPONENT, w)], &[("image", &image)], &[("moments", moments)]);
-    let (latent, plane) = (cfg.latent_channels, h * v / cfg.downscale().pow(2));
+    let [_, h, v, _] = g.shape(moments).try_into().expect("[B, h, w, C]");
+    let out = run(exec, g, &[(vae::COMPONENT, w)], &[("x", &pixels)], &[("moments", moments)]);
+    let (latent, plane) = (cfg.latent_channels, h * v);
     let both = channels_first(&out[0], 2 * latent, plane);
     let images = || both.chunks_exact(2 * latent * plane).map(|m| m.split_at(latent * plane));
     let mean: Vec<f32> = images().flat_map(|m| m.0).copied().collect();

@@ -4,7 +4,7 @@
 //! cover on many adapters. Tiles with blended seams, the usual answer, change the image: every tile gets its own
 //! group-norm statistics and its own attention. Bands do not: a convolution borrows one row from each neighbour, and a
 //! norm adds up all bands before it divides. So there are no seams, and only the rounding of sums differs.
-use super::super::columns;
+use super::super::{Names, columns};
 use crate::graph::{Graph, Id};
 use alloc::{vec, vec::Vec};
 use pentimento_wgsl::kernel::Unary;
@@ -52,6 +52,12 @@ impl Bands {
             parts = parts.chunks(2).map(pair).collect();
         }
         parts.first().copied().unwrap_or_else(|| g.fail("no bands"))
+    }
+    /// Names a module's output, where it is one tensor.
+    pub fn tap(&self, g: &mut Graph, module: &Names) {
+        if let &[x] = self.parts.as_slice() {
+            g.tap(module.module(), x);
+        }
     }
     /// Cuts what cannot be held with `channels` at `grow` times the size, and joins what can. Leaves room for the two
     /// rows that [`Bands::convolve`] borrows.
