@@ -21,7 +21,24 @@ pub struct Known {
 }
 
 /// All of them.
-pub const KNOWN: &[Known] = &[];
+pub const KNOWN: &[Known] = &[
+    Known {
+        adapter: "SwiftShader",
+        driver: "",
+        rows: "attention",
+        values: Some(Values::Special),
+        witness: "attention_4:f32:gpu:2,1,1:special:189",
+        reason: "exp of NaN is 0, so a row of NaN logits has a finite sum; WGSL 15.7.2 lets drivers assume there is none",
+    },
+    Known {
+        adapter: "SwiftShader",
+        driver: "",
+        rows: "softmax",
+        values: Some(Values::Special),
+        witness: "softmax:f32:gpu:5,2,1:special:304",
+        reason: "exp of NaN is 0, so a row of NaN logits has a finite sum; WGSL 15.7.2 lets drivers assume there is none",
+    },
+];
 
 impl Known {
     /// Whether an adapter has it.

@@ -226,30 +226,51 @@ fn the_checks_refuse_what_is_not_linear() {
     }
 }
 
-/// The Jacobian of a plain layer norm is symmetric: <B(u), v> = <u, B(v)> for its backward pass B at any x.
+/// <B(u), v> = <u, B(v)> for the backward pass B, at any x, of a function with layer norm's limit.
+fn symmetric(
+    exec: &mut dyn Executor,
+    f: fn(&mut Graph, Id) -> Id,
+    [rows, c]: [usize; 2],
+    seed: u64,
+) -> Result<(), String> {
+    let mut g = Graph::new();
+    let x = g.input("x", &[rows, c]);
+    let y = f(&mut g, x);
+    let (u, v) = (g.input("u", &[rows, c]), g.input("v", &[rows, c]));
+    let mut out = gradients(&mut g, y, u, &[x], false).map_err(|e| e.to_string())?;
+    out.extend(gradients(&mut g, y, v, &[x], false).map_err(|e| e.to_string())?);
+    let values = fill(&g, |i, len| normals(seed, i, len));
+    let got = run(exec, &g, &out, &values);
+    let (left, right) = (dot(&got[0], &values["v"]), dot(&values["u"], &got[1]));
+    let limit = symmetry_limit(&values, c);
+    if (left - right).abs() <= limit {
+        return Ok(());
+    }
+    Err(format!("<B u, v> = {left}, <u, B v> = {right}, limit {limit:.1e}"))
+}
+
+/// The Jacobian of a plain layer norm is symmetric.
 #[test]
 fn layer_norm_backward_is_symmetric() {
     for (who, exec) in executors("symmetry of layer norm's backward pass") {
         let exec = RefCell::new(exec);
         let cases = property("layer norm", (sizes(), seeds()), |([rows, c, _], seed)| {
-            let c = c + 1;
-            let mut g = Graph::new();
-            let x = g.input("x", &[rows, c]);
-            let y = g.layer_norm(x, 1e-5);
-            let (u, v) = (g.input("u", &[rows, c]), g.input("v", &[rows, c]));
-            let mut out = gradients(&mut g, y, u, &[x], false).map_err(|e| e.to_string())?;
-            out.extend(gradients(&mut g, y, v, &[x], false).map_err(|e| e.to_string())?);
-            let values = fill(&g, |i, len| normals(seed, i, len));
-            let got = run(&mut **exec.borrow_mut(), &g, &out, &values);
-            let (left, right) = (dot(&got[0], &values["v"]), dot(&values["u"], &got[1]));
-            let limit = symmetry_limit(&values, c);
-            if (left - right).abs() <= limit {
-                return Ok(());
-            }
-            Err(format!("<B u, v> = {left}, <u, B v> = {right}, limit {limit:.1e}"))
+            symmetric(&mut **exec.borrow_mut(), |g, x| g.layer_norm(x, 1e-5), [rows, c + 1], seed)
         });
         println!("symmetric Jacobian of layer norm: {cases} cases on {who}");
     }
+}
+
+#[test]
+fn the_symmetry_check_refuses_scaled_columns() {
+    let scaled = |g: &mut Graph, x: Id| {
+        let y = g.layer_norm(x, 1e-5);
+        // Another for each column, a tenth apart.
+        let scale = g.input("scale", &[g.shape(x)[1]]);
+        let scale = g.affine(scale, 0.1, 1.0);
+        g.mul(y, scale)
+    };
+    assert!(symmetric(&mut pentimento::exec::cpu::Cpu::new(), scaled, [3, 17], 1).is_err());
 }
 
 /// dx = rstd (d - mean(d) - n mean(d n)) with n = (x - mean) rstd. Each sum of C terms errs by C roundings of its terms'
