@@ -8,6 +8,7 @@ pub mod fixture;
 pub mod known;
 pub mod real;
 pub mod scratch;
+pub mod tiny;
 
 /// The limits `PENTIMENTO_LIMITS` names: `webgpu` for those WebGPU guarantees, else the adapter's.
 ///

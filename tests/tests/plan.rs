@@ -10,16 +10,7 @@ use pentimento::plan::{Place, Plan, check_overlap};
 use pentimento_wgsl::WeightType;
 
 fn small() -> Config {
-    Config {
-        patch_size: 1,
-        num_layers: 3,
-        num_attention_heads: 2,
-        joint_attention_dim: 32,
-        pooled_projection_dim: 16,
-        pos_embed_max_size: 8,
-        dual_attention_layers: vec![0],
-        ..Config::sd35_medium()
-    }
+    tests::tiny::transformer(3)
 }
 
 /// Velocity and, with `train`, every LoRA gradient.

@@ -22,6 +22,20 @@ fn weight(g: &mut Graph, r: usize, c: usize) -> Id {
     g.weight(format!("w {r}x{c}"), &[r, c], Layout::Plain)
 }
 
+/// Everything that fuses into one product.
+fn fused(g: &mut Graph, n: [usize; 3], w: fn(&mut Graph, usize, usize) -> Id) -> (Id, Vec<Id>) {
+    let (k, c) = (four(n[2]), four(n[1]));
+    let x = g.input("x", &[2, n[0], k]);
+    let w = w(g, c, k);
+    let b = g.input("b", &[c]);
+    let gate = g.input("gate", &[2, 1, c]);
+    let other = g.input("other", &[2, n[0], c]);
+    let y = g.linear(x, w, Some(b));
+    let y = g.act(Act::GeluTanh, y);
+    let y = g.mul(y, gate);
+    (g.add(other, y), vec![x, other])
+}
+
 pub(super) const SMOOTH: &[Case] = &[
     Case {
         name: "linear",
@@ -40,21 +54,7 @@ pub(super) const SMOOTH: &[Case] = &[
     Case { name: "linear_silu", build: |g, n| activated(g, n, Act::Silu) },
     Case { name: "linear_gelu", build: |g, n| activated(g, n, Act::Gelu) },
     Case { name: "linear_quick_gelu", build: |g, n| activated(g, n, Act::QuickGelu) },
-    Case {
-        name: "linear_fused",
-        build: |g, n| {
-            let (k, c) = (four(n[2]), four(n[1]));
-            let x = g.input("x", &[2, n[0], k]);
-            let w = matrix(g, "w", c, k);
-            let b = g.input("b", &[c]);
-            let gate = g.input("gate", &[2, 1, c]);
-            let other = g.input("other", &[2, n[0], c]);
-            let y = g.linear(x, w, Some(b));
-            let y = g.act(Act::GeluTanh, y);
-            let y = g.mul(y, gate);
-            (g.add(other, y), vec![x, other])
-        },
-    },
+    Case { name: "linear_fused", build: |g, n| fused(g, n, |g, c, k| matrix(g, "w", c, k)) },
     Case {
         name: "linear_gate",
         build: |g, n| {
@@ -103,21 +103,7 @@ pub(super) const WEIGHTED: &[Case] = &[
             (g.linear(x, w, None), vec![x])
         },
     },
-    Case {
-        name: "linear_weight_fused",
-        build: |g, n| {
-            let (k, c) = (four(n[2]), four(n[1]));
-            let x = g.input("x", &[2, n[0], k]);
-            let w = weight(g, c, k);
-            let b = g.input("b", &[c]);
-            let gate = g.input("gate", &[2, 1, c]);
-            let other = g.input("other", &[2, n[0], c]);
-            let y = g.linear(x, w, Some(b));
-            let y = g.act(Act::GeluTanh, y);
-            let y = g.mul(y, gate);
-            (g.add(other, y), vec![x, other])
-        },
-    },
+    Case { name: "linear_weight_fused", build: |g, n| fused(g, n, weight) },
     Case {
         name: "matmul_weight",
         build: |g, n| {

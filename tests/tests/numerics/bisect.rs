@@ -3,7 +3,7 @@ use pentimento::exec::wgpu::{Checked, Follow, Wgpu};
 use pentimento::exec::{Executor, LeafData, PlanId};
 use pentimento::grad::gradients;
 use pentimento::graph::{Graph, Id};
-use pentimento::model::mmdit::{Config, Lora, TIME_CHANNELS, lora_targets, velocity};
+use pentimento::model::mmdit::{Lora, TIME_CHANNELS, lora_targets, velocity};
 use pentimento::plan::{Command, Plan};
 use pentimento::rng::Philox;
 use pentimento_wgsl::{Kernel, WeightType};
@@ -12,16 +12,7 @@ use tests::adapter::adapter;
 /// A joint block with dual attention and the last block, with the gradients of the first block's adapter. One matrix is
 /// kept in half precision.
 fn plan(exec: &mut Wgpu) -> Plan {
-    let cfg = Config {
-        patch_size: 1,
-        num_layers: 2,
-        num_attention_heads: 2,
-        joint_attention_dim: 32,
-        pooled_projection_dim: 16,
-        pos_embed_max_size: 8,
-        dual_attention_layers: vec![0],
-        ..Config::sd35_medium()
-    };
+    let cfg = tests::tiny::transformer(2);
     let mut g = Graph::new();
     let x = g.input("latents", &[2, 4, 4, cfg.in_channels]);
     let time = g.input("time", &[2, TIME_CHANNELS]);

@@ -148,15 +148,10 @@ pub fn sensitivity(g: &Graph, y: Id, dy: Id, wrt: &[Id], inputs: &Values) -> Sen
 pub fn transformer(rank: usize, side: usize, tokens: usize) -> (Graph, Id, Id, Vec<Id>) {
     use pentimento::model::mmdit::{Config, Lora, TIME_CHANNELS, lora_targets, velocity};
     let cfg = Config {
-        patch_size: 1,
-        num_layers: 2,
-        num_attention_heads: 2,
         attention_head_dim: 16,
         joint_attention_dim: 12,
         pooled_projection_dim: 8,
-        pos_embed_max_size: 8,
-        dual_attention_layers: vec![0],
-        ..Config::sd35_medium()
+        ..tests::tiny::transformer(2)
     };
     let mut g = Graph::new();
     let x = g.input("latents", &[2, side, side, cfg.in_channels]);

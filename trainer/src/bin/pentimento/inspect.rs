@@ -103,7 +103,12 @@ impl Report {
             }
         }
         if let Some(schedule) = self.note(folder.schedule()) {
-            println!("scheduler: {schedule:?}");
+            let shift = if schedule.dynamic.is_some() {
+                "dynamic shift".into()
+            } else {
+                format!("shift {}", schedule.shift)
+            };
+            println!("scheduler: {shift}, {} training timesteps", schedule.num_train_timesteps);
         }
         let reward = folder.beside().join("reward");
         if reward.join("config.json").is_file()
@@ -173,7 +178,8 @@ fn adapter(path: &Path) -> Result<()> {
     ranks.sort_unstable();
     ranks.dedup();
     let found = count(&Contents::of(&weights, None));
-    println!("{}: LoRA adapter, {} layers, rank {ranks:?}, {found}", path.display(), adapter.pairs.len());
+    let ranks = ranks.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
+    println!("{}: LoRA adapter, {} layers, rank {ranks}, {found}", path.display(), adapter.pairs.len());
     for target in adapter.pairs.keys() {
         println!("  {target}");
     }
