@@ -1,4 +1,5 @@
 //! Every row of the op table, timed by kernel variant: `cargo bench -p tests --bench ops [-- PREFIX]`. Needs an adapter.
+//! Operations and bytes are what the row needs, so that both rates compare with the device's peaks.
 use pentimento::exec::Executor;
 use pentimento::exec::wgpu::{Spent, Wgpu};
 use pentimento_wgsl::{Class, WeightType};
@@ -62,13 +63,14 @@ fn main() {
                 Err(e) => println!("{draw}: {e}"),
                 Ok(spent) => spent.iter().for_each(|s| {
                     println!(
-                        "{:<26} {:<5} {:<20} {:>3} x {:>9.3} ms {:>8.2} GFLOP/s",
+                        "{:<26} {:<5} {:<20} {:>3} x {:>9.3} ms {:>8.2} GFLOP/s {:>8.2} GB/s",
                         case.name,
                         format!("{weight:?}").to_lowercase(),
                         s.variant.entry(),
                         s.count,
                         s.seconds * 1e3 / s.count as f64,
-                        s.flops as f64 / s.seconds / 1e9
+                        s.flops as f64 / s.seconds / 1e9,
+                        s.bytes as f64 / s.seconds / 1e9
                     );
                 }),
             }

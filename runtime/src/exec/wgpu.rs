@@ -181,6 +181,8 @@ pub struct Spent {
     pub seconds: f64,
     /// Floating-point operations.
     pub flops: u64,
+    /// Bytes of its operands and results as f32, each counted once: what memory must move at least.
+    pub bytes: u64,
     /// Dispatches.
     pub count: usize,
 }
@@ -205,16 +207,20 @@ impl Wgpu {
         loop {
             let p = &self.plans[plan.0];
             let c = &p.plan.commands[p.cursor];
-            let (variant, flops) = (c.variant, c.flops);
+            let mut now = Spent { variant: c.variant, seconds: 0.0, flops: c.flops, bytes: 0, count: 1 };
+            now.bytes = c.args.iter().map(|slot| 4 * slot.len as u64).sum();
             let start = Instant::now();
             let done = self.advance(plan)?;
             self.wait()?;
-            let seconds = start.elapsed().as_secs_f64();
-            match spent.iter_mut().find(|s| s.variant == variant) {
+            now.seconds = start.elapsed().as_secs_f64();
+            match spent.iter_mut().find(|s| s.variant == now.variant) {
                 Some(s) => {
-                    (s.seconds, s.flops, s.count) = (s.seconds + seconds, s.flops + flops, s.count + 1)
+                    s.seconds += now.seconds;
+                    s.flops += now.flops;
+                    s.bytes += now.bytes;
+                    s.count += 1;
                 }
-                None => spent.push(Spent { variant, seconds, flops, count: 1 }),
+                None => spent.push(now),
             }
             if done {
                 break;
