@@ -6,7 +6,7 @@ pub(super) const SMOOTH: &[Case] = &[
         name: "slice",
         build: |g, n| {
             let x = g.input("x", &n);
-            (g.slice(x, 1, n[1] / 2, n[1] - n[1] / 2), vec![x])
+            (g.slice(x, 1, n[1] / 3, n[1] - n[1] / 2), vec![x])
         },
     },
     Case {

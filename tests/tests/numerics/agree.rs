@@ -120,6 +120,6 @@ fn adapter_agrees_with_twins() {
         }
     }
     sum.print(&name, &version);
-    assert!(sum.cases() > 0, "no row was run");
+    assert!(sum.cases() > 0 || !failures.is_empty(), "no row was run");
     assert!(failures.is_empty(), "{} rows fail on {name}:\n{}", failures.len(), failures.join("\n"));
 }
