@@ -102,8 +102,8 @@ pub enum Patches<'a> {
 
 impl Patches<'_> {
     /// Share of each patch of image `i`, summing to one. `n`: patches in an image.
-    fn shares(self, i: usize, n: usize) -> Result<Vec<f32>> {
-        let Patches::Picked(lists) = self else { return Ok(vec![1.0 / n as f32; n]) };
+    fn shares(self, i: usize, n: usize) -> Result<Vec<f64>> {
+        let Patches::Picked(lists) = self else { return Ok(vec![1.0 / n as f64; n]) };
         let bad = |expected: String, found: String| Error::bad("patch indices", expected, found);
         let list = lists.get(i).filter(|l| !l.is_empty());
         let list = list.ok_or_else(|| bad(format!("at least one for image {i}"), "none".into()))?;
@@ -112,7 +112,7 @@ impl Patches<'_> {
             let count = counts.get_mut(patch as usize);
             *count.ok_or_else(|| bad(format!("numbers below {n}"), patch.to_string()))? += 1;
         }
-        Ok(counts.into_iter().map(|c| c as f32 / list.len() as f32).collect())
+        Ok(counts.into_iter().map(|c| f64::from(c) / list.len() as f64).collect())
     }
 }
 
@@ -151,7 +151,7 @@ pub struct Head {
     /// Images of the step in progress, real and generated.
     images: usize,
     /// Weight of each of its hinge terms, `[2 B, 1 + N]`.
-    weights: Vec<f32>,
+    weights: Vec<f64>,
     score_plan: PlanId,
     score_batch: usize,
 }
@@ -270,22 +270,19 @@ impl Head {
         self.images = 2 * n;
         self.weights = self.loss_weights(n, patches)?;
         self.weights.resize(all * self.shape.tokens, 0.0);
-        exec.write(self.step_plan, "weight", &self.weights)?;
+        let weights: Vec<f32> = self.weights.iter().map(|&w| w as f32).collect();
+        exec.write(self.step_plan, "weight", &weights)?;
         Ok(self.step_plan)
     }
     /// Weight of each hinge term: half for each side, means over images and over patches.
-    fn loss_weights(&self, batch: usize, patches: Patches) -> Result<Vec<f32>> {
+    fn loss_weights(&self, batch: usize, patches: Patches) -> Result<Vec<f64>> {
         let n = self.shape.tokens - 1;
-        let class = 0.5 / batch as f32;
+        let class = 0.5 / batch as f64;
+        let patch = f64::from(self.patch_loss) * class;
         let mut all = Vec::with_capacity(2 * batch * (n + 1));
         for i in 0..2 * batch {
             all.push(class);
-            if let Patches::All = patches {
-                let patch = self.patch_loss * 0.5 / (batch * n) as f32;
-                all.extend(core::iter::repeat_n(patch, n));
-            } else {
-                all.extend(patches.shares(i, n)?.iter().map(|share| share * self.patch_loss * class));
-            }
+            all.extend(patches.shares(i, n)?.iter().map(|share| share * patch));
         }
         Ok(all)
     }
@@ -294,7 +291,23 @@ impl Head {
     /// # Errors
     /// The device failed.
     pub fn gradients(&self, exec: &mut dyn Executor) -> Result<Vec<Vec<f32>>> {
-        NAMES.iter().map(|name| exec.read(self.step_plan, name)).collect()
+        let hinge = exec.read(self.step_plan, "hinge")?;
+        let mut all =
+            NAMES[..3].iter().map(|name| exec.read(self.step_plan, name)).collect::<Result<Vec<_>>>()?;
+        all.push(vec![self.shift(&hinge)]);
+        Ok(all)
+    }
+    /// Gradient of the last bias: the weights of generated images' active hinge terms minus those of references'. The two
+    /// sides all but cancel, and do in a fresh head: a sum in f32 would leave rounding, which Adam turns into a whole step.
+    fn shift(&self, hinge: &[f32]) -> f32 {
+        let real = self.images / 2 * self.shape.tokens;
+        let (mut known, mut made) = (0.0, 0.0);
+        for (i, (_, &w)) in hinge.iter().zip(&self.weights).enumerate().filter(|(_, (h, _))| **h > 0.0) {
+            *(if i < real { &mut known } else { &mut made }) += w;
+        }
+        // Shares that are no binary fractions leave the last bits of f64.
+        let cancelled = f64::abs(made - known) <= 1e-12 * (made + known);
+        if cancelled { 0.0 } else { (made - known) as f32 }
     }
     /// Reads the gradients of a finished step and moves the head.
     ///
@@ -302,8 +315,7 @@ impl Head {
     /// The device failed.
     pub fn end_step(&mut self, exec: &mut dyn Executor) -> Result<HeadStep> {
         let hinge = exec.read(self.step_plan, "hinge")?;
-        let loss =
-            hinge.iter().zip(&self.weights).map(|(&h, &w)| f64::from(h) * f64::from(w)).sum::<f64>() as f32;
+        let loss = hinge.iter().zip(&self.weights).map(|(&h, &w)| f64::from(h) * w).sum::<f64>() as f32;
         // A class logit is on the right side where its hinge term is below 1.
         let class = hinge.iter().step_by(self.shape.tokens).take(self.images);
         let accuracy = class.filter(|h| **h < 1.0).count() as f32 / self.images.max(1) as f32;
@@ -388,7 +400,7 @@ pub fn rewards(scores: &[Vec<f32>], class_weight: f32, patches: Patches) -> Resu
             Patches::All => return Ok(all_patches(class_weight, *class, rest)),
             picked => picked.shares(i, rest.len())?,
         };
-        let mean: f64 = patch.iter().zip(rest).map(|(&share, &h)| f64::from(share) * f64::from(h)).sum();
+        let mean: f64 = patch.iter().zip(rest).map(|(&share, &h)| share * f64::from(h)).sum();
         let w = f64::from(class_weight);
         Ok((w * f64::from(*class) + (1.0 - w) * mean) as f32)
     };
@@ -410,7 +422,8 @@ fn step_plan(exec: &mut dyn Executor, batch: usize, shape: Shape) -> Result<Plan
     let signed = g.mul(h, sign);
     let margin = g.affine(signed, 1.0, 1.0);
     let hinge = g.unary(Unary::Act(Act::Relu), margin);
-    let grads = gradients(&mut g, hinge, weight, &params, false)?;
+    // The last bias's gradient is summed on the host, see [`Head::shift`].
+    let grads = gradients(&mut g, hinge, weight, &params[..3], false)?;
     let mut outputs = vec![("hinge", hinge)];
     outputs.extend(NAMES.into_iter().zip(grads));
     compile(exec, g, &outputs)

@@ -229,6 +229,10 @@ fn every_form_of_an_adapter_has_the_same_effect() {
 #[test]
 fn a_lost_scale_fails() {
     let Some(a) = Adapted::open() else { return };
+    if a.lora.scale == 1.0 {
+        println!("SKIPPED: alpha is the rank, there is no scale to lose");
+        return;
+    }
     let inputs = Inputs::new(&a.golden);
     let mut exec = pentimento::exec::cpu::Cpu::new();
     a.set_params(&mut exec, 1.0);

@@ -120,7 +120,12 @@ fn separate_tiles_are_another_image() {
         let (_, config, weights) = model(&path);
         let cfg = vae::Config::from_value(&config, &path.display().to_string()).expect("a config");
         let &[_, c, h, w] = golden.shape("latents") else { panic!("latents are [B, C, h, w]") };
-        let tile = h.div_ceil(2) + 1;
+        // Less than the whole image, however few rows that has.
+        let tile = (h.div_ceil(2) + 1).min(h.saturating_sub(1));
+        if tile == 0 {
+            println!("SKIPPED: no tiles in one row of {}", path.display());
+            continue;
+        }
         let z =
             golden.floats("latents")[..c * h * w].iter().map(|z| z / cfg.scaling_factor + cfg.shift_factor);
         let z = channels_last(&z.collect::<Vec<f32>>(), c, h * w, c);
