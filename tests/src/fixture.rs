@@ -227,6 +227,9 @@ impl<'a> Check<'a> {
         assert!(!self.done.is_empty(), "{place}: nothing was compared");
         assert!(self.wrong.is_empty(), "{place}:\n  {}", self.wrong.join("\n  "));
         let (distance, tol, name) = self.worst;
+        if name.is_empty() {
+            return println!("{place}: {} agree exactly", self.done.len());
+        }
         println!(
             "{place}: {} agree; worst {name}: relative error {:.1e} (limit {:.1e}), {:.0} % of its limits",
             self.done.len(),
