@@ -29,7 +29,7 @@ fn every_layout_is_described() {
             "gguf/sd35m_S_q4_0_sdcpp.gguf",
             &["transformer: SD3Transformer2DModel", " q4_0: ", "vae: not in this file"],
         ),
-        ("lora/peft", &["LoRA adapter", "rank [4]", "transformer_blocks.0.attn.to_q"]),
+        ("lora/peft", &["LoRA adapter", "rank 4", "transformer_blocks.0.attn.to_q"]),
         ("lora/diffusers", &["LoRA adapter"]),
         ("lora/diffusers_nometa/pytorch_lora_weights.safetensors", &["LoRA adapter"]),
     ] {
