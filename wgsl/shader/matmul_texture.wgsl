@@ -13,17 +13,18 @@ fn tile_of(i: u32) -> Tile {
     let n = (i / tiles_m) * 16u;
     return Tile((i % tiles_m) * 12u, n, n < p.n);
 }
-fn finish4(m: u32, n: u32, v: vec4<f32>) {
-    finish(m, n, v.x);
-    finish(m, n + 1u, v.y);
-    finish(m, n + 2u, v.z);
-    finish(m, n + 3u, v.w);
+// The accumulators as an array, for the epilogue's loop: written out, its activations would be compiled 192 times over.
+var<private> sums: array<vec4<f32>, 48>;
+fn keep(m: u32, v0: vec4<f32>, v1: vec4<f32>, v2: vec4<f32>, v3: vec4<f32>) {
+    sums[4u * m] = v0;
+    sums[4u * m + 1u] = v1;
+    sums[4u * m + 2u] = v2;
+    sums[4u * m + 3u] = v3;
 }
-fn finish16(m: u32, n: u32, v0: vec4<f32>, v1: vec4<f32>, v2: vec4<f32>, v3: vec4<f32>) {
-    finish4(m, n, v0);
-    finish4(m, n + 4u, v1);
-    finish4(m, n + 8u, v2);
-    finish4(m, n + 12u, v3);
+fn finish_tile(t: Tile) {
+    for (var i = 0u; i < 192u; i++) {
+        finish(t.m + i / 16u, t.n + i % 16u, sums[i / 4u][i % 4u]);
+    }
 }
 // First texel of a row of a or b along k, at most the last row's.
 fn row_a(m: u32) -> u32 { return min(m, p.m - 1u) * (p.k / 4u); }
@@ -104,18 +105,19 @@ fn nt(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) grid: vec3<
         let v11 = texel(a, a11 + k);
         c110 += v11 * w0; c111 += v11 * w1; c112 += v11 * w2; c113 += v11 * w3;
     }
-    finish16(t.m + 0u, t.n, c00, c01, c02, c03);
-    finish16(t.m + 1u, t.n, c10, c11, c12, c13);
-    finish16(t.m + 2u, t.n, c20, c21, c22, c23);
-    finish16(t.m + 3u, t.n, c30, c31, c32, c33);
-    finish16(t.m + 4u, t.n, c40, c41, c42, c43);
-    finish16(t.m + 5u, t.n, c50, c51, c52, c53);
-    finish16(t.m + 6u, t.n, c60, c61, c62, c63);
-    finish16(t.m + 7u, t.n, c70, c71, c72, c73);
-    finish16(t.m + 8u, t.n, c80, c81, c82, c83);
-    finish16(t.m + 9u, t.n, c90, c91, c92, c93);
-    finish16(t.m + 10u, t.n, c100, c101, c102, c103);
-    finish16(t.m + 11u, t.n, c110, c111, c112, c113);
+    keep(0u, c00, c01, c02, c03);
+    keep(1u, c10, c11, c12, c13);
+    keep(2u, c20, c21, c22, c23);
+    keep(3u, c30, c31, c32, c33);
+    keep(4u, c40, c41, c42, c43);
+    keep(5u, c50, c51, c52, c53);
+    keep(6u, c60, c61, c62, c63);
+    keep(7u, c70, c71, c72, c73);
+    keep(8u, c80, c81, c82, c83);
+    keep(9u, c90, c91, c92, c93);
+    keep(10u, c100, c101, c102, c103);
+    keep(11u, c110, c111, c112, c113);
+    finish_tile(t);
 }
 @compute @workgroup_size(WORKGROUP)
 fn nn(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
@@ -181,18 +183,19 @@ fn nn(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) grid: vec3<
         let v11 = texel(a, a11 + k);
         c110 += w0 * v11; c111 += w1 * v11; c112 += w2 * v11; c113 += w3 * v11;
     }
-    finish16(t.m + 0u, t.n, c00, c01, c02, c03);
-    finish16(t.m + 1u, t.n, c10, c11, c12, c13);
-    finish16(t.m + 2u, t.n, c20, c21, c22, c23);
-    finish16(t.m + 3u, t.n, c30, c31, c32, c33);
-    finish16(t.m + 4u, t.n, c40, c41, c42, c43);
-    finish16(t.m + 5u, t.n, c50, c51, c52, c53);
-    finish16(t.m + 6u, t.n, c60, c61, c62, c63);
-    finish16(t.m + 7u, t.n, c70, c71, c72, c73);
-    finish16(t.m + 8u, t.n, c80, c81, c82, c83);
-    finish16(t.m + 9u, t.n, c90, c91, c92, c93);
-    finish16(t.m + 10u, t.n, c100, c101, c102, c103);
-    finish16(t.m + 11u, t.n, c110, c111, c112, c113);
+    keep(0u, c00, c01, c02, c03);
+    keep(1u, c10, c11, c12, c13);
+    keep(2u, c20, c21, c22, c23);
+    keep(3u, c30, c31, c32, c33);
+    keep(4u, c40, c41, c42, c43);
+    keep(5u, c50, c51, c52, c53);
+    keep(6u, c60, c61, c62, c63);
+    keep(7u, c70, c71, c72, c73);
+    keep(8u, c80, c81, c82, c83);
+    keep(9u, c90, c91, c92, c93);
+    keep(10u, c100, c101, c102, c103);
+    keep(11u, c110, c111, c112, c113);
+    finish_tile(t);
 }
 @compute @workgroup_size(WORKGROUP)
 fn tn(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
@@ -240,16 +243,17 @@ fn tn(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) grid: vec3<
         c100 += v2.z * w0; c101 += v2.z * w1; c102 += v2.z * w2; c103 += v2.z * w3;
         c110 += v2.w * w0; c111 += v2.w * w1; c112 += v2.w * w2; c113 += v2.w * w3;
     }
-    finish16(t.m + 0u, t.n, c00, c01, c02, c03);
-    finish16(t.m + 1u, t.n, c10, c11, c12, c13);
-    finish16(t.m + 2u, t.n, c20, c21, c22, c23);
-    finish16(t.m + 3u, t.n, c30, c31, c32, c33);
-    finish16(t.m + 4u, t.n, c40, c41, c42, c43);
-    finish16(t.m + 5u, t.n, c50, c51, c52, c53);
-    finish16(t.m + 6u, t.n, c60, c61, c62, c63);
-    finish16(t.m + 7u, t.n, c70, c71, c72, c73);
-    finish16(t.m + 8u, t.n, c80, c81, c82, c83);
-    finish16(t.m + 9u, t.n, c90, c91, c92, c93);
-    finish16(t.m + 10u, t.n, c100, c101, c102, c103);
-    finish16(t.m + 11u, t.n, c110, c111, c112, c113);
+    keep(0u, c00, c01, c02, c03);
+    keep(1u, c10, c11, c12, c13);
+    keep(2u, c20, c21, c22, c23);
+    keep(3u, c30, c31, c32, c33);
+    keep(4u, c40, c41, c42, c43);
+    keep(5u, c50, c51, c52, c53);
+    keep(6u, c60, c61, c62, c63);
+    keep(7u, c70, c71, c72, c73);
+    keep(8u, c80, c81, c82, c83);
+    keep(9u, c90, c91, c92, c93);
+    keep(10u, c100, c101, c102, c103);
+    keep(11u, c110, c111, c112, c113);
+    finish_tile(t);
 }
