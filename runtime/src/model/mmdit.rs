@@ -301,7 +301,7 @@ struct Modulation {
 impl Block<'_> {
     /// Names an intermediate value of this block by its module.
     fn tap(&self, g: &mut Graph, module: &str, id: Id) {
-        g.tap(format!("transformer_blocks.{}.{module}", self.layer), id);
+        g.tap(self.w.at(module).module(), id);
     }
 
     /// x: `[B, S, C]` image tokens; c: `[B, T, C]` text tokens; t: `[B, C]`, silu of the time embedding.
