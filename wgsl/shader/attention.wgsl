@@ -2,6 +2,7 @@
 // q, y: [B, Q, H*D]; k, v: [B, K, H*D]; bias: [K], added to every query's logits, or [H, Q, K]; lse: [B, H, Q].
 // One invocation per QUERIES queries of one head; keys stream past; D = 4 * D4 is a constant.
 // flags: 1 bias by key, 2 causal (key j is seen by queries i >= j), 4 bias by head, query and key.
+// Arrays of arrays, each as long as the loop over it, so that drivers unroll the loops; see REJECTED.md.
 // Reference: wgsl/src/cpu/attention.rs
 // Papers: Milakov & Gimelshein 2018 (online softmax); Dao et al. 2022, algorithm 1
 struct Params { batch: u32, heads: u32, q: u32, k: u32, scale: f32, flags: u32 }
@@ -19,16 +20,16 @@ fn attention(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) grid
     let b = bh / p.heads;
     let h = bh % p.heads;
     let row = p.heads * D4;
-    var query: array<vec4<f32>, QUERIES * D4>;
-    var acc: array<vec4<f32>, QUERIES * D4>;
+    var query: array<array<vec4<f32>, D4>, QUERIES>;
+    var acc: array<array<vec4<f32>, D4>, QUERIES>;
     var top: array<f32, QUERIES>;
     var total: array<f32, QUERIES>;
     for (var n = 0u; n < QUERIES; n++) {
         top[n] = -3.0e38;
         total[n] = 0.0;
         for (var d = 0u; d < D4; d++) {
-            query[n * D4 + d] = p.scale * load_q((b * p.q + min(q0 + n, p.q - 1u)) * row + h * D4 + d);
-            acc[n * D4 + d] = vec4<f32>();
+            query[n][d] = p.scale * load_q((b * p.q + min(q0 + n, p.q - 1u)) * row + h * D4 + d);
+            acc[n][d] = vec4<f32>();
         }
     }
     for (var j = 0u; j < p.k; j++) {
@@ -42,7 +43,7 @@ fn attention(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) grid
         }
         for (var d = 0u; d < D4; d++) {
             let key = load_k(at + d);
-            for (var n = 0u; n < QUERIES; n++) { s[n] = s[n] + dot(query[n * D4 + d], key); }
+            for (var n = 0u; n < QUERIES; n++) { s[n] = s[n] + dot(query[n][d], key); }
         }
         var shrink: array<f32, QUERIES>;
         for (var n = 0u; n < QUERIES; n++) {
@@ -55,12 +56,12 @@ fn attention(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) grid
         }
         for (var d = 0u; d < D4; d++) {
             let value = load_v(at + d);
-            for (var n = 0u; n < QUERIES; n++) { acc[n * D4 + d] = acc[n * D4 + d] * shrink[n] + s[n] * value; }
+            for (var n = 0u; n < QUERIES; n++) { acc[n][d] = acc[n][d] * shrink[n] + s[n] * value; }
         }
     }
     for (var n = 0u; n < QUERIES; n++) {
         if q0 + n < p.q {
-            for (var d = 0u; d < D4; d++) { y[(b * p.q + q0 + n) * row + h * D4 + d] = acc[n * D4 + d] / total[n]; }
+            for (var d = 0u; d < D4; d++) { y[(b * p.q + q0 + n) * row + h * D4 + d] = acc[n][d] / total[n]; }
             lse[bh * p.q + q0 + n] = top[n] + log(total[n]);
         }
     }

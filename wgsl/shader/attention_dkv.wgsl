@@ -1,6 +1,7 @@
 // attention_dkv: dv = sum over queries of P dy; dk = scale * sum over queries of ds q; P and ds as in attention_dq.wgsl.
 // q, dy: [B, Q, H*D]; k, v, dk, dv: [B, K, H*D]; stats: [B, H, Q, 2]; bias: [K].
 // One invocation per KEYS keys of one head; queries stream past.
+// Arrays of arrays, each as long as the loop over it, so that drivers unroll the loops; see REJECTED.md.
 // Reference: wgsl/src/cpu/attention.rs
 // Paper: Dao et al. 2022, algorithm 4
 struct Params { batch: u32, heads: u32, q: u32, k: u32, scale: f32, flags: u32 }
@@ -19,20 +20,20 @@ fn attention_dkv(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) 
     let b = bh / p.heads;
     let h = bh % p.heads;
     let row = p.heads * D4;
-    var key: array<vec4<f32>, KEYS * D4>;
-    var value: array<vec4<f32>, KEYS * D4>;
-    var acc_k: array<vec4<f32>, KEYS * D4>;
-    var acc_v: array<vec4<f32>, KEYS * D4>;
+    var key: array<array<vec4<f32>, D4>, KEYS>;
+    var value: array<array<vec4<f32>, D4>, KEYS>;
+    var acc_k: array<array<vec4<f32>, D4>, KEYS>;
+    var acc_v: array<array<vec4<f32>, D4>, KEYS>;
     var extra: array<f32, KEYS>;
     for (var n = 0u; n < KEYS; n++) {
         let at = min(k0 + n, p.k - 1u);
         extra[n] = 0.0;
         if (p.flags & 1u) != 0u { extra[n] = bias[at]; }
         for (var d = 0u; d < D4; d++) {
-            key[n * D4 + d] = p.scale * load_k((b * p.k + at) * row + h * D4 + d);
-            value[n * D4 + d] = load_v((b * p.k + at) * row + h * D4 + d);
-            acc_k[n * D4 + d] = vec4<f32>();
-            acc_v[n * D4 + d] = vec4<f32>();
+            key[n][d] = p.scale * load_k((b * p.k + at) * row + h * D4 + d);
+            value[n][d] = load_v((b * p.k + at) * row + h * D4 + d);
+            acc_k[n][d] = vec4<f32>();
+            acc_v[n][d] = vec4<f32>();
         }
     }
     for (var j = 0u; j < p.q; j++) {
@@ -46,8 +47,8 @@ fn attention_dkv(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) 
             let query = load_q(at + d);
             let grad = load_dy(at + d);
             for (var n = 0u; n < KEYS; n++) {
-                s[n] = s[n] + dot(key[n * D4 + d], query);
-                dp[n] = dp[n] + dot(value[n * D4 + d], grad);
+                s[n] = s[n] + dot(key[n][d], query);
+                dp[n] = dp[n] + dot(value[n][d], grad);
             }
         }
         for (var n = 0u; n < KEYS; n++) {
@@ -59,16 +60,16 @@ fn attention_dkv(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) 
             let query = load_q(at + d);
             let grad = load_dy(at + d);
             for (var n = 0u; n < KEYS; n++) {
-                acc_k[n * D4 + d] = acc_k[n * D4 + d] + dp[n] * query;
-                acc_v[n * D4 + d] = acc_v[n * D4 + d] + s[n] * grad;
+                acc_k[n][d] = acc_k[n][d] + dp[n] * query;
+                acc_v[n][d] = acc_v[n][d] + s[n] * grad;
             }
         }
     }
     for (var n = 0u; n < KEYS; n++) {
         if k0 + n < p.k {
             for (var d = 0u; d < D4; d++) {
-                dk[(b * p.k + k0 + n) * row + h * D4 + d] = acc_k[n * D4 + d];
-                dv[(b * p.k + k0 + n) * row + h * D4 + d] = acc_v[n * D4 + d];
+                dk[(b * p.k + k0 + n) * row + h * D4 + d] = acc_k[n][d];
+                dv[(b * p.k + k0 + n) * row + h * D4 + d] = acc_v[n][d];
             }
         }
     }

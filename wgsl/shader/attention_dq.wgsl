@@ -1,6 +1,7 @@
 // attention_dq: dq = scale * sum over keys of ds * k, ds = P (dP - delta), P = exp(s - lse), dP = dy . v.
 // q, dy, dq: [B, Q, H*D]; k, v: [B, K, H*D]; stats: [B, H, Q, 2]; bias: [K].
 // One invocation per QUERIES queries of one head; keys stream past. P is recomputed, as in the forward pass.
+// Arrays of arrays, each as long as the loop over it, so that drivers unroll the loops; see REJECTED.md.
 // Reference: wgsl/src/cpu/attention.rs
 // Paper: Dao et al. 2022, algorithm 4
 struct Params { batch: u32, heads: u32, q: u32, k: u32, scale: f32, flags: u32 }
@@ -18,9 +19,9 @@ fn attention_dq(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) g
     let b = bh / p.heads;
     let h = bh % p.heads;
     let row = p.heads * D4;
-    var query: array<vec4<f32>, QUERIES * D4>;
-    var grad: array<vec4<f32>, QUERIES * D4>;
-    var acc: array<vec4<f32>, QUERIES * D4>;
+    var query: array<array<vec4<f32>, D4>, QUERIES>;
+    var grad: array<array<vec4<f32>, D4>, QUERIES>;
+    var acc: array<array<vec4<f32>, D4>, QUERIES>;
     var lse: array<f32, QUERIES>;
     var delta: array<f32, QUERIES>;
     for (var n = 0u; n < QUERIES; n++) {
@@ -28,9 +29,9 @@ fn attention_dq(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) g
         lse[n] = stats[2u * (bh * p.q + at)];
         delta[n] = stats[2u * (bh * p.q + at) + 1u];
         for (var d = 0u; d < D4; d++) {
-            query[n * D4 + d] = p.scale * load_q((b * p.q + at) * row + h * D4 + d);
-            grad[n * D4 + d] = load_dy((b * p.q + at) * row + h * D4 + d);
-            acc[n * D4 + d] = vec4<f32>();
+            query[n][d] = p.scale * load_q((b * p.q + at) * row + h * D4 + d);
+            grad[n][d] = load_dy((b * p.q + at) * row + h * D4 + d);
+            acc[n][d] = vec4<f32>();
         }
     }
     for (var j = 0u; j < p.k; j++) {
@@ -44,8 +45,8 @@ fn attention_dq(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) g
             let key = load_k(at + d);
             let value = load_v(at + d);
             for (var n = 0u; n < QUERIES; n++) {
-                s[n] = s[n] + dot(query[n * D4 + d], key);
-                dp[n] = dp[n] + dot(grad[n * D4 + d], value);
+                s[n] = s[n] + dot(query[n][d], key);
+                dp[n] = dp[n] + dot(grad[n][d], value);
             }
         }
         for (var n = 0u; n < QUERIES; n++) {
@@ -54,12 +55,12 @@ fn attention_dq(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) g
         }
         for (var d = 0u; d < D4; d++) {
             let key = load_k(at + d);
-            for (var n = 0u; n < QUERIES; n++) { acc[n * D4 + d] = acc[n * D4 + d] + s[n] * key; }
+            for (var n = 0u; n < QUERIES; n++) { acc[n][d] = acc[n][d] + s[n] * key; }
         }
     }
     for (var n = 0u; n < QUERIES; n++) {
         if q0 + n < p.q {
-            for (var d = 0u; d < D4; d++) { dq[(b * p.q + q0 + n) * row + h * D4 + d] = acc[n * D4 + d]; }
+            for (var d = 0u; d < D4; d++) { dq[(b * p.q + q0 + n) * row + h * D4 + d] = acc[n][d]; }
         }
     }
 }

@@ -286,10 +286,12 @@ impl Variant {
 
     /// Queries (or keys, in the backward pass over keys) one invocation of an attention kernel holds.
     pub fn queries(&self) -> u32 {
+        // As many as gain speed and still compile in seconds on llvmpipe, where loads from storage are written out lane by lane.
+        let rows = if self.textures && self.head <= 64 { 8 } else { 4 };
         match (self.class, self.kernel) {
             (Class::Gpu, _) => 1,
-            (Class::Software, Kernel::AttentionDkv) => 2,
-            (Class::Software, _) => 4,
+            (Class::Software, Kernel::AttentionDkv) => rows / 2,
+            (Class::Software, _) => rows,
         }
     }
 }

@@ -18,28 +18,19 @@ fn attention(g: &mut Graph, n: [usize; 3], head: usize, causal: bool, bias: bool
 pub(super) const SMOOTH: &[Case] = &[
     Case { name: "attention_4", build: |g, n| attention(g, n, 4, false, false) },
     Case { name: "attention_64", build: |g, n| attention(g, n, 64, false, false) },
+    Case { name: "attention_128", build: |g, n| attention(g, n, 128, false, false) },
     Case { name: "attention_bias_16", build: |g, n| attention(g, n, 16, false, true) },
     Case { name: "attention_causal_8", build: |g, n| attention(g, n, 8, true, false) },
     Case { name: "attention_causal_bias_12", build: |g, n| attention(g, n, 12, true, true) },
 ];
 
-pub(super) const FORWARD: &[Case] = &[
-    Case {
-        name: "attention_bias_by_query",
-        build: |g, n| {
-            let (b, heads) = (1 + n[2] % 2, 1 + n[2] % 3);
-            let q = g.input("q", &[b, n[0], heads * 12]);
-            let (k, v) = (g.input("k", &[b, n[1], heads * 12]), g.input("v", &[b, n[1], heads * 12]));
-            let bias = g.input("bias", &[heads, n[0], n[1]]);
-            (g.attention(q, k, v, heads, Some(bias), false), vec![])
-        },
+pub(super) const FORWARD: &[Case] = &[Case {
+    name: "attention_bias_by_query",
+    build: |g, n| {
+        let (b, heads) = (1 + n[2] % 2, 1 + n[2] % 3);
+        let q = g.input("q", &[b, n[0], heads * 12]);
+        let (k, v) = (g.input("k", &[b, n[1], heads * 12]), g.input("v", &[b, n[1], heads * 12]));
+        let bias = g.input("bias", &[heads, n[0], n[1]]);
+        (g.attention(q, k, v, heads, Some(bias), false), vec![])
     },
-    // The widest head, forward: llvmpipe takes minutes to compile the backward bodies for CPU drivers this wide.
-    Case {
-        name: "attention_128",
-        build: |g, n| {
-            let (y, _) = attention(g, n, 128, false, false);
-            (y, vec![])
-        },
-    },
-];
+}];
