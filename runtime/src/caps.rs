@@ -15,6 +15,9 @@ pub struct Caps {
     pub max_buffer: u64,
     /// Most workgroups along one side of a dispatch.
     pub max_groups: u32,
+    /// Most iterations that one invocation's loops may make together. llvmpipe ends loops, in silence, after 65535
+    /// (Mesa, gallium/auxiliary/gallivm, `LP_MAX_TGSI_LOOP_ITERATIONS`).
+    pub max_iterations: u32,
     /// Height limit of a staging texture, in rows of 4096 numbers; 0 where textures are not used.
     pub texture_rows: u32,
     /// Offsets of storage bindings are multiples of this, bytes.
@@ -33,6 +36,7 @@ impl Caps {
             // Less one row of texels: executors let whole rows be copied past an arena's end.
             max_buffer: (256 << 20) - (16 << 10),
             max_groups: 65535,
+            max_iterations: u32::MAX,
             texture_rows: 0,
             alignment: 256,
             half_weights: true,

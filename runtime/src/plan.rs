@@ -1,5 +1,6 @@
 //! From a graph to commands: which nodes are live, in what order, with which kernel variant, and where each value lies.
 //! Shapes are static, so a plan is made once and replayed; a run allocates nothing.
+mod loops;
 mod split;
 
 use crate::caps::Caps;
@@ -201,7 +202,7 @@ impl<'a> Planner<'a> {
         }
         let Some(lowered) = op::lower(self.g, id) else { return Ok(()) };
         let inputs: Vec<Slot> = lowered.inputs.iter().map(|&x| self.slot(x)).collect();
-        let variant = self.variant(&lowered, &inputs);
+        let variant = loops::bounded(self.variant(&lowered, &inputs), &lowered.params, self.caps)?;
         let mut args = inputs;
         args.push(self.alloc(id));
         if lowered.kernel.outputs() == 2 {

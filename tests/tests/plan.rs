@@ -88,6 +88,22 @@ fn a_tensor_too_large_for_a_binding_is_a_sentence() {
     assert!(error.contains("a binding") && error.contains("holds 1024"), "{error}");
 }
 
+/// A driver that ends loops gets a row shared among a workgroup, and a sentence where that is too long as well.
+#[test]
+fn loops_that_a_driver_would_end_are_avoided() {
+    let caps = Caps { class: Class::Software, max_iterations: 1000, ..Caps::webgpu() };
+    let plan = |columns: usize| {
+        let mut g = Graph::new();
+        let x = g.input("x", &[2, columns]);
+        let y = g.softmax(x, 1.0);
+        Plan::new(g, &[("y", y)], &caps, &|_| WeightType::F32)
+    };
+    let class = |columns| plan(columns).expect("a plan").commands[0].variant.class;
+    assert_eq!([class(333), class(334), class(21_312)], [Class::Software, Class::Gpu, Class::Gpu]);
+    let error = plan(21_313).expect_err("too long").to_string();
+    assert!(error.contains("Softmax would loop 63939 times") && error.contains("after 1000"), "{error}");
+}
+
 #[test]
 fn shape_errors_are_reported_not_panicked() {
     let mut g = Graph::new();

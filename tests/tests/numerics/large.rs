@@ -50,6 +50,60 @@ fn dispatches_beyond_65535_workgroups_fold() {
     }
 }
 
+/// Long loops, which llvmpipe ends early and in silence: they are right, or refused where a driver is known to end them.
+#[test]
+fn long_loops_are_right_or_refused() {
+    let Some(mut device) = Device::open("long loops") else { return };
+    type Build = fn(&mut Graph) -> Id;
+    let builds: [(&str, bool, Build); 6] = [
+        ("group norm", true, |g| {
+            let (x, w, b) = (g.input("x", &[1, 160, 150, 6]), g.input("w", &[6]), g.input("b", &[6]));
+            g.group_norm(x, w, b, 2, 1e-5)
+        }),
+        ("softmax", true, |g| {
+            let x = g.input("x", &[1, 144_000]);
+            g.softmax(x, 1.0)
+        }),
+        ("sum", true, |g| {
+            let x = g.input("x", &[144_000]);
+            g.sum(x, 1, 144_000, 1, 1.0, &[1])
+        }),
+        ("nt", false, |g| {
+            let (x, w) = (g.input("x", &[1, 144_000]), g.input("v", &[4, 144_000]));
+            g.linear(x, w, None)
+        }),
+        ("tn", false, |g| {
+            let (x, w) = (g.input("x", &[36_000, 4]), g.input("v", &[144_000, 4]));
+            let x = g.concat(x, x, 0);
+            let x = g.concat(x, x, 0);
+            g.matmul(x, w, true, false)
+        }),
+        ("attention", false, |g| {
+            let (q, k) = (g.input("b", &[1, 1, 4]), g.input("v", &[1, 70_000, 4]));
+            g.attention(q, k, k, 1, None, false)
+        }),
+    ];
+    for class in [Class::Gpu, Class::Software] {
+        for (name, always, build) in builds {
+            device.clear();
+            let exec = device.exec();
+            let own = exec.caps().clone();
+            let texture_rows = if class == own.class { own.texture_rows } else { 0 };
+            let caps = Caps { class, texture_rows, ..own };
+            let mut g = Graph::new();
+            let y = build(&mut g);
+            let wave = |n: usize| (0..n).map(|i| (i % 251) as f32 / 251.0 - 0.5).collect::<Vec<_>>();
+            match Plan::new(g, &[("y", y)], &caps, &|_| WeightType::F32) {
+                Ok(plan) => {
+                    let data = plan.inputs.iter().map(|i| (i.name.clone(), wave(i.slot.len))).collect();
+                    check(exec, plan, &data).unwrap_or_else(|e| panic!("{name}, {class:?}: {e}"));
+                }
+                Err(e) => assert!(!always && e.to_string().contains("ends loops"), "{name}, {class:?}: {e}"),
+            }
+        }
+    }
+}
+
 /// 132 MiB through a binding that holds 128: the guaranteed limit of WebGPU. Doubling is exact.
 #[test]
 fn a_tensor_beyond_a_binding_is_cut() {

@@ -76,6 +76,8 @@ fn caps_of(adapter: &wgpu::Adapter, limits: Limits) -> Caps {
     let (limits, info) = (limits.of(adapter), adapter.get_info());
     let software = info.device_type == wgpu::DeviceType::Cpu;
     Caps {
+        // A few hundred less than Mesa's own limit, for the small loops that the planner does not count.
+        max_iterations: if info.name.starts_with("llvmpipe") { 65_000 } else { u32::MAX },
         name: info.name,
         class: if software { Class::Software } else { Class::Gpu },
         max_binding: limits.max_storage_buffer_binding_size.min(limits.max_buffer_size),
