@@ -2,7 +2,7 @@
 // a: M x K; b: K x N; y: [M, N]; three entries by which side is contiguous:
 // nt: a [M, K], b [N, K]; nn: a [M, K], b [K, N]; tn: a [K, M], b [K, N]. The sides read as vec4 are multiples of 4.
 // One invocation per tile, m fastest. Rows past the end read the last row and are not written.
-// Why 12 x 16: 28 texels serve 192 outputs; other tiles were slower on llvmpipe 22.3, see REJECTED.md.
+// Why 12 x 16: 28 texels serve 192 outputs. Smaller tiles are slower on llvmpipe 22.3, larger ones compile longer; see REJECTED.md.
 // Arrays of arrays, each as long as the loop over it: only so does Mesa unroll the loops and keep the sums out of memory.
 // Reference: wgsl/src/cpu/matmul.rs
 @group(0) @binding(1) var a: texture_2d<f32>;
