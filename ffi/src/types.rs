@@ -53,7 +53,7 @@ pub struct pmt_config {
     pub width: u32,
     /// Training resolution, pixels; 0: the model's own.
     pub height: u32,
-    /// LoRA rank, a multiple of 4.
+    /// LoRA rank, 1 to 4096.
     pub rank: u32,
     /// Supervised steps before the first iteration; may be 0.
     pub warm_steps: u32,

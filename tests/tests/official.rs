@@ -44,7 +44,7 @@ fn train(
     let model = here("../examples/models/icons");
     let setup = Setup { model: &model, config: None, reward, references, prompts: &[], text_cache: None };
     let config =
-        Config { rank: 4, prompts: 2, group: 2, micro_batch: 2, steps: 3, window: 2, ..Config::official() };
+        Config { rank: 6, prompts: 2, group: 2, micro_batch: 2, steps: 3, window: 2, ..Config::official() };
     let mut run = Official::new(Box::new(gpu), &setup, config, schedule.clone()).expect("a run");
     let mut script = Seeded::new(3);
     let (mut adapters, mut reports) = (Vec::new(), Vec::new());

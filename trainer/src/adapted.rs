@@ -8,7 +8,7 @@ use pentimento::pipeline::{Pipeline, TextSettings};
 
 use crate::Result;
 use crate::adapter::{Adapter, Pair};
-use crate::objective::Params;
+use crate::objective::{Params, device_rank, recut};
 
 /// Opens a diffusers folder or a single file with an adapter (a file, or a folder that holds one), or without any.
 ///
@@ -43,7 +43,7 @@ pub fn open_with(
 /// The transformer's parameters (leaf name and data) that have an adapter's effect: all of one rank, zeros where the
 /// adapter has a smaller one or nothing.
 pub fn parameters(cfg: &mmdit::Config, adapter: &Adapter) -> (Lora, Vec<(String, Vec<f32>)>) {
-    let rank = adapter.pairs.values().map(|p| p.rank).max().unwrap_or(0).next_multiple_of(4);
+    let rank = device_rank(adapter.pairs.values().map(|p| p.rank).max().unwrap_or(0));
     let targets = lora_targets(cfg);
     let pairs = targets.iter().flat_map(|(name, i, o)| padded(adapter.pairs.get(name), rank, *i, *o));
     let leaves = Params::new(cfg, rank);
@@ -53,14 +53,10 @@ pub fn parameters(cfg: &mmdit::Config, adapter: &Adapter) -> (Lora, Vec<(String,
 
 /// A `[rank, inputs]` and B `[outputs, rank]` with zeros where the pair has none, so that their product is the same.
 fn padded(pair: Option<&Pair>, rank: usize, inputs: usize, outputs: usize) -> [Vec<f32>; 2] {
-    let (mut a, mut b) = (vec![0.0; rank * inputs], vec![0.0; outputs * rank]);
-    if let Some(pair) = pair {
-        a[..pair.a.len()].copy_from_slice(&pair.a);
-        for (row, of) in b.chunks_exact_mut(rank).zip(pair.b.chunks_exact(pair.rank)) {
-            row[..pair.rank].copy_from_slice(of);
-        }
+    match pair {
+        Some(pair) => [recut(&pair.a, pair.a.len(), rank * inputs), recut(&pair.b, pair.rank, rank)],
+        None => [vec![0.0; rank * inputs], vec![0.0; outputs * rank]],
     }
-    [a, b]
 }
 
 #[cfg(test)]

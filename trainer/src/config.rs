@@ -33,7 +33,7 @@ pub struct Config {
     pub height: usize,
     /// T5 tokens of a prompt (released: 128).
     pub text_tokens: usize,
-    /// LoRA rank r (released: 32).
+    /// LoRA rank r, any (released: 32).
     pub rank: usize,
     /// LoRA scale alpha / r (released: 2).
     pub lora_scale: f32,
@@ -207,9 +207,6 @@ impl Config {
             if value == 0 || value > 4096 {
                 return bad(field, "1 to 4096", value.to_string());
             }
-        }
-        if !self.rank.is_multiple_of(4) {
-            return bad("rank", "a multiple of 4", self.rank.to_string());
         }
         if self.group < 2 || self.group > 4096 || (self.antithetic && !self.group.is_multiple_of(2)) {
             return bad("group", "at least 2, and even when noises come in pairs", self.group.to_string());

@@ -1,7 +1,7 @@
 //! Losses on the graph: the supervised flow-matching warm start and the clipped group-relative objective.
 use crate::Result;
 use crate::config::{Config, Credit};
-use pentimento::exec::PlanId;
+use pentimento::exec::{Executor, PlanId};
 use pentimento::grad::gradients;
 use pentimento::graph::{Graph, Id};
 use pentimento::model::mmdit;
@@ -11,6 +11,10 @@ use pentimento_wgsl::kernel::{Binary, Unary};
 
 /// The adapter's parameters, A then B of each target. The last block drops its text queries' outputs, so the gradient
 /// of their adapter is exactly zero; it stays in the file because q, k and v must be adapted together.
+///
+/// Values on the host have the rank that was asked for. On the device it is [`device_rank`]: A has rows and B columns of
+/// zeros more, each other's gradients are therefore zero, and nothing but [`Params::upload`] and [`Params::gradients`]
+/// knows of them.
 pub struct Params {
     /// Target, leaf names of A and B, sizes in and out.
     pub targets: Vec<(String, usize, usize)>,
@@ -22,7 +26,7 @@ impl Params {
     pub fn new(config: &mmdit::Config, rank: usize) -> Self {
         Params { targets: mmdit::lora_targets(config), rank }
     }
-    /// Leaf name and shape of each tensor.
+    /// Leaf name and shape of each tensor, as on the host.
     pub fn leaves(&self) -> Vec<(String, [usize; 2])> {
         let pair = |(t, i, o): &(String, usize, usize)| {
             [
@@ -33,8 +37,49 @@ impl Params {
         self.targets.iter().flat_map(pair).collect()
     }
     fn ids(&self, g: &mut Graph) -> Vec<Id> {
-        self.leaves().iter().map(|(name, shape)| g.param(name.clone(), shape)).collect()
+        let device = Params { targets: self.targets.clone(), rank: device_rank(self.rank) };
+        device.leaves().iter().map(|(name, shape)| g.param(name.clone(), shape)).collect()
     }
+    /// Values in the order of [`Params::leaves`] to the device.
+    ///
+    /// # Errors
+    /// The device failed, or other lengths than before.
+    pub fn upload(&self, pipeline: &mut Pipeline, values: &[Vec<f32>]) -> Result<()> {
+        for ((name, shape), data) in self.leaves().iter().zip(values) {
+            let [host, device] = self.rows(name, *shape);
+            pipeline.set_param(name, &recut(data, host, device))?;
+        }
+        Ok(())
+    }
+    /// Gradients of a finished run, in the order of [`Params::leaves`].
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn gradients(&self, exec: &mut dyn Executor, plan: PlanId) -> Result<Vec<Vec<f32>>> {
+        let mut all = Vec::new();
+        for (name, shape) in self.leaves() {
+            let [host, device] = self.rows(&name, shape);
+            all.push(recut(&exec.read(plan, &name)?, device, host));
+        }
+        Ok(all)
+    }
+    /// Numbers on the host and on the device in what padding continues: the whole of A, a row of B.
+    fn rows(&self, name: &str, [_, columns]: [usize; 2]) -> [usize; 2] {
+        let each = if name.ends_with("lora_A.weight") { columns } else { 1 };
+        [self.rank, device_rank(self.rank)].map(|rank| rank * each)
+    }
+}
+
+/// The rank that an adapter of rank `rank` has on the device: kernels that read four numbers at a time want it so.
+pub fn device_rank(rank: usize) -> usize {
+    rank.next_multiple_of(4)
+}
+
+/// Rows of `row` numbers as rows of `to`: cut off, or continued with zeros.
+pub(crate) fn recut(data: &[f32], row: usize, to: usize) -> Vec<f32> {
+    let zeros = to.saturating_sub(row);
+    let rows = data.chunks_exact(row.max(1));
+    rows.flat_map(|r| r.iter().take(to).copied().chain(core::iter::repeat_n(0.0, zeros))).collect()
 }
 
 /// Gradients as outputs named by their leaves.

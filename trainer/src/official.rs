@@ -30,7 +30,7 @@ use crate::adapter::{Adapter, Pair};
 use crate::advantage;
 use crate::config::Config;
 use crate::discriminator::HeadStep;
-use crate::objective::Params;
+use crate::objective::{Params, device_rank};
 use crate::optim::{AdamW, Ema};
 use crate::references::Reference;
 use crate::train::{Setup, initial, resolution};
@@ -141,7 +141,7 @@ impl Official {
                 found,
             ));
         }
-        let lora = Lora { rank: config.rank, scale: config.lora_scale };
+        let lora = Lora { rank: device_rank(config.rank), scale: config.lora_scale };
         let folder = ModelFolder::open_with(setup.model, setup.config)?;
         let text = TextSettings { t5_tokens: config.text_tokens, cache: texts::load(setup.text_cache)? };
         let mut pipeline = Pipeline::open_with(&folder, exec, Some(lora), text)?;
@@ -246,10 +246,7 @@ impl Official {
     }
     fn write_params(&mut self, average: bool) -> Result<()> {
         let values = if average { &self.ema.average } else { &self.values };
-        for ((name, _), data) in self.params.leaves().iter().zip(values) {
-            self.pipeline.set_param(name, data)?;
-        }
-        Ok(())
+        self.params.upload(&mut self.pipeline, values)
     }
 
     /// Runs one epoch. `progress` is called after every model run of the rollouts with (done, all) and may stop the

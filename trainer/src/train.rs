@@ -13,7 +13,7 @@ mod update;
 use crate::adapter::{Adapter, Pair};
 use crate::config::Config;
 use crate::discriminator::{Backbone, Head, HeadStep, Patches, Shape};
-use crate::objective::{self, Params};
+use crate::objective::{self, Params, device_rank};
 use crate::optim::{AdamW, Ema, clip_norm};
 use crate::references::Reference;
 use crate::{Error, Result, texts};
@@ -156,7 +156,7 @@ impl Trainer {
     pub fn new(exec: Box<dyn Executor>, setup: &Setup<'_>, config: Config) -> Result<Self> {
         config.check()?;
         let folder = pentimento::folder::ModelFolder::open_with(setup.model, setup.config)?;
-        let lora = Lora { rank: config.rank, scale: config.lora_scale };
+        let lora = Lora { rank: device_rank(config.rank), scale: config.lora_scale };
         let text = TextSettings { t5_tokens: config.text_tokens, cache: texts::load(setup.text_cache)? };
         let mut pipeline = Pipeline::open_with(&folder, exec, Some(lora), text)?;
         let (width, height) = resolution(&config, &pipeline);
@@ -397,7 +397,7 @@ impl Trainer {
     }
 
     fn read_gradients(&mut self, plan: PlanId) -> Result<Vec<Vec<f32>>> {
-        self.params.leaves().iter().map(|(name, _)| self.pipeline.exec.read(plan, name)).collect()
+        self.params.gradients(&mut *self.pipeline.exec, plan)
     }
     fn apply(&mut self, grads: &[Vec<f32>], norm: f32, rate: f32) -> Result<()> {
         if !norm.is_finite() {
@@ -408,11 +408,7 @@ impl Trainer {
         self.write_params(None)
     }
     fn write_params(&mut self, values: Option<&[Vec<f32>]>) -> Result<()> {
-        let values = values.unwrap_or(&self.values);
-        for ((name, _), data) in self.params.leaves().iter().zip(values) {
-            self.pipeline.set_param(name, data)?;
-        }
-        Ok(())
+        self.params.upload(&mut self.pipeline, values.unwrap_or(&self.values))
     }
 
     /// The averaged adapter as it would be saved now; the current one before the first iteration.
@@ -461,9 +457,9 @@ pub(crate) fn initial(pipeline: &mut Pipeline, params: &Params, config: &Config)
             rng.normals(&mut data);
             data.iter_mut().for_each(|v| *v /= config.rank as f32);
         }
-        pipeline.set_param(&name, &data)?;
         values.push(data);
     }
+    params.upload(pipeline, &values)?;
     Ok(values)
 }
 

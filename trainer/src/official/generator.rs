@@ -118,8 +118,7 @@ impl Official {
         Ok(plan)
     }
     fn add_gradients(&mut self, plan: PlanId) -> Result<()> {
-        for (i, (name, _)) in self.params.leaves().iter().enumerate() {
-            let grad = self.pipeline.exec.read(plan, name)?;
+        for (i, grad) in self.params.gradients(&mut *self.pipeline.exec, plan)?.into_iter().enumerate() {
             match self.sums.get_mut(i) {
                 Some(sum) => sum.iter_mut().zip(grad).for_each(|(s, g)| *s += g),
                 None => self.sums.push(grad),

@@ -51,6 +51,9 @@ pub struct Args {
     /// Everything random follows from it.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
+    /// LoRA rank; 16, or 32 with --official, by default.
+    #[arg(long)]
+    rank: Option<usize>,
     /// Use at most this many references, chosen by the seed.
     #[arg(long)]
     limit: Option<usize>,
@@ -85,6 +88,7 @@ impl Args {
     }
 }
 
+        config.rank = self.rank.unwrap_or(config.rank);
 pub fn run(args: &Args, stop: &Stop) -> Result<()> {
     let config = args.settings();
     config.check()?;
