@@ -82,7 +82,7 @@ typedef struct pmt_config {
     uint32_t width;
     // Training resolution, pixels; 0: the model's own.
     uint32_t height;
-    // LoRA rank, a multiple of 4.
+    // LoRA rank, 1 to 4096.
     uint32_t rank;
     // Supervised steps before the first iteration; may be 0.
     uint32_t warm_steps;
@@ -110,6 +110,11 @@ typedef struct pmt_config {
     float guidance;
     // Learning rate.
     float rate;
+    // What happens to references of another shape than the training's: 0 the centre is cropped, 1 the background is
+    // added around them, 2 they are squashed.
+    uint32_t fit;
+    // Colour of that background, 0xRRGGBB.
+    uint32_t background;
 } pmt_config;
 
 // How far a training is. Numbers of the last complete iteration stay until the next one is complete.
@@ -192,7 +197,8 @@ enum pmt_status pmt_trainer_new(const struct pmt_context *context,
 // Frees a training and its device memory. An adapter that was not saved is lost.
 void pmt_trainer_free(struct pmt_trainer *trainer);
 
-// The training resolution in pixels. References may have any size: they are squashed to this one. Returns at once.
+// The training resolution in pixels. References may have any size: they are brought to this one as the settings' `fit`
+// says. Returns at once.
 enum pmt_status pmt_trainer_resolution(const struct pmt_trainer *trainer,
                                        uint32_t *width,
                                        uint32_t *height);

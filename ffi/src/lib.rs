@@ -185,7 +185,8 @@ pub unsafe extern "C" fn pmt_trainer_free(trainer: *mut pmt_trainer) {
     });
 }
 
-/// The training resolution in pixels. References may have any size: they are squashed to this one. Returns at once.
+/// The training resolution in pixels. References may have any size: they are brought to this one as the settings' `fit`
+/// says. Returns at once.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pmt_trainer_resolution(
     trainer: *const pmt_trainer,

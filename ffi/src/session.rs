@@ -5,7 +5,7 @@ use pentimento_trainer::adapted;
 use pentimento_trainer::config::Config;
 use pentimento_trainer::discriminator::Backbone;
 use pentimento_trainer::images::Picture;
-use pentimento_trainer::references::Reference;
+use pentimento_trainer::references::{Colour, Fit, Framing, Reference};
 use pentimento_trainer::train::{Event, Setup, Trainer};
 use runtime::Error;
 use runtime::exec::cpu::Cpu;
@@ -23,6 +23,7 @@ pub struct Session {
     reward: PathBuf,
     config: Config,
     seconds: f64,
+    framing: Framing,
     /// Training resolution.
     pub size: Size,
     references: Vec<Reference>,
@@ -34,7 +35,7 @@ pub struct Session {
 impl Session {
     /// Reads configurations only; nothing is uploaded.
     pub fn new(model: &str, reward: Option<&str>, settings: &pmt_config) -> Result<Self> {
-        let config = config(settings)?;
+        let (config, framing) = (config(settings)?, framing(settings)?);
         let reward = reward.map_or_else(|| Path::new(model).join("reward"), PathBuf::from);
         let pipeline = adapted::open(Path::new(model), None, Box::new(Cpu::new()))?;
         let side = |n: usize| if n == 0 { pipeline.native_size() } else { n };
@@ -46,6 +47,7 @@ impl Session {
             reward,
             config,
             seconds: settings.max_seconds,
+            framing,
             size: [width as u32, height as u32],
             references: Vec::new(),
             prompts: Vec::new(),
@@ -57,7 +59,7 @@ impl Session {
     pub fn add_reference(&mut self, picture: &Picture, caption: Option<&str>) -> Result<()> {
         self.not_started("references")?;
         let name = format!("reference {}", self.references.len() + 1);
-        self.references.push(Reference::new(&name, caption, picture, self.size[0], self.size[1])?);
+        self.references.push(Reference::framed(&name, caption, picture, self.size, &self.framing)?);
         Ok(())
     }
     pub fn add_prompt(&mut self, prompt: &str) -> Result<()> {
@@ -171,6 +173,22 @@ fn config(c: &pmt_config) -> Result<Config> {
     };
     config.check().map_err(Failure::Argument)?;
     Ok(config)
+}
+
+/// The host's wishes for references of other shapes.
+fn framing(c: &pmt_config) -> Result<Framing> {
+    let fit = match c.fit {
+        0 => Fit::Cover,
+        1 => Fit::Pad,
+        2 => Fit::Squash,
+        other => return Err(Failure::argument("fit", "0, 1 or 2", other.to_string())),
+    };
+    let [zero, r, g, b] = c.background.to_be_bytes();
+    if zero != 0 {
+        let found = format!("{:#x}", c.background);
+        return Err(Failure::argument("background", "a colour, 0x000000 to 0xffffff", found));
+    }
+    Ok(Framing { fit, background: Colour([r, g, b]) })
 }
 
 /// A model to draw with.

@@ -81,6 +81,11 @@ pub struct pmt_config {
     pub guidance: f32,
     /// Learning rate.
     pub rate: f32,
+    /// What happens to references of another shape than the training's: 0 the centre is cropped, 1 the background is
+    /// added around them, 2 they are squashed.
+    pub fit: u32,
+    /// Colour of that background, 0xRRGGBB.
+    pub background: u32,
 }
 
 /// How far a training is. Numbers of the last complete iteration stay until the next one is complete.
@@ -118,7 +123,7 @@ pub struct pmt_progress {
 }
 
 // Fields may be added at the end only if there is no padding in which old programs have garbage.
-const _: () = assert!(size_of::<pmt_config>() == 3 * 8 + 16 * 4 && align_of::<pmt_config>() == 8);
+const _: () = assert!(size_of::<pmt_config>() == 3 * 8 + 18 * 4 && align_of::<pmt_config>() == 8);
 const _: () = assert!(size_of::<pmt_progress>() == 14 * 4 && size_of::<pmt_phase>() == 4);
 impl Default for pmt_config {
     fn default() -> Self {
@@ -143,6 +148,8 @@ impl Default for pmt_config {
             head_batch: c.head_batch as u32,
             guidance: c.guidance,
             rate: c.rate,
+            fit: 0,
+            background: 0xff_ffff,
         }
     }
 }

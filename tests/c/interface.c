@@ -113,6 +113,9 @@ static void settings(const char *model) {
     REFUSED(width, 63, "image size: expected multiples of ");
     REFUSED(guidance, -1, "guidance");
     REFUSED(max_seconds, -1, "max_seconds");
+    REFUSED(fit, 3, "fit: expected 0, 1 or 2, found 3");
+    REFUSED(background, 0x1000000, "background: expected a colour");
+    CHECK(config.fit == 0 && config.background == 0xffffff);
     config.size = offsetof(pmt_config, rank); // an older program's: defaults for the rest
     config.rank = 0;
     OK(pmt_trainer_new(context, model, NULL, &config, &trainer));

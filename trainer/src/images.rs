@@ -14,6 +14,8 @@ pub const MAX_SIDE: u32 = 16_384;
 /// Largest amount of memory one image may take while it is decoded, in bytes.
 pub const MAX_DECODED: u64 = 1 << 30;
 
+const WHITE: [u8; 3] = [255; 3];
+
 /// An RGB image, 8 bits per channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Picture {
@@ -74,10 +76,18 @@ impl Picture {
     /// A file that is missing, of another kind (judged by content, not by name), damaged, or beyond [`MAX_SIDE`] or
     /// [`MAX_DECODED`].
     pub fn open(path: &Path) -> Result<Self> {
+        Ok(Self::open_on(path, WHITE)?.0)
+    }
+
+    /// As [`Picture::open`], on a background of any colour; and whether the background shows anywhere.
+    ///
+    /// # Errors
+    /// As [`Picture::open`].
+    pub fn open_on(path: &Path, background: [u8; 3]) -> Result<(Self, bool)> {
         let place = path.display().to_string();
         let io = |e: std::io::Error| Error::io(place.as_str(), "read", e.to_string());
         let reader = ImageReader::open(path).map_err(io)?.with_guessed_format().map_err(io)?;
-        decode(reader, &place)
+        decode(reader, &place, background)
     }
 
     /// As [`Picture::open`], from a file's bytes; `label` names them in errors.
@@ -86,7 +96,8 @@ impl Picture {
     /// As [`Picture::open`].
     pub fn decode(label: &str, bytes: &[u8]) -> Result<Self> {
         let reader = ImageReader::new(std::io::Cursor::new(bytes)).with_guessed_format();
-        decode(reader.map_err(|e| Error::io(label, "read", e.to_string()))?, label)
+        let reader = reader.map_err(|e| Error::io(label, "read", e.to_string()))?;
+        Ok(decode(reader, label, WHITE)?.0)
     }
 
     /// Squashed or stretched to exactly `width` x `height`, without cropping; the same bytes as PIL gives.
@@ -97,6 +108,41 @@ impl Picture {
         byte_count(width, height)?;
         let size = |w: u32, h: u32| (w as usize, h as usize);
         let rgb = resize(&self.rgb, size(self.width, self.height), size(width, height), filter);
+        Self::new(width, height, rgb)
+    }
+
+    /// The middle `size`, width and height; offsets are rounded down.
+    ///
+    /// # Errors
+    /// A side that is 0 or beyond the picture's.
+    pub fn centre(&self, [width, height]: [u32; 2]) -> Result<Self> {
+        if width > self.width || height > self.height {
+            let found = format!("{}x{}", self.width, self.height);
+            return Err(Error::bad("centre crop", format!("at least {width}x{height} pixels"), found));
+        }
+        let (left, top) = ((self.width - width) as usize / 2, (self.height - height) as usize / 2);
+        let row = self.width.max(1) as usize * 3;
+        let rows = self.rgb.chunks_exact(row).skip(top).take(height as usize);
+        let rgb = rows.flat_map(|r| r.iter().skip(left * 3).take(width as usize * 3).copied());
+        Self::new(width, height, rgb.collect())
+    }
+
+    /// In the middle of a canvas of `size`, width and height; offsets are rounded down.
+    ///
+    /// # Errors
+    /// A canvas that is smaller than the picture or beyond [`MAX_SIDE`].
+    pub fn on_canvas(&self, [width, height]: [u32; 2], colour: [u8; 3]) -> Result<Self> {
+        let bytes = byte_count(width, height)?;
+        if width < self.width || height < self.height {
+            let expected = format!("at least {}x{} pixels", self.width, self.height);
+            return Err(Error::bad("canvas", expected, format!("{width}x{height}")));
+        }
+        let (left, top) = ((width - self.width) as usize / 2, (height - self.height) as usize / 2);
+        let mut rgb: Vec<u8> = colour.iter().copied().cycle().take(bytes).collect();
+        let targets = rgb.chunks_exact_mut(width as usize * 3).skip(top);
+        for (row, target) in self.rgb.chunks_exact(self.width as usize * 3).zip(targets) {
+            target[left * 3..][..row.len()].copy_from_slice(row);
+        }
         Self::new(width, height, rgb)
     }
 
@@ -122,7 +168,12 @@ fn byte_count(width: u32, height: u32) -> Result<usize> {
     Err(Error::bad("image", format!("sides of 1 to {MAX_SIDE} pixels"), format!("{width}x{height}")))
 }
 
-fn decode<R: std::io::BufRead + std::io::Seek>(mut reader: ImageReader<R>, place: &str) -> Result<Picture> {
+/// The upright picture on a background, and whether that shows anywhere.
+fn decode<R: std::io::BufRead + std::io::Seek>(
+    mut reader: ImageReader<R>,
+    place: &str,
+    background: [u8; 3],
+) -> Result<(Picture, bool)> {
     let bad = |found: String| {
         Error::bad(place, "a PNG, JPEG or WebP image", found).with_hint("Repair, convert or remove the file.")
     };
@@ -142,21 +193,19 @@ fn decode<R: std::io::BufRead + std::io::Seek>(mut reader: ImageReader<R>, place
     let mut image = DynamicImage::from_decoder(decoder).map_err(unreadable)?;
     image.apply_orientation(orientation);
     let (width, height) = (image.width(), image.height());
-    let rgb = if image.color().has_alpha() {
-        let rgba = image.into_rgba8().into_raw();
-        rgba.chunks_exact(4)
-            .flat_map(|p| [over_white(p[0], p[3]), over_white(p[1], p[3]), over_white(p[2], p[3])])
-            .collect()
-    } else {
-        image.into_rgb8().into_raw()
-    };
-    Picture::new(width, height, rgb)
+    if !image.color().has_alpha() {
+        return Ok((Picture::new(width, height, image.into_rgb8().into_raw())?, false));
+    }
+    let rgba = image.into_rgba8().into_raw();
+    let pixel = |p: &[u8]| [0, 1, 2].map(|c| over(p[c], p[3], background[c]));
+    let rgb = rgba.chunks_exact(4).flat_map(pixel).collect();
+    Ok((Picture::new(width, height, rgb)?, rgba.iter().skip(3).step_by(4).any(|&alpha| alpha < 255)))
 }
 
-/// `value * alpha + 255 * (1 - alpha)`, rounded, all in 0..=255.
-fn over_white(value: u8, alpha: u8) -> u8 {
-    let (value, alpha) = (u32::from(value), u32::from(alpha));
-    ((value * alpha + 255 * (255 - alpha) + 127) / 255) as u8
+/// `value * alpha + background * (1 - alpha)`, rounded, all in 0..=255.
+fn over(value: u8, alpha: u8, background: u8) -> u8 {
+    let [value, alpha, background] = [value, alpha, background].map(u32::from);
+    ((value * alpha + background * (255 - alpha) + 127) / 255) as u8
 }
 
 /// Writes a PNG file, atomically. `rgb` holds `h * w * 3` bytes in rows of RGB pixels.
@@ -240,6 +289,56 @@ mod tests {
         assert_eq!(picture.rgb(), [10, 20, 30, 255, 255, 255, 127, 127, 127]);
         let grey = Picture::decode("a", &png(2, 1, &[7, 200], ExtendedColorType::L8)).unwrap();
         assert_eq!(grey.rgb(), [7, 7, 7, 200, 200, 200]);
+    }
+
+    #[test]
+    fn backgrounds_show_where_a_file_says_so() {
+        let s = Scratch::new("background");
+        let open = |bytes: &[u8]| {
+            let path = s.write("a.png", bytes);
+            let (picture, transparent) = Picture::open_on(&path, [0, 100, 255]).unwrap();
+            (picture.rgb().to_vec(), transparent)
+        };
+        let rgba = [10, 20, 30, 0, 0, 200, 255, 128];
+        let (rgb, transparent) = open(&png(2, 1, &rgba, ExtendedColorType::Rgba8));
+        assert_eq!((rgb, transparent), (vec![0, 100, 255, 0, 150, 255], true));
+        let opaque = [10, 20, 30, 255];
+        assert_eq!(open(&png(1, 1, &opaque, ExtendedColorType::Rgba8)), (vec![10, 20, 30], false));
+        // Three colours of a palette, the second of them transparent.
+        let hex = "89504e470d0a1a0a0000000d49484452000000030000000108030000002c3ee48600000009504c5445c800000064000a\
+             141e35f8f6fd0000000274524e53ff00e5b7304a0000000c49444154789c6360606402000008000436e0b0a600000000\
+             49454e44ae426082";
+        let byte = |i: usize| u8::from_str_radix(&hex[i..i + 2], 16).unwrap();
+        let palette: Vec<u8> = (0..hex.len()).step_by(2).map(byte).collect();
+        assert_eq!(open(&palette), (vec![200, 0, 0, 0, 100, 255, 10, 20, 30], true));
+    }
+
+    #[test]
+    fn exif_orientation_turns_upright() {
+        use image::codecs::jpeg::JpegEncoder;
+        let (mut jpeg, mut rgb) = (Vec::new(), vec![250; 16 * 8 * 3]);
+        rgb.chunks_exact_mut(16 * 3).for_each(|row| row[..8 * 3].fill(5)); // the left half dark
+        JpegEncoder::new_with_quality(&mut jpeg, 100)
+            .write_image(&rgb, 16, 8, ExtendedColorType::Rgb8)
+            .unwrap();
+        // Exif, big-endian: one entry, orientation (0x0112), a short, 6: turn by 90 degrees to the right.
+        let tag = b"\xff\xe1\0\x22Exif\0\0MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0";
+        jpeg.splice(2..2, tag.iter().copied());
+        let picture = Picture::decode("a", &jpeg).unwrap();
+        assert_eq!((picture.width(), picture.height()), (8, 16));
+        assert!(picture.rgb()[0] < 50 && picture.rgb()[15 * 8 * 3] > 200, "the left half is the upper one");
+    }
+
+    #[test]
+    fn centres_and_canvases_round_down() {
+        let row = Picture::new(4, 1, (0..4).flat_map(|x| [x; 3]).collect()).unwrap();
+        assert_eq!(row.centre([1, 1]).unwrap().rgb(), [1; 3]);
+        let canvas = row.centre([2, 1]).unwrap().on_canvas([3, 2], [7; 3]).unwrap();
+        assert_eq!(canvas.rgb().iter().step_by(3).copied().collect::<Vec<u8>>(), [1, 2, 7, 7, 7, 7]);
+        assert!(message(row.centre([1, 2])).contains("at least 1x2 pixels, found 4x1"));
+        assert!(message(row.centre([0, 1])).contains("sides of 1 to"));
+        assert!(message(row.on_canvas([3, 9], [0; 3])).contains("at least 4x1 pixels, found 3x9"));
+        assert!(message(row.on_canvas([u32::MAX, 1], [0; 3])).contains("sides of 1 to"));
     }
 
     #[test]

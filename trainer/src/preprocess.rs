@@ -7,8 +7,8 @@
 //! | references, before either | PIL's bilinear to 512 x 512, whatever their shape | [`reference()`] |
 //! | images in PickScore | rounded to 8 bits, PIL's bicubic on the shorter side, centre crop | [`clip_pixels`] |
 use crate::images::{Filter, Picture};
+use pentimento::Result;
 use pentimento::model::dino::Pixels;
-use pentimento::{Error, Result};
 
 /// Side of a reference after [`reference()`], pixels.
 pub const REFERENCE_SIDE: u32 = 512;
@@ -55,24 +55,7 @@ pub fn clip_pixels(picture: &Picture, side: u32, pixels: &Pixels) -> Result<Vec<
     let long = u32::try_from(long).unwrap_or(u32::MAX);
     let (w, h) = if w <= h { (side, long) } else { (long, side) };
     let resized = picture.resized(w, h, Filter::Bicubic)?;
-    Ok(normalised(&centre(&resized, side)?, pixels))
-}
-
-/// The middle `side` x `side` pixels of a picture at least that large.
-fn centre(picture: &Picture, side: u32) -> Result<Picture> {
-    let (w, h) = (picture.width(), picture.height());
-    if w < side || h < side {
-        return Err(Error::bad(
-            "centre crop",
-            format!("at least {side} x {side} pixels"),
-            format!("{w} x {h}"),
-        ));
-    }
-    let (left, top) = ((w - side) as usize / 2, (h - side) as usize / 2);
-    let side_bytes = side as usize * 3;
-    let rows = picture.rgb().chunks_exact(w as usize * 3).skip(top).take(side as usize);
-    let rgb = rows.flat_map(|row| row.iter().skip(left * 3).take(side_bytes).copied());
-    Picture::new(side, side, rgb.collect())
+    Ok(normalised(&resized.centre([side, side])?, pixels))
 }
 
 /// `(v / 255 - mean) / std` per channel. `[H, W, 3]`.
@@ -95,8 +78,8 @@ mod tests {
     fn crops_are_central_and_rounded_down() {
         let rgb: Vec<u8> = (0..4).flat_map(|x| [x; 3]).collect();
         let wide = Picture::new(4, 1, rgb).unwrap();
-        assert_eq!(centre(&wide, 1).unwrap().rgb(), [1; 3]);
-        assert!(centre(&wide, 2).is_err());
+        assert_eq!(wide.centre([1, 1]).unwrap().rgb(), [1; 3]);
+        assert!(wide.centre([2, 2]).is_err());
         let pixels = Pixels { mean: [0.0; 3], std: [1.0; 3] };
         assert_eq!(clip_pixels(&wide, 1, &pixels).unwrap(), [1.0 / 255.0; 3]);
     }

@@ -8,7 +8,11 @@ use pentimento::folder::is_plain_name;
 use pentimento::{Error, Result};
 use serde_json::Value;
 
-use crate::images::{Filter, Picture};
+use crate::images::Picture;
+
+mod framing;
+
+pub use framing::{Colour, Fit, Framing, summary};
 
 /// Endings of image files, in lower case.
 const IMAGES: [&str; 4] = ["png", "jpg", "jpeg", "webp"];
@@ -28,6 +32,10 @@ pub struct Reference {
     pub caption: Option<String>,
     /// Values in [0, 1], H x W x 3.
     pub pixels: Vec<f32>,
+    /// Width and height of the picture it was made from, upright.
+    pub size: [u32; 2],
+    /// Whether the background shows through that picture.
+    pub transparent: bool,
 }
 
 impl Reference {
@@ -43,10 +51,36 @@ impl Reference {
         width: u32,
         height: u32,
     ) -> Result<Self> {
-        let pixels = picture.resized(width, height, Filter::Bilinear)?.to_unit();
-        let caption = caption.map(str::trim).filter(|c| !c.is_empty()).map(String::from);
-        Ok(Reference { name: name.to_string(), caption, pixels })
+        Self::framed(name, caption, picture, [width, height], &SQUASHED)
     }
+
+    /// A reference from a picture of any size, brought to `size`, width and height, as `framing` says.
+    ///
+    /// # Errors
+    /// A size that [`Picture::resized`] refuses.
+    pub fn framed(
+        name: &str,
+        caption: Option<&str>,
+        picture: &Picture,
+        [width, height]: [u32; 2],
+        framing: &Framing,
+    ) -> Result<Self> {
+        let pixels = framing.apply(picture, width, height)?.to_unit();
+        let caption = caption.map(str::trim).filter(|c| !c.is_empty()).map(String::from);
+        let size = [picture.width(), picture.height()];
+        Ok(Reference { name: name.to_string(), caption, pixels, size, transparent: false })
+    }
+}
+
+/// As released.
+const SQUASHED: Framing = Framing { fit: Fit::Squash, background: Colour::WHITE };
+
+/// As [`load_framed`], cropped to cover and on white.
+///
+/// # Errors
+/// As [`load_framed`].
+pub fn load_references(folder: &Path, width: u32, height: u32) -> Result<Vec<Reference>> {
+    load_framed(folder, width, height, &Framing::default())
 }
 
 /// Loads every PNG, JPEG and WebP file of `folder`, sorted by name, at `width` x `height`.
@@ -57,14 +91,15 @@ impl Reference {
 /// # Errors
 /// A folder that is missing or holds no image; an image that cannot be read; a caption file that is not UTF-8 or too
 /// large; a metadata line that does not parse, repeats a name, or names a file that is not an image of this folder.
-pub fn load_references(folder: &Path, width: u32, height: u32) -> Result<Vec<Reference>> {
+pub fn load_framed(folder: &Path, width: u32, height: u32, framing: &Framing) -> Result<Vec<Reference>> {
     let names = image_names(folder)?;
     let captions = read_metadata(folder, &names)?;
     let load = |name: &String| {
-        let picture = Picture::open(&folder.join(name))?;
+        let (picture, transparent) = Picture::open_on(&folder.join(name), framing.background.0)?;
         let beside = read_text(&folder.join(name).with_extension("txt"), MAX_CAPTION)?;
         let caption = beside.as_deref().or_else(|| captions.get(name).map(String::as_str));
-        Reference::new(name, caption, &picture, width, height)
+        let made = Reference::framed(name, caption, &picture, [width, height], framing)?;
+        Ok(Reference { transparent, ..made })
     };
     names.iter().map(load).collect()
 }
@@ -188,6 +223,31 @@ mod tests {
         assert_eq!(seen, [("a.PNG", Some("an ant")), ("b.png", Some("a bear")), ("c.jpg", None)]);
         assert_eq!(references[0].pixels, vec![51.0 / 255.0; 5 * 4 * 3]);
         assert_eq!(references[1].pixels, vec![1.0; 5 * 4 * 3]);
+    }
+
+    #[test]
+    fn folders_are_framed_as_asked() {
+        use image::{ExtendedColorType, ImageEncoder, codecs::png::PngEncoder};
+        let s = Scratch::new("framed");
+        let mut bytes = Vec::new();
+        // Three pixels: solid black, half black, nothing.
+        let rgba = [0, 0, 0, 255, 0, 0, 0, 128, 0, 0, 0, 0];
+        PngEncoder::new(&mut bytes).write_image(&rgba, 3, 1, ExtendedColorType::Rgba8).unwrap();
+        s.write("a.png", bytes);
+        image(&s, "b.png", 2, 2, 0);
+        let load = |fit, background| {
+            let framing = Framing { fit, background: Colour(background) };
+            let references = load_framed(&s.0, 1, 1, &framing).unwrap();
+            let red = |r: &Reference| (r.pixels[0] * 255.0).round() as u8;
+            (red(&references[0]), red(&references[1]), summary(&references, &framing, 1, 1))
+        };
+        let said =
+            |what: &str, on: &str| format!("2 references: 1 {what} (the widest 3x1), 1 transparent on {on}");
+        assert_eq!(load(Fit::Cover, [255; 3]), (127, 0, said("cropped to cover", "white")));
+        assert_eq!(load(Fit::Squash, [255; 3]), (127, 0, said("squashed", "white")));
+        assert_eq!(load(Fit::Cover, [0; 3]), (0, 0, said("cropped to cover", "#000000")));
+        let cover = load_references(&s.0, 1, 1).unwrap();
+        assert_eq!((cover[0].size, cover[0].transparent, cover[1].transparent), ([3, 1], true, false));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use pentimento_trainer::config::Config;
 use pentimento_trainer::files::write_atomically;
 use pentimento_trainer::images::{Picture, contact_sheet};
 use pentimento_trainer::official::{Official, Schedule};
-use pentimento_trainer::references::load_references;
+use pentimento_trainer::references::{Colour, Fit, Framing, load_framed, summary as framed};
 use pentimento_trainer::train::{Event, Metrics, Setup, Trainer};
 use pentimento_trainer::{Error, Result};
 use serde_json::json;
@@ -60,6 +60,12 @@ pub struct Args {
     /// Keep the adapter of every iteration, as iteration-N.safetensors.
     #[arg(long)]
     pub keep: bool,
+    /// What to do with references that are not square: crop the centre, pad, or squash, which --official always does.
+    #[arg(long, value_name = "cover|pad|squash")]
+    fit: Option<Fit>,
+    /// Colour behind transparent references and around padded ones.
+    #[arg(long, value_name = "RRGGBB", default_value = "ffffff")]
+    background: Colour,
     /// The released schedule, step by step, instead of the default recipe; --iterations counts its epochs.
     #[arg(long)]
     official: bool,
@@ -82,28 +88,39 @@ impl Args {
         let mut config = if self.official { Config::official() } else { Config::default() };
         config.seed = self.seed;
         config.text_tokens = self.text_tokens.unwrap_or(config.text_tokens);
+        config.rank = self.rank.unwrap_or(config.rank);
         config.iterations = self.iterations.unwrap_or(config.iterations);
         config.warm_steps = self.warm_steps.unwrap_or(config.warm_steps);
         config
     }
+    fn framing(&self) -> Result<Framing> {
+        let usual = if self.official { Fit::Squash } else { Fit::default() };
+        let fit = self.fit.unwrap_or(usual);
+        if self.official && fit != Fit::Squash {
+            let expected = "squash, as the released schedule does, or nothing";
+            return Err(Error::bad("--fit with --official", expected, format!("{fit:?}").to_lowercase()));
+        }
+        Ok(Framing { fit, background: self.background })
+    }
 }
 
-        config.rank = self.rank.unwrap_or(config.rank);
 pub fn run(args: &Args, stop: &Stop) -> Result<()> {
     let config = args.settings();
     config.check()?;
+    let framing = args.framing()?;
     if let Some(m) = args.minutes.filter(|m| !(m.is_finite() && *m > 0.0)) {
         return Err(Error::bad("--minutes", "a positive number", m.to_string()));
     }
     let exec = args.device.open()?;
     println!("training on {}", exec.caps().name);
     let side = native_size(args)?;
-    let mut references = load_references(&args.references, side as u32, side as u32)?;
+    let mut references = load_framed(&args.references, side as u32, side as u32, &framing)?;
     if let Some(limit) = args.limit {
         pentimento::rng::Philox::new(args.seed, 0x11).shuffle(&mut references);
         references.truncate(limit.max(1));
         references.sort_by(|a, b| a.name.cmp(&b.name));
     }
+    println!("{}", framed(&references, &framing, side as u32, side as u32));
     make_folder(&args.out)?;
     let used: String = references.iter().map(|r| format!("{}\n", r.name)).collect();
     write_atomically(&args.out.join("references.txt"), used.as_bytes())?;
