@@ -53,6 +53,11 @@ fn train(
         // The average follows late; what trains is asked for.
         adapters.push(run.trained().and_then(|a| a.write_bytes()).expect("an adapter"));
     }
+    // A run goes on from its own adapter, of a rank that is padded on the device.
+    let last = run.trained().expect("an adapter");
+    run.start_from(&last).expect("an adapter that fits");
+    assert!(run.trained().expect("an adapter") == last, "the adapter was changed on its way");
+    assert!(last.pairs.values().all(|pair| pair.rank == 6), "another rank than was asked for");
     Some((adapters, reports))
 }
 
