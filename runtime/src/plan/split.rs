@@ -160,6 +160,7 @@ fn rows(c: &Command) -> Option<Rows> {
         Kernel::RmsNorm => rows(p(0), (0, 1), vec![Row(p(1)), Whole, Row(p(1))]),
         Kernel::RmsNormBackward => rows(p(0), (0, 1), vec![Row(p(1)), Whole, Row(p(1)), Row(p(1))]),
         Kernel::Softmax => rows(p(0), (0, 1), vec![Row(p(1)); 2]),
+        Kernel::SoftmaxBackward => rows(p(0), (0, 1), vec![Row(p(1)); 3]),
         Kernel::Slice => rows(p(0) / p(1).max(1), (0, p(1)), vec![Row(p(2)), Row(p(1))]),
         Kernel::Pad => rows(p(0) / p(2).max(1), (0, p(2)), vec![Row(p(1)), Row(p(2))]),
         Kernel::Concat => {
@@ -183,11 +184,16 @@ fn rows(c: &Command) -> Option<Rows> {
             let image = p(6) * p(1);
             rows(p(0) / p(5).max(1), (0, p(5)), vec![Row(image), Whole, Whole, Row(image)])
         }
+        Kernel::GroupNormBackward => {
+            let image = p(6) * p(1);
+            rows(p(0) / p(5).max(1), (0, p(5)), vec![Row(image), Whole, Row(image), Row(image)])
+        }
         Kernel::Attention
         | Kernel::AttentionDq
         | Kernel::AttentionDkv
         | Kernel::AttentionStats
-        | Kernel::Conv2d => images(c, p(0)),
+        | Kernel::Conv2d
+        | Kernel::Conv2dDx => images(c, p(0)),
         _ => None,
     };
     let mut found = found.filter(|r| r.count > 1 && r.parts.len() == c.args.len())?;
@@ -205,6 +211,7 @@ fn images(c: &Command, batch: usize) -> Option<Rows> {
         Kernel::Attention => &[3],
         Kernel::AttentionStats => &[],
         Kernel::Conv2d => &[1, 2],
+        Kernel::Conv2dDx => &[1],
         _ => &[4],
     };
     let part = |(i, s): (usize, &Slot)| {
