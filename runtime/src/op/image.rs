@@ -51,7 +51,7 @@ pub(super) fn backward(g: &mut Graph, node: &Node, dy: Id, need: &[bool]) -> Res
         return Err(Error::Graph(what.into()));
     }
     let outs = node.shape[3];
-    let dy = if outs % 4 == 0 { dy } else { g.pad(dy, 3, 0, outs.next_multiple_of(4)) };
+    let dy = if outs.is_multiple_of(4) { dy } else { g.pad(dy, 3, 0, outs.next_multiple_of(4)) };
     let shape = g.shape(node.inputs[0]).to_vec();
     let mut out = vec![None; need.len()];
     out[0] = Some(g.push(Op::Conv2dDx { kernel, stride, pad }, vec![dy, node.inputs[1]], shape));
