@@ -132,10 +132,19 @@ pub enum Op {
     Softmax {
         scale: f32,
     },
+    /// Inputs: the softmax itself, dy.
+    SoftmaxBackward {
+        scale: f32,
+    },
     GroupNorm {
         eps: f32,
         groups: usize,
         act: Act,
+    },
+    /// Inputs x, w, dy.
+    GroupNormBackward {
+        eps: f32,
+        groups: usize,
     },
     /// Inputs q, k, v and the key bias if present; outputs y and lse.
     Attention {
@@ -163,6 +172,12 @@ pub enum Op {
         bias: bool,
         residual: bool,
         out: [usize; 2],
+    },
+    /// Inputs dy, its channels padded to a multiple of 4, and w.
+    Conv2dDx {
+        kernel: usize,
+        stride: usize,
+        pad: usize,
     },
     /// Input: the state of a stream; outputs: upper 24 bits of its words over 2^24, lower 8 bits.
     Philox,

@@ -46,8 +46,13 @@ pub(crate) fn backward(g: &mut Graph, id: Id, dy: Id, need: &[bool]) -> Result<V
         Op::Slice { .. } | Op::Pad { .. } | Op::Concat { .. } | Op::Permute { .. } => {
             copy::backward(g, &node, dy, need)
         }
-        Op::LayerNorm { .. } | Op::RmsNorm { .. } => norm::backward(g, &node, dy, need),
+        Op::Upsample => Ok(vec![Some(image::upsample_backward(g, &node, dy))]),
+        Op::LayerNorm { .. } | Op::RmsNorm { .. } | Op::GroupNorm { .. } => {
+            norm::backward(g, &node, dy, need)
+        }
+        Op::Softmax { scale } => Ok(vec![Some(norm::softmax_backward(g, id, *scale, dy))]),
         Op::Attention { .. } => attention::backward(g, id, &node, dy, need),
+        Op::Conv2d { .. } => image::backward(g, &node, dy, need),
         other => Err(Error::Graph(format!(
             "a gradient was asked through {other:?}, which has none; stop it with detach if that is meant"
         ))),
@@ -70,12 +75,14 @@ pub(crate) fn lower(g: &Graph, id: Id) -> Option<Lowered> {
         | Op::RmsNorm { .. }
         | Op::RmsNormBackward { .. }
         | Op::Softmax { .. }
-        | Op::GroupNorm { .. } => Some(norm::lower(g, id)),
+        | Op::SoftmaxBackward { .. }
+        | Op::GroupNorm { .. }
+        | Op::GroupNormBackward { .. } => Some(norm::lower(g, id)),
         Op::Attention { .. }
         | Op::AttentionStats { .. }
         | Op::AttentionDq { .. }
         | Op::AttentionDkv { .. } => Some(attention::lower(g, id)),
-        Op::Conv2d { .. } => Some(image::lower(g, id)),
+        Op::Conv2d { .. } | Op::Conv2dDx { .. } => Some(image::lower(g, id)),
         Op::Philox => Some(random::lower(g, id)),
     }
 }

@@ -336,7 +336,9 @@ impl<'a> Planner<'a> {
                 v.head = (inputs[0].len as u32) / (p[0] * p[1] * p[2]).max(1);
                 v.textures = software && inputs[..3].iter().all(stageable);
             }
-            Kernel::Conv2d => v.textures = software && inputs[..2].iter().all(stageable),
+            Kernel::Conv2d | Kernel::Conv2dDx => {
+                v.textures = software && inputs[..2].iter().all(stageable);
+            }
             _ => {}
         }
         v

@@ -43,13 +43,12 @@ const fn count(families: &[&[Case]]) -> usize {
 }
 
 const SMOOTH: &[&[Case]] =
-    &[elementwise::SMOOTH, copy::SMOOTH, matmul::SMOOTH, norm::SMOOTH, attention::SMOOTH];
-const FORWARD: &[&[Case]] =
-    &[elementwise::FORWARD, copy::FORWARD, norm::FORWARD, attention::FORWARD, image::FORWARD];
+    &[elementwise::SMOOTH, copy::SMOOTH, matmul::SMOOTH, norm::SMOOTH, attention::SMOOTH, image::SMOOTH];
+const FORWARD: &[&[Case]] = &[elementwise::FORWARD, norm::FORWARD, attention::FORWARD];
 
 /// Every op that has a gradient, in rows that are differentiable everywhere.
 pub const CASES: &[Case] = &join::<{ count(SMOOTH) }>(SMOOTH);
-/// Ops that have no gradient.
+/// Rows without gradient.
 pub const FORWARD_ONLY: &[Case] = &join::<{ count(FORWARD) }>(FORWARD);
 /// Rows whose gradients have poles or jumps.
 pub const KINKED: &[Case] = elementwise::KINKED;

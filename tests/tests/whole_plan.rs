@@ -9,6 +9,7 @@ use pentimento::exec::{Executor, LeafData};
 use pentimento::grad::gradients;
 use pentimento::graph::{Graph, Id};
 use pentimento::model::mmdit::{Config, Lora, TIME_CHANNELS, lora_targets, velocity};
+use pentimento::model::{Constants, dino, vae};
 use pentimento::plan::{Place, Plan, check_overlap};
 use pentimento::rng::Philox;
 use pentimento_wgsl::WeightType;
@@ -165,6 +166,50 @@ fn noop_refuses_what_exceeds_the_limits() {
     assert!(error.contains("256") && error.contains("offset"), "{error}");
 }
 
+/// DINOv2's tokens of the picture that SD3's autoencoder makes of one latent of `side` x `side`, and their gradient by it.
+fn seen(side: usize, most: usize, recompute: bool) -> Work {
+    let (mut g, mut constants) = (Graph::new(), Constants::new());
+    let vae = vae::Config::sd3();
+    let z = g.input("latents", &[1, side, side, vae.latent_channels]);
+    let image = vae::decode_within(&mut g, &vae, z, most);
+    let image = g.affine(image, 0.5, 0.5);
+    let pixels = dino::preprocess(&mut g, &mut constants, image, [518, 518], &dino::Pixels::imagenet());
+    let y = dino::encode(&mut g, &mut constants, &dino::Config::base(), "reward", pixels);
+    let shape = g.shape(y).to_vec();
+    let dy = g.input("dy", &shape);
+    let dz = gradients(&mut g, y, dy, &[z], recompute).expect("a gradient");
+    Work { graph: g, outputs: vec![("tokens".into(), y), ("dz".into(), dz[0])] }
+}
+
+/// Decoder, resizing and DINOv2 forward and back at 512 x 512: what recomputation saves, and, in bands, within WebGPU's limits.
+#[test]
+fn a_gradient_through_a_picture_is_valid() {
+    let bytes = [false, true].map(|recompute| {
+        let work = seen(64, usize::MAX, recompute);
+        let c = count(&work.plan(&Caps::unlimited("null"), &|_| WeightType::F32).expect("a plan"));
+        let (n, gb, tera) = (c.dispatches, c.bytes as f64 * 1e-9, c.flops as f64 * 1e-12);
+        let how = if recompute { "recomputed" } else { "stored" };
+        println!(
+            "latents to tokens and back at 512 x 512, {how}: {n} dispatches, {tera:.2} TFLOP, {gb:.2} GB"
+        );
+        c.bytes
+    });
+    assert!(bytes[1] < bytes[0], "{bytes:?}");
+    let mut noop = match Wgpu::noop() {
+        Ok(noop) => noop,
+        Err(e) => return println!("SKIPPED: a gradient through a picture on noop ({e})"),
+    };
+    let caps = noop.caps().clone();
+    let work = seen(64, caps.max_binding as usize / 4, true);
+    noop.declare_leaves(&work.graph, WeightType::F16).expect("room");
+    let plan = work.plan(&caps, &|name| noop.weight_type(name)).expect("a plan");
+    check_overlap(&plan).expect("no overlap");
+    let id = noop.prepare(plan.clone()).expect("valid pipelines and bindings");
+    noop.run(id).expect("valid dispatches");
+    let c = count(&plan);
+    println!("the same in bands: {} dispatches, {:.2} GB", c.dispatches, c.bytes as f64 * 1e-9);
+}
+
 /// Builds a value; returns it and what gradients are asked for.
 type Build = fn(&mut Graph) -> (Id, Vec<Id>);
 
@@ -180,7 +225,7 @@ fn of(build: Build) -> Work {
 }
 
 /// Small graphs of every op that the planner can cut, one or two kernels each. B, S, C: 3 images, 64 rows, 64 columns.
-const CUT: [(&str, Build); 8] = [
+const CUT: [(&str, Build); 11] = [
     ("unary", |g| {
         let x = g.input("x", &[3, 64, 64]);
         (g.act(Act::Gelu, x), vec![x])
@@ -228,6 +273,19 @@ const CUT: [(&str, Build); 8] = [
     ("attention", |g| {
         let [q, k, v] = ["q", "k", "v"].map(|n| g.input(n, &[3, 64, 64]));
         (g.attention(q, k, v, 4, None, false), vec![q, k, v])
+    }),
+    ("convolution", |g| {
+        let (x, k) = (g.input("x", &[3, 8, 8, 64]), g.input("k", &[64, 1, 1, 64]));
+        (g.conv2d(x, k, None, 1, 0, 0), vec![x])
+    }),
+    ("group norm, softmax", |g| {
+        let (x, w, b) = (g.input("x", &[3, 8, 8, 64]), g.input("w", &[64]), g.input("b", &[64]));
+        let y = g.group_norm(x, w, b, 4, 1e-5);
+        (g.softmax(y, 0.5), vec![x])
+    }),
+    ("upsampling", |g| {
+        let x = g.input("x", &[3, 4, 4, 64]);
+        (g.upsample(x), vec![x])
     }),
 ];
 

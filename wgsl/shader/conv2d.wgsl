@@ -1,6 +1,6 @@
 // conv2d: y = bias + sum over taps of x * w (+ residual), zero padding; channels last.
 // x: [B, H, W, C]; w: [O, KH, KW, C]; bias: [O]; residual, y: [B, HO, WO, O]; C is a multiple of 4.
-// One invocation per 4 neighbouring output pixels and 4 output channels. Forward only: no gradient goes through images.
+// One invocation per 4 neighbouring output pixels and 4 output channels. Backward: conv2d_dx.wgsl.
 // flags: 1 bias, 4 residual.
 // Reference: wgsl/src/cpu/conv2d.rs
 struct Params {

@@ -102,6 +102,17 @@ fn softmax(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) grid: 
     let total = row_sum(s, lane);
     for (var i = first(lane); i < p.c; i += LANES) { y[base + i] = exp(p.scale * x[base + i] - peak) / total; }
 }
+// In the forward pass this was y = exp(s x - max) / sum; so dx = s * y * (dy - sum(dy * y)). x holds y, w holds dy.
+@compute @workgroup_size(WORKGROUP)
+fn softmax_backward(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let row = row_of(wg, grid, lane);
+    if row >= p.rows { return; }
+    let base = row * p.c;
+    var s = 0.0;
+    for (var i = first(lane); i < p.c; i += LANES) { s = s + w[base + i] * x[base + i]; }
+    let total = row_sum(s, lane);
+    for (var i = first(lane); i < p.c; i += LANES) { y[base + i] = p.scale * x[base + i] * (w[base + i] - total); }
+}
 // One row is one (image, group): hw pixels of c / groups channels. mode 1 adds silu.
 @compute @workgroup_size(WORKGROUP)
 fn group_norm(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
@@ -121,5 +132,37 @@ fn group_norm(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) gri
         let at = base + (i / per) * p.c + i % per;
         let n = (x[at] - mean) * rstd * w[c0 + i % per] + shift[c0 + i % per];
         y[at] = activate(n, p.mode);
+    }
+}
+// In the forward pass this was y = n * w + b with n = (x - mean) * rstd; so dx = rstd * (dn - mean(dn) - n * mean(dn * n)) with
+// dn = dy * w. `shift` holds dy (of the plain form: an activation is a separate node whenever a gradient is wanted).
+@compute @workgroup_size(WORKGROUP)
+fn group_norm_backward(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let row = row_of(wg, grid, lane);
+    if row >= p.rows { return; }
+    let per = p.c / p.groups;
+    let c0 = (row % p.groups) * per;
+    let base = (row / p.groups) * p.hw * p.c + c0;
+    let count = p.hw * per;
+    var s = 0.0;
+    for (var i = first(lane); i < count; i += LANES) { s = s + x[base + (i / per) * p.c + i % per]; }
+    let mean = row_sum(s, lane) / f32(count);
+    var v = 0.0;
+    for (var i = first(lane); i < count; i += LANES) { let d = x[base + (i / per) * p.c + i % per] - mean; v = v + d * d; }
+    let rstd = 1.0 / sqrt(row_sum(v, lane) / f32(count) + p.eps);
+    var sd = 0.0;
+    var sdn = 0.0;
+    for (var i = first(lane); i < count; i += LANES) {
+        let at = base + (i / per) * p.c + i % per;
+        let dn = shift[at] * w[c0 + i % per];
+        sd = sd + dn;
+        sdn = sdn + dn * (x[at] - mean) * rstd;
+    }
+    let md = row_sum(sd, lane) / f32(count);
+    let mdn = row_sum(sdn, lane) / f32(count);
+    for (var i = first(lane); i < count; i += LANES) {
+        let at = base + (i / per) * p.c + i % per;
+        let n = (x[at] - mean) * rstd;
+        y[at] = rstd * (shift[at] * w[c0 + i % per] - md - n * mdn);
     }
 }

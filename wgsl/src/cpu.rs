@@ -38,13 +38,16 @@ pub fn twin<R: Real>(kernel: Kernel, params: &[u32], inputs: &[&[R]], outputs: &
         Kernel::RmsNorm => norm::rms_norm(params, inputs, outputs),
         Kernel::RmsNormBackward => norm::rms_norm_backward(params, inputs, outputs),
         Kernel::Softmax => norm::softmax(params, inputs, outputs),
+        Kernel::SoftmaxBackward => norm::softmax_backward(params, inputs, outputs),
         Kernel::GroupNorm => norm::group_norm(params, inputs, outputs),
+        Kernel::GroupNormBackward => norm::group_norm_backward(params, inputs, outputs),
         Kernel::Matmul => matmul::matmul(params, inputs, outputs),
         Kernel::Attention => attention::attention(params, inputs, outputs),
         Kernel::AttentionStats => attention::attention_stats(params, inputs, outputs),
         Kernel::AttentionDq => attention::attention_dq(params, inputs, outputs),
         Kernel::AttentionDkv => attention::attention_dkv(params, inputs, outputs),
         Kernel::Conv2d => conv2d::conv2d(params, inputs, outputs),
+        Kernel::Conv2dDx => conv2d::conv2d_dx(params, inputs, outputs),
         Kernel::Philox => philox::philox(params, inputs, outputs),
     }
 }

@@ -18,18 +18,21 @@ pub enum Kernel {
     RmsNorm,
     RmsNormBackward,
     Softmax,
+    SoftmaxBackward,
     GroupNorm,
+    GroupNormBackward,
     Matmul,
     Attention,
     AttentionStats,
     AttentionDq,
     AttentionDkv,
     Conv2d,
+    Conv2dDx,
     Philox,
 }
 
 /// All kernels, for tables and tests.
-pub const KERNELS: [Kernel; 22] = [
+pub const KERNELS: [Kernel; 25] = [
     Kernel::Unary,
     Kernel::UnaryBackward,
     Kernel::Binary,
@@ -44,13 +47,16 @@ pub const KERNELS: [Kernel; 22] = [
     Kernel::RmsNorm,
     Kernel::RmsNormBackward,
     Kernel::Softmax,
+    Kernel::SoftmaxBackward,
     Kernel::GroupNorm,
+    Kernel::GroupNormBackward,
     Kernel::Matmul,
     Kernel::Attention,
     Kernel::AttentionStats,
     Kernel::AttentionDq,
     Kernel::AttentionDkv,
     Kernel::Conv2d,
+    Kernel::Conv2dDx,
     Kernel::Philox,
 ];
 
@@ -208,7 +214,9 @@ impl Variant {
             Kernel::RmsNorm => "rms_norm",
             Kernel::RmsNormBackward => "rms_norm_backward",
             Kernel::Softmax => "softmax",
+            Kernel::SoftmaxBackward => "softmax_backward",
             Kernel::GroupNorm => "group_norm",
+            Kernel::GroupNormBackward => "group_norm_backward",
             Kernel::Matmul => match self.body {
                 MatmulBody::Naive => "matmul",
                 MatmulBody::Tile => "matmul_tile",
@@ -221,6 +229,7 @@ impl Variant {
             Kernel::AttentionDq => "attention_dq",
             Kernel::AttentionDkv => "attention_dkv",
             Kernel::Conv2d => "conv2d",
+            Kernel::Conv2dDx => "conv2d_dx",
             Kernel::Philox => "philox",
         }
     }
@@ -238,8 +247,10 @@ impl Variant {
             | Kernel::Upsample => &[1, 2],
             Kernel::UnaryBackward | Kernel::Binary | Kernel::Philox => &[1, 2, 3],
             Kernel::Concat => &[1, 3, 2],
-            Kernel::LayerNormBackward | Kernel::RmsNorm => &[1, 2, 4],
-            Kernel::LayerNorm | Kernel::RmsNormBackward | Kernel::GroupNorm => &[1, 2, 3, 4],
+            Kernel::LayerNormBackward | Kernel::RmsNorm | Kernel::SoftmaxBackward => &[1, 2, 4],
+            Kernel::LayerNorm | Kernel::RmsNormBackward | Kernel::GroupNorm | Kernel::GroupNormBackward => {
+                &[1, 2, 3, 4]
+            }
             Kernel::Softmax => &[1, 4],
             Kernel::AttentionStats => &[1, 2, 3, 4],
             Kernel::Matmul => {
@@ -272,6 +283,7 @@ impl Variant {
                 .into();
             }
             Kernel::Conv2d => return [(1, t), (2, t), (3, Storage), (4, Storage), (5, Storage)].into(),
+            Kernel::Conv2dDx => return [(1, t), (2, t), (3, Storage)].into(),
         };
         plain.iter().map(|&n| (n, Storage)).collect()
     }
@@ -318,7 +330,9 @@ impl Kernel {
                 | Kernel::RmsNorm
                 | Kernel::RmsNormBackward
                 | Kernel::Softmax
+                | Kernel::SoftmaxBackward
                 | Kernel::GroupNorm
+                | Kernel::GroupNormBackward
         )
     }
 }

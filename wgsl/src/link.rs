@@ -26,7 +26,9 @@ pub fn parts(v: &Variant) -> Vec<(&'static str, &'static str)> {
         | Kernel::RmsNorm
         | Kernel::RmsNormBackward
         | Kernel::Softmax
-        | Kernel::GroupNorm => {
+        | Kernel::SoftmaxBackward
+        | Kernel::GroupNorm
+        | Kernel::GroupNormBackward => {
             p.push(match v.class {
                 Class::Gpu => part!("shared/row_workgroup.wgsl"),
                 Class::Software => part!("shared/row_serial.wgsl"),
@@ -67,13 +69,16 @@ pub fn parts(v: &Variant) -> Vec<(&'static str, &'static str)> {
                 _ => part!("attention_dkv.wgsl"),
             });
         }
-        Kernel::Conv2d => {
+        Kernel::Conv2d | Kernel::Conv2dDx => {
             if v.textures {
                 p.extend([part!("shared/texel.wgsl"), part!("load/conv_texture.wgsl")]);
             } else {
                 p.push(part!("load/conv_storage.wgsl"));
             }
-            p.push(part!("conv2d.wgsl"));
+            p.push(match v.kernel {
+                Kernel::Conv2d => part!("conv2d.wgsl"),
+                _ => part!("conv2d_dx.wgsl"),
+            });
         }
     }
     p

@@ -36,7 +36,9 @@ fn kernel_variants(kernel: Kernel, class: Class, all: &mut Vec<Variant>) {
                 all.extend(textures.iter().map(|&textures| Variant { head, textures, ..plain }));
             }
         }
-        Kernel::Conv2d => all.extend(textures.iter().map(|&textures| Variant { textures, ..plain })),
+        Kernel::Conv2d | Kernel::Conv2dDx => {
+            all.extend(textures.iter().map(|&textures| Variant { textures, ..plain }));
+        }
         _ => all.push(plain),
     }
 }

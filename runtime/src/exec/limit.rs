@@ -23,7 +23,7 @@ pub(crate) fn limits(kernel: Kernel, params: &[u32], inputs: &[&[f32]], outputs:
         return outputs.iter().map(|_| 0.0).collect();
     }
     let roundings = match kernel {
-        Kernel::Sum | Kernel::Matmul | Kernel::Conv2d | Kernel::AttentionStats => 4.0,
+        Kernel::Sum | Kernel::Matmul | Kernel::Conv2d | Kernel::Conv2dDx | Kernel::AttentionStats => 4.0,
         _ => 12.0,
     };
     let terms = terms(kernel, params, inputs) as f64;
@@ -70,7 +70,8 @@ fn terms(kernel: Kernel, params: &[u32], inputs: &[&[f32]]) -> usize {
         Kernel::Sum => p(1),
         Kernel::Matmul => p(2),
         Kernel::Conv2d => p(7) * p(8) * p(3),
-        Kernel::GroupNorm => p(6) * p(1) / p(5).max(1),
+        Kernel::Conv2dDx => p(7) * p(8) * p(6),
+        Kernel::GroupNorm | Kernel::GroupNormBackward => p(6) * p(1) / p(5).max(1),
         k if k.by_row() => p(1),
         Kernel::AttentionStats => p(3),
         // Products over the head's width, then sums over queries or keys.

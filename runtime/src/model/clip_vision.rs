@@ -1,6 +1,6 @@
 //! The image encoder of CLIP, and the similarity of an image and a text: PickScore is a CLIP-H tuned on choices.
 //! Papers: Radford et al. 2021 (arXiv 2103.00020), Kirstain et al. 2023 (arXiv 2305.01569). Follows transformers 5.23
-//! `CLIPModel`. The last layers can be trained.
+//! `CLIPModel`. The last layers can be trained. Each layer is a recomputation block.
 //!
 //! B batch, N patches, C width, P width of the projection.
 use super::clip::{self, Layers, layer};
@@ -135,7 +135,9 @@ pub fn hidden(g: &mut Graph, cfg: &Config, component: &str, pixels: Id, layers: 
     let x = g.add(x, position);
     let mut x = w.at("pre_layrnorm").layer_norm(g, x, cfg.layer_norm_eps);
     for n in 0..layers.min(cfg.num_hidden_layers) {
+        g.begin_block();
         x = layer(g, &w.at("encoder.layers").at(n), cfg.layers(), x);
+        g.end_block();
     }
     x
 }
@@ -147,7 +149,9 @@ pub fn embed(g: &mut Graph, cfg: &Config, component: &str, mut x: Id, from: usiz
     let w = names.at("vision_model");
     for n in from..cfg.num_hidden_layers {
         let at = w.at("encoder.layers").at(n).trained(trained);
+        g.begin_block();
         x = layer(g, &at, cfg.layers(), x);
+        g.end_block();
     }
     let (b, c) = (g.shape(x).first().copied().unwrap_or(0), columns(g, x));
     let class = g.slice(x, 1, 0, 1);

@@ -1,6 +1,7 @@
 //! DINOv2, the frozen image encoder behind the reward: an image to one token for all of it and one per patch.
 //! Papers: Oquab et al. 2023 (arXiv 2304.07193), registers: Darcet et al. 2023 (arXiv 2309.16588). Follows transformers
-//! 5.23 `Dinov2Model` and `Dinov2WithRegistersModel`, and timm 1.0 `vit_*_dinov2`. Forward only.
+//! 5.23 `Dinov2Model` and `Dinov2WithRegistersModel`, and timm 1.0 `vit_*_dinov2`. Frozen: gradients go to pixels
+//! only. Each layer is a recomputation block.
 //!
 //! B batch, H x W pixels, R register tokens, N patches, C width.
 mod timm;
@@ -231,7 +232,9 @@ pub fn hidden_states(
     let mut x = embed(g, constants, &w.at("embeddings"), cfg, pixels);
     let mut states = vec![x];
     for n in 0..cfg.num_hidden_layers {
+        g.begin_block();
         x = layer(g, &w.at("encoder.layer").at(n), cfg, x);
+        g.end_block();
         states.push(x);
     }
     states.push(w.at("layernorm").layer_norm(g, x, cfg.layer_norm_eps));

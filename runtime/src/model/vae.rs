@@ -1,5 +1,6 @@
 //! The image autoencoder of SD3: latents to images and back, eight pixels per latent.
-//! Paper: Rombach et al. 2022 (arXiv 2112.10752). Follows diffusers 0.42 `AutoencoderKL`. Forward only.
+//! Paper: Rombach et al. 2022 (arXiv 2112.10752). Follows diffusers 0.42 `AutoencoderKL`. Frozen: gradients go to
+//! latents and images only. Each residual block is a recomputation block.
 //!
 //! B batch, H x W pixels, h x w latent pixels, C channels. Everything is channels last.
 mod bands;
@@ -245,17 +246,21 @@ fn mid_block(g: &mut Graph, w: &Names, cfg: &Config, x: Bands) -> Bands {
 /// x + conv(silu(norm(conv(silu(norm(x)))))), x through a 1 x 1 convolution where the width changes.
 fn resnet(g: &mut Graph, w: &Names, cfg: &Config, x: Bands, out: usize) -> Bands {
     let x = x.fit(g, out, 1);
+    g.begin_block();
     let norm = norm_silu(g, &w.at("norm1"), cfg, &x);
     let h = x.convolve(g, norm, |g, x| conv(g, &w.at("conv1"), x, out, 3), None);
     let norm = norm_silu(g, &w.at("norm2"), cfg, &h);
     let shortcut = w.at("conv_shortcut");
     let x = if x.columns(g) == out { x } else { x.map(g, |g, x| conv(g, &shortcut, x, out, 1)) };
-    h.convolve(g, norm, |g, x| conv(g, &w.at("conv2"), x, out, 3), Some(&x))
+    let y = h.convolve(g, norm, |g, x| conv(g, &w.at("conv2"), x, out, 3), Some(&x));
+    g.end_block();
+    y
 }
 
 /// Attention of all pixels of an image, one head as wide as the block.
 fn attention(g: &mut Graph, w: &Names, cfg: &Config, x: Id) -> Id {
     let [b, height, width, c] = image_shape(g, x, "attention");
+    g.begin_block();
     let h = group_norm(g, &w.at("group_norm"), cfg, x);
     let h = g.reshape(h, &[b, height * width, c]);
     let [q, k, v] = ["to_q", "to_k", "to_v"].map(|name| w.at(name).linear(g, h, c));
@@ -263,7 +268,9 @@ fn attention(g: &mut Graph, w: &Names, cfg: &Config, x: Id) -> Id {
         if c <= MAX_HEAD { g.attention(q, k, v, 1, None, false) } else { wide_attention(g, q, k, v, SCORES) };
     let y = w.at("to_out.0").linear(g, y, c);
     let y = g.reshape(y, &[b, height, width, c]);
-    g.add(x, y)
+    let y = g.add(x, y);
+    g.end_block();
+    y
 }
 
 /// softmax(q k^T / sqrt(C)) v of one head too wide for the fused kernel, image by image and some queries at a time.

@@ -1,7 +1,8 @@
-//! Convolution and upsampling, channels last, forward only: no gradient goes through images.
+//! Convolution and upsampling, channels last. Their weights are frozen: gradients go to images only.
 use super::Lowered;
-use crate::graph::{Graph, Id, Op};
-use alloc::{format, vec};
+use crate::graph::{Graph, Id, Node, Op};
+use crate::{Error, Result};
+use alloc::{format, vec, vec::Vec};
 use pentimento_wgsl::Kernel;
 
 impl Graph {
@@ -42,8 +43,44 @@ impl Graph {
     }
 }
 
+/// Forward: each tap of an output reads one pixel; so a pixel's gradient is the sum of dy w over the taps that read it.
+pub(super) fn backward(g: &mut Graph, node: &Node, dy: Id, need: &[bool]) -> Result<Vec<Option<Id>>> {
+    let Op::Conv2d { kernel, stride, pad, .. } = node.op else { return Ok(vec![None; need.len()]) };
+    if need[1..].contains(&true) {
+        let what = "a gradient was asked for the weights of a convolution, which are frozen";
+        return Err(Error::Graph(what.into()));
+    }
+    let outs = node.shape[3];
+    let dy = if outs.is_multiple_of(4) { dy } else { g.pad(dy, 3, 0, outs.next_multiple_of(4)) };
+    let shape = g.shape(node.inputs[0]).to_vec();
+    let mut out = vec![None; need.len()];
+    out[0] = Some(g.push(Op::Conv2dDx { kernel, stride, pad }, vec![dy, node.inputs[1]], shape));
+    Ok(out)
+}
+
+/// Forward wrote each pixel four times; so its gradient is the sum over two columns, then over two rows.
+pub(super) fn upsample_backward(g: &mut Graph, node: &Node, dy: Id) -> Id {
+    let &[b, h, w, c] = g.shape(node.inputs[0]) else { return g.fail("upsample: four axes wanted") };
+    let columns = g.sum(dy, 2 * b * h * w, 2, c, 1.0, &[b, 2 * h, w, c]);
+    g.sum(columns, b * h, 2, w * c, 1.0, &[b, h, w, c])
+}
+
+/// A pixel of dx meets `kernel^2 / stride^2` taps of each output channel.
+fn lower_dx(g: &Graph, id: Id) -> Lowered {
+    let node = g.node(id);
+    let Op::Conv2dDx { kernel, stride, pad } = node.op else { unreachable!("a conv2d_dx") };
+    let (s, dy, o) = (&node.shape, g.shape(node.inputs[0]), g.shape(node.inputs[1])[0]);
+    let params = [s[0], s[1], s[2], s[3], dy[1], dy[2], o, kernel, kernel, stride, pad];
+    let flops = 2 * (s[0] * dy[1] * dy[2] * o * kernel * kernel * s[3]) as u64;
+    let work = s[0] * s[1] * s[2].div_ceil(4) * s[3].div_ceil(4);
+    Lowered::new(Kernel::Conv2dDx, params.map(|v| v as u32).to_vec(), &node.inputs, work, flops)
+}
+
 pub(super) fn lower(g: &Graph, id: Id) -> Lowered {
     let node = g.node(id);
+    if matches!(node.op, Op::Conv2dDx { .. }) {
+        return lower_dx(g, id);
+    }
     let Op::Conv2d { kernel, stride, pad, bias, residual, out } = node.op else { unreachable!("a conv2d") };
     let s = g.shape(node.inputs[0]);
     let o = node.shape[3];

@@ -33,12 +33,12 @@ impl Graph {
         }
         self.push(Op::RmsNorm { eps }, vec![x, w], shape)
     }
-    /// `softmax(scale * x)` over the last axis. Forward only.
+    /// `softmax(scale * x)` over the last axis.
     pub fn softmax(&mut self, x: Id, scale: f32) -> Id {
         let shape = self.shape(x).to_vec();
         self.push(Op::Softmax { scale }, vec![x], shape)
     }
-    /// Group norm of `[B, H, W, C]` with affine part; w, b: `[C]`. Wu & He 2018. Forward only.
+    /// Group norm of `[B, H, W, C]` with affine part; w, b: `[C]`. Wu & He 2018.
     pub fn group_norm(&mut self, x: Id, w: Id, b: Id, groups: usize, eps: f32) -> Id {
         let shape = self.shape(x).to_vec();
         let c = shape.last().copied().unwrap_or(0);
@@ -76,10 +76,24 @@ pub(super) fn backward(g: &mut Graph, node: &Node, dy: Id, need: &[bool]) -> Res
             let inputs = vec![node.inputs[0], node.inputs[1], dy];
             Ok(vec![Some(g.push(Op::RmsNormBackward { eps }, inputs, shape)), None])
         }
-        _ => {
-            Err(Error::Graph("a gradient was asked for the weights of an RMS norm, which are frozen".into()))
+        // The activation of a fused norm is a node of its own here: fusion comes after differentiation.
+        Op::GroupNorm { eps, groups, act: Act::None } if !need[1] && !need[2] => {
+            let inputs = vec![node.inputs[0], node.inputs[1], dy];
+            Ok(vec![Some(g.push(Op::GroupNormBackward { eps, groups }, inputs, shape)), None, None])
         }
+        Op::GroupNorm { .. } => Err(frozen("a group norm")),
+        _ => Err(frozen("an RMS norm")),
     }
+}
+
+fn frozen(what: &str) -> Error {
+    Error::Graph(format!("a gradient was asked for the weights of {what}, which are frozen"))
+}
+
+/// Forward y = softmax(s x); so dx = s y (dy - sum of dy y).
+pub(super) fn softmax_backward(g: &mut Graph, y: Id, scale: f32, dy: Id) -> Id {
+    let shape = g.shape(y).to_vec();
+    g.push(Op::SoftmaxBackward { scale }, vec![y, dy], shape)
 }
 
 pub(super) fn lower(g: &Graph, id: Id) -> Lowered {
@@ -106,9 +120,14 @@ pub(super) fn lower(g: &Graph, id: Id) -> Lowered {
         Op::RmsNorm { eps } => (Kernel::RmsNorm, p(rows, eps, 0, 1, 1, 1, 1.0), rows),
         Op::RmsNormBackward { eps } => (Kernel::RmsNormBackward, p(rows, eps, 0, 1, 1, 1, 1.0), rows),
         Op::Softmax { scale } => (Kernel::Softmax, p(rows, 0.0, 0, 1, 1, 1, scale), rows),
+        Op::SoftmaxBackward { scale } => (Kernel::SoftmaxBackward, p(rows, 0.0, 0, 1, 1, 1, scale), rows),
         Op::GroupNorm { eps, groups, act } => {
             let (b, hw) = (node.shape[0], node.shape[1] * node.shape[2]);
             (Kernel::GroupNorm, p(b * groups, eps, act as u32, 1, groups, hw, 1.0), b * groups)
+        }
+        Op::GroupNormBackward { eps, groups } => {
+            let (b, hw) = (node.shape[0], node.shape[1] * node.shape[2]);
+            (Kernel::GroupNormBackward, p(b * groups, eps, 0, 1, groups, hw, 1.0), b * groups)
         }
         _ => unreachable!("a norm"),
     };

@@ -8,13 +8,15 @@ use pentimento_wgsl::{Class, Kernel, Variant};
 fn iterations(v: &Variant, p: &[u32]) -> u64 {
     let p = |i: usize| u64::from(p[i]);
     let passes = match v.kernel {
-        Kernel::LayerNormBackward => 4,
+        Kernel::LayerNormBackward | Kernel::GroupNormBackward => 4,
         Kernel::LayerNorm | Kernel::Softmax | Kernel::GroupNorm => 3,
         _ => 2,
     };
     let lanes = if v.class == Class::Gpu { u64::from(WORKGROUP) } else { 1 };
     match v.kernel {
-        Kernel::GroupNorm => passes * (p(6) * (p(1) / p(5).max(1))).div_ceil(lanes),
+        Kernel::GroupNorm | Kernel::GroupNormBackward => {
+            passes * (p(6) * (p(1) / p(5).max(1))).div_ceil(lanes)
+        }
         k if k.by_row() => passes * p(1).div_ceil(lanes),
         Kernel::Matmul => match v.body {
             MatmulBody::Naive | MatmulBody::TextureTn => p(2),
@@ -25,6 +27,7 @@ fn iterations(v: &Variant, p: &[u32]) -> u64 {
         Kernel::Attention | Kernel::AttentionDq => p(3),
         Kernel::AttentionDkv => p(2),
         Kernel::Conv2d => p(7) * (1 + p(8) * (1 + p(3) / 4)),
+        Kernel::Conv2dDx => p(7) * (1 + p(8) * (1 + p(6).div_ceil(4))),
         Kernel::Sum => p(1).div_ceil(4),
         _ => 0,
     }

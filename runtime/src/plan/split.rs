@@ -151,15 +151,7 @@ fn rows(c: &Command) -> Option<Rows> {
                 }
             }
         }
-        Kernel::LayerNorm => {
-            let (c, by_image) = (p(1), Group { rows: p(4), len: p(1) });
-            let w = if p(3) == 1 { by_image } else { Whole };
-            rows(p(0), (0, 1), vec![Row(c), w, w, Row(c)])
-        }
-        Kernel::LayerNormBackward => rows(p(0), (0, 1), vec![Row(p(1)); 3]),
-        Kernel::RmsNorm => rows(p(0), (0, 1), vec![Row(p(1)), Whole, Row(p(1))]),
-        Kernel::RmsNormBackward => rows(p(0), (0, 1), vec![Row(p(1)), Whole, Row(p(1)), Row(p(1))]),
-        Kernel::Softmax => rows(p(0), (0, 1), vec![Row(p(1)); 2]),
+        k if k.by_row() => norm(k, &p),
         Kernel::Slice => rows(p(0) / p(1).max(1), (0, p(1)), vec![Row(p(2)), Row(p(1))]),
         Kernel::Pad => rows(p(0) / p(2).max(1), (0, p(2)), vec![Row(p(1)), Row(p(2))]),
         Kernel::Concat => {
@@ -179,15 +171,12 @@ fn rows(c: &Command) -> Option<Rows> {
             let small = p(2) * p(3);
             rows(p(0) / (4 * small).max(1), (0, 4 * small), vec![Row(small), Row(4 * small)])
         }
-        Kernel::GroupNorm => {
-            let image = p(6) * p(1);
-            rows(p(0) / p(5).max(1), (0, p(5)), vec![Row(image), Whole, Whole, Row(image)])
-        }
         Kernel::Attention
         | Kernel::AttentionDq
         | Kernel::AttentionDkv
         | Kernel::AttentionStats
-        | Kernel::Conv2d => images(c, p(0)),
+        | Kernel::Conv2d
+        | Kernel::Conv2dDx => images(c, p(0)),
         _ => None,
     };
     let mut found = found.filter(|r| r.count > 1 && r.parts.len() == c.args.len())?;
@@ -199,12 +188,34 @@ fn rows(c: &Command) -> Option<Rows> {
     Some(found)
 }
 
+/// Norms and softmax are cut by rows, group norms by images.
+fn norm(kernel: Kernel, p: &dyn Fn(usize) -> usize) -> Option<Rows> {
+    use Part::{Group, Rows as Row, Whole};
+    let (c, image) = (p(1), p(6) * p(1));
+    let by_row = |parts: Vec<Part>| Some(Rows { count: p(0), word: (0, 1), parts });
+    let by_image = |parts: Vec<Part>| Some(Rows { count: p(0) / p(5).max(1), word: (0, p(5)), parts });
+    match kernel {
+        Kernel::LayerNorm => {
+            let w = if p(3) == 1 { Group { rows: p(4), len: c } } else { Whole };
+            by_row(vec![Row(c), w, w, Row(c)])
+        }
+        Kernel::LayerNormBackward | Kernel::SoftmaxBackward => by_row(vec![Row(c); 3]),
+        Kernel::RmsNorm => by_row(vec![Row(c), Whole, Row(c)]),
+        Kernel::RmsNormBackward => by_row(vec![Row(c), Whole, Row(c), Row(c)]),
+        Kernel::Softmax => by_row(vec![Row(c); 2]),
+        Kernel::GroupNorm => by_image(vec![Row(image), Whole, Whole, Row(image)]),
+        Kernel::GroupNormBackward => by_image(vec![Row(image), Whole, Row(image), Row(image)]),
+        _ => None,
+    }
+}
+
 /// Attention and convolution are cut by images; biases and convolution kernels are shared by them.
 fn images(c: &Command, batch: usize) -> Option<Rows> {
     let shared: &[usize] = match c.variant.kernel {
         Kernel::Attention => &[3],
         Kernel::AttentionStats => &[],
         Kernel::Conv2d => &[1, 2],
+        Kernel::Conv2dDx => &[1],
         _ => &[4],
     };
     let part = |(i, s): (usize, &Slot)| {

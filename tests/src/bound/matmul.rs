@@ -1,4 +1,4 @@
-//! Bounds of the products: `shader/matmul*.wgsl` with their epilogue, and `shader/conv2d.wgsl`.
+//! Bounds of the products: `shader/matmul*.wgsl` with their epilogue, and `shader/conv2d*.wgsl`.
 use super::at;
 use super::elementwise::activate;
 use crate::real::Real;
@@ -61,6 +61,33 @@ pub(super) fn conv2d(p: &[u32], inputs: &[&[f32]]) -> Vec<Real> {
                 v = v + residual[pixel * outs + o].into();
             }
             out.push(v);
+        }
+    }
+    out
+}
+
+pub(super) fn conv2d_dx(p: &[u32], inputs: &[&[f32]]) -> Vec<Real> {
+    let (batch, h, w, c) = (at(p, 0), at(p, 1), at(p, 2), at(p, 3));
+    let (ho, wo, outs, kh, kw) = (at(p, 4), at(p, 5), at(p, 6), at(p, 7), at(p, 8));
+    let (stride, pad, wide) = (at(p, 9), at(p, 10), at(p, 6).next_multiple_of(4));
+    let [dy, weight] = [inputs[0], inputs[1]];
+    // The output whose tap `k` reads input `i`.
+    let reached = |i: usize, k: usize, n: usize| {
+        let t = (i + pad).checked_sub(k)?;
+        (t.is_multiple_of(stride) && t / stride < n).then_some(t / stride)
+    };
+    let mut out = Vec::with_capacity(batch * h * w * c);
+    for pixel in 0..batch * h * w {
+        let (b, iy, ix) = (pixel / (h * w), (pixel / w) % h, pixel % w);
+        for i in 0..c {
+            let taps = (0..kh * kw).filter_map(|t| {
+                let (oy, ox) = (reached(iy, t / kw, ho)?, reached(ix, t % kw, wo)?);
+                Some((((b * ho + oy) * wo + ox) * wide, t * c + i))
+            });
+            let products = taps.flat_map(|(at, wi)| {
+                (0..outs).map(move |o| Real::from(dy[at + o]) * weight[o * kh * kw * c + wi].into())
+            });
+            out.push(Real::sum(products));
         }
     }
     out

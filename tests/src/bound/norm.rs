@@ -91,6 +91,17 @@ pub(super) fn softmax(p: &[u32], inputs: &[&[f32]]) -> Vec<Real> {
     out
 }
 
+pub(super) fn softmax_backward(p: &[u32], inputs: &[&[f32]]) -> Vec<Real> {
+    let (rows, c, scale) = (at(p, 0), at(p, 1), Real::from(float(p, 7)));
+    let mut out = Vec::with_capacity(rows * c);
+    for row in 0..rows {
+        let [y, dy] = [inputs[0], inputs[1]].map(|x| reals(&x[row * c..(row + 1) * c]));
+        let total = Real::sum(y.iter().zip(&dy).map(|(&y, &d)| d * y));
+        out.extend(y.iter().zip(&dy).map(|(&y, &d)| scale * y * (d - total)));
+    }
+    out
+}
+
 pub(super) fn group_norm(p: &[u32], inputs: &[&[f32]]) -> Vec<Real> {
     let (rows, c, eps, act, groups, hw) = (at(p, 0), at(p, 1), float(p, 2), p[3], at(p, 5), at(p, 6));
     let per = c / groups;
@@ -103,6 +114,26 @@ pub(super) fn group_norm(p: &[u32], inputs: &[&[f32]]) -> Vec<Real> {
         for (i, &d) in d.iter().enumerate() {
             let (w, b) = (inputs[1][c0 + i % per], inputs[2][c0 + i % per]);
             out[index(i)] = activate(d * rstd * w.into() + b.into(), act);
+        }
+    }
+    out
+}
+
+pub(super) fn group_norm_backward(p: &[u32], inputs: &[&[f32]]) -> Vec<Real> {
+    let (rows, c, eps, groups, hw) = (at(p, 0), at(p, 1), float(p, 2), at(p, 5), at(p, 6));
+    let per = c / groups;
+    let n = Real::exact((hw * per) as f64);
+    let mut out = vec![Real::exact(0.0); inputs[0].len()];
+    for row in 0..rows {
+        let c0 = (row % groups) * per;
+        let index = |i: usize| (row / groups) * hw * c + c0 + (i / per) * c + i % per;
+        let x: Vec<Real> = (0..hw * per).map(|i| inputs[0][index(i)].into()).collect();
+        let (d, rstd) = moments(&x, eps);
+        let dn = |i: usize| Real::from(inputs[2][index(i)]) * inputs[1][c0 + i % per].into();
+        let md = Real::sum((0..d.len()).map(dn)).over(n);
+        let mdn = Real::sum(d.iter().enumerate().map(|(i, &d)| dn(i) * d * rstd)).over(n);
+        for (i, &d) in d.iter().enumerate() {
+            out[index(i)] = rstd * (dn(i) - md - d * rstd * mdn);
         }
     }
     out

@@ -51,12 +51,11 @@ pub(super) const SMOOTH: &[Case] = &[
             (g.permute(x, &[3, 0, 4, 1, 2]), vec![x])
         },
     },
-];
-
-pub(super) const FORWARD: &[Case] = &[Case {
-    name: "upsample",
-    build: |g, n| {
-        let x = g.input("x", &[2, 1 + n[0] % 5, 1 + n[1] % 5, n[2]]);
-        (g.upsample(x), vec![])
+    Case {
+        name: "upsample",
+        build: |g, n| {
+            let x = g.input("x", &[2, 1 + n[0] % 5, 1 + n[1] % 5, n[2]]);
+            (g.upsample(x), vec![x])
+        },
     },
-}];
+];

@@ -1,14 +1,14 @@
 //! Convolutions.
 use super::{Case, four};
 
-pub(super) const FORWARD: &[Case] = &[
+pub(super) const SMOOTH: &[Case] = &[
     Case {
         name: "conv2d_1x1",
         build: |g, n| {
             let (h, w, c) = (1 + n[0] % 9, 1 + n[1] % 9, four(n[2]));
             let x = g.input("x", &[1, h, w, c]);
             let k = g.input("k", &[n[1] % 50 + 1, 1, 1, c]);
-            (g.conv2d(x, k, None, 1, 0, 0), vec![])
+            (g.conv2d(x, k, None, 1, 0, 0), vec![x])
         },
     },
     Case {
@@ -21,7 +21,7 @@ pub(super) const FORWARD: &[Case] = &[
             let b = g.input("b", &[outs]);
             let y = g.conv2d(x, k, Some(b), 1, 1, 0);
             let r = g.input("r", &[2, h, w, outs]);
-            (g.add(y, r), vec![])
+            (g.add(y, r), vec![x, r])
         },
     },
     Case {
@@ -30,7 +30,7 @@ pub(super) const FORWARD: &[Case] = &[
             let (h, w) = (2 + n[0] % 9, 2 + n[1] % 9);
             let x = g.input("x", &[1, h, w, 4]);
             let k = g.input("k", &[5, 3, 3, 4]);
-            (g.conv2d(x, k, None, 2, 0, 1), vec![])
+            (g.conv2d(x, k, None, 2, 0, 1), vec![x])
         },
     },
 ];

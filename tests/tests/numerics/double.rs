@@ -102,7 +102,9 @@ fn terms(g: &Graph, id: Id) -> usize {
         Op::Matmul { a_t: false, .. } => last(node.inputs[0]),
         Op::Matmul { a_t: true, .. } => g.len(node.inputs[0]) / last(node.inputs[0]).max(1),
         Op::Sum { n, .. } => n,
-        Op::LayerNorm { .. } | Op::RmsNorm { .. } => last(id),
+        Op::LayerNorm { .. } | Op::RmsNorm { .. } | Op::Softmax { .. } => last(id),
+        Op::GroupNorm { groups, .. } => g.len(id) / (g.shape(id)[0] * groups).max(1),
+        Op::Conv2d { kernel, .. } => kernel * kernel * last(node.inputs[0]),
         Op::Attention { heads, .. } => last(id) / heads + g.shape(node.inputs[1])[1],
         _ => 1,
     }

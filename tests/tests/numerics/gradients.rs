@@ -36,21 +36,27 @@ fn agree(mut phi: impl FnMut(f64) -> f64, slope: f64, rounding: f64, scale: f64)
     ))
 }
 
+/// [`check_at`] drawn numbers.
+fn check(graph: (Graph, Id, Id, Vec<Id>), seed: u64, directions: u64) -> Result<(usize, f64), String> {
+    let inputs = draw(&graph.0, seed);
+    check_at(graph, &inputs, seed, directions)
+}
+
 /// Every direction of every gradient of a graph; `directions` per tensor and, with several tensors, all of them at once.
-fn check(
+pub fn check_at(
     (g, y, dy, wrt): (Graph, Id, Id, Vec<Id>),
+    inputs: &Values,
     seed: u64,
     directions: u64,
 ) -> Result<(usize, f64), String> {
-    let inputs = draw(&g, seed);
-    let rounding = U * sensitivity(&g, y, dy, &wrt, &inputs).sums;
+    let rounding = U * sensitivity(&g, y, dy, &wrt, inputs).sums;
     let mut full = g.clone();
     let grads = gradients(&mut full, y, dy, &wrt, false).expect("gradients");
-    let grads = values(&full, &grads, &inputs, true);
+    let grads = values(&full, &grads, inputs, true);
     let names: Vec<&str> = wrt.iter().filter_map(|&id| name(&g, id)).collect();
     let out = &inputs[name(&g, dy).unwrap_or("dy")];
     let mut cpu = Cpu::double();
-    let id = plan(&mut cpu, &g, &[("y", y)], &inputs, true);
+    let id = plan(&mut cpu, &g, &[("y", y)], inputs, true);
     cpu.run(id).expect("a run");
     let whole = norm(&cpu.read_real(id, "y").expect("y")) * norm(out);
     let mut sets: Vec<Vec<usize>> = (0..wrt.len()).map(|i| vec![i]).collect();

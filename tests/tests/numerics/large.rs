@@ -1,6 +1,7 @@
 //! Sizes beyond a binding, beyond one side of a dispatch, and of nothing.
 use pentimento::caps::Caps;
 use pentimento::exec::cpu::Cpu;
+use pentimento::grad::gradients;
 use pentimento::graph::{Graph, Id};
 use pentimento::plan::Plan;
 use pentimento_wgsl::{Class, Kernel, WeightType};
@@ -55,10 +56,16 @@ fn dispatches_beyond_65535_workgroups_fold() {
 fn long_loops_are_right_or_refused() {
     let Some(mut device) = Device::open("long loops") else { return };
     type Build = fn(&mut Graph) -> Id;
-    let builds: [(&str, bool, Build); 6] = [
+    let builds: [(&str, bool, Build); 7] = [
         ("group norm", true, |g| {
             let (x, w, b) = (g.input("x", &[1, 160, 150, 6]), g.input("w", &[6]), g.input("b", &[6]));
             g.group_norm(x, w, b, 2, 1e-5)
+        }),
+        ("group norm's gradient", true, |g| {
+            let (x, w, b) = (g.input("x", &[1, 160, 150, 6]), g.input("w", &[6]), g.input("b", &[6]));
+            let y = g.group_norm(x, w, b, 2, 1e-5);
+            let dy = g.input("dy", &[1, 160, 150, 6]);
+            gradients(g, y, dy, &[x], false).expect("a gradient")[0]
         }),
         ("softmax", true, |g| {
             let x = g.input("x", &[1, 144_000]);

@@ -27,11 +27,17 @@ fn pair(g: &mut Graph, a: &[usize], b: &[usize], f: Binary) -> Built {
     let sets = if f == Binary::Mul { vec![vec![a], vec![b]] } else { vec![vec![a, b]] };
     (g.binary(f, a, b), sets)
 }
+/// Linear in x and in w; a gradient goes to x only.
 fn conv(g: &mut Graph, n: [usize; 3], kernel: usize, stride: usize, pad: usize, pad_end: usize) -> Built {
     let c = 4 * (1 + n[2] % 3);
     let x = g.input("x", &[2, kernel + n[0] % 9, kernel + n[1] % 9, c]);
     let w = g.input("w", &[1 + n[2] % 7, kernel, kernel, c]);
     (g.conv2d(x, w, None, stride, pad, pad_end), vec![vec![x], vec![w]])
+}
+
+fn of_x((y, mut sets): Built) -> Built {
+    sets.truncate(1);
+    (y, sets)
 }
 
 const LINEAR: &[Linear] = &[
@@ -111,13 +117,17 @@ const LINEAR: &[Linear] = &[
     Linear { name: "conv2d_3x3", build: |g, n| conv(g, n, 3, 1, 1, 0), backward: false },
     Linear { name: "conv2d_down", build: |g, n| conv(g, n, 3, 2, 0, 1), backward: false },
     Linear { name: "conv2d_1x1", build: |g, n| conv(g, n, 1, 1, 0, 0), backward: false },
+    Linear { name: "conv2d_3x3_x", build: |g, n| of_x(conv(g, n, 3, 1, 1, 0)), backward: true },
+    Linear { name: "conv2d_down_x", build: |g, n| of_x(conv(g, n, 3, 2, 0, 1)), backward: true },
+    Linear { name: "conv2d_apart_x", build: |g, n| of_x(conv(g, n, 2, 3, 1, 0)), backward: true },
+    Linear { name: "conv2d_1x1_x", build: |g, n| of_x(conv(g, n, 1, 1, 0, 0)), backward: true },
     Linear {
         name: "upsample",
         build: |g, n| {
             let x = g.input("x", &[2, 1 + n[0] % 9, 1 + n[1] % 9, n[2]]);
             (g.upsample(x), vec![vec![x]])
         },
-        backward: false,
+        backward: true,
     },
 ];
 

@@ -7,6 +7,7 @@ mod double;
 mod fusion;
 mod gradients;
 mod harness;
+mod images;
 mod large;
 mod linear;
 mod properties;

@@ -172,7 +172,7 @@ const BATCHED: &[Batched] = &[
             let x = g.input("x", &[b, n[0], n[1]]);
             (g.softmax(x, 0.7), vec![x])
         },
-        backward: false,
+        backward: true,
     },
     Batched {
         name: "group_norm_silu",
@@ -183,7 +183,7 @@ const BATCHED: &[Batched] = &[
             let y = g.group_norm(x, w, bias, 2, 1e-5);
             (g.act(Act::Silu, y), vec![x])
         },
-        backward: false,
+        backward: true,
     },
     Batched {
         name: "conv2d",
@@ -193,7 +193,7 @@ const BATCHED: &[Batched] = &[
             let w = g.input("w", &[1 + n[2] % 7, 3, 3, c]);
             (g.conv2d(x, w, None, 1, 1, 0), vec![x])
         },
-        backward: false,
+        backward: true,
     },
 ];
 

@@ -28,15 +28,15 @@ fn spoil(kernel: Kernel, p: &mut [u32]) {
         Kernel::LayerNorm | Kernel::LayerNormBackward | Kernel::RmsNorm | Kernel::RmsNormBackward => {
             p[2] = scaled(p[2], 100.0);
         }
-        Kernel::GroupNorm => p[2] = scaled(p[2], 1000.0),
-        Kernel::Softmax => p[7] = scaled(p[7], 1.001),
+        Kernel::GroupNorm | Kernel::GroupNormBackward => p[2] = scaled(p[2], 1000.0),
+        Kernel::Softmax | Kernel::SoftmaxBackward => p[7] = scaled(p[7], 1.001),
         Kernel::Attention | Kernel::AttentionDq | Kernel::AttentionDkv => p[4] = scaled(p[4], 1.001),
         // One product fewer.
         Kernel::AttentionStats => p[3] -= 1,
         Kernel::Matmul => p[2] -= 1,
         // The last words are missing.
         Kernel::Philox => p[0] -= 1,
-        Kernel::Conv2d => p[10] = 1 - p[10].min(1),
+        Kernel::Conv2d | Kernel::Conv2dDx => p[10] = 1 - p[10].min(1),
     }
 }
 

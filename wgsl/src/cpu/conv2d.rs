@@ -1,4 +1,4 @@
-//! Twin of `shader/conv2d.wgsl`.
+//! Twins of `shader/conv2d.wgsl` and `shader/conv2d_dx.wgsl`.
 use super::{Real, at};
 use alloc::vec::Vec;
 
@@ -31,6 +31,33 @@ pub(super) fn conv2d<R: Real>(p: &[u32], inputs: &[&[R]], outputs: &mut [Vec<R>]
                 acc += residual[pixel * out + o].wide();
             }
             outputs[0][pixel * out + o] = R::narrow(acc);
+        }
+    }
+}
+
+pub(super) fn conv2d_dx<R: Real>(p: &[u32], inputs: &[&[R]], outputs: &mut [Vec<R>]) {
+    let (batch, h, w, c) = (at(p, 0), at(p, 1), at(p, 2), at(p, 3));
+    let (ho, wo, out, kh, kw) = (at(p, 4), at(p, 5), at(p, 6), at(p, 7), at(p, 8));
+    let (stride, pad, wide) = (at(p, 9), at(p, 10), at(p, 6).next_multiple_of(4));
+    let [dy, weight] = [inputs[0], inputs[1]];
+    for pixel in 0..batch * h * w {
+        let (b, iy, ix) = (pixel / (h * w), (pixel / w) % h, pixel % w);
+        for i in 0..c {
+            let mut acc = 0.0f64;
+            for ky in 0..kh {
+                for kx in 0..kw {
+                    let (ty, tx) = ((iy + pad).wrapping_sub(ky), (ix + pad).wrapping_sub(kx));
+                    let (oy, ox) = (ty / stride, tx / stride);
+                    if ty % stride != 0 || tx % stride != 0 || oy >= ho || ox >= wo {
+                        continue;
+                    }
+                    for o in 0..out {
+                        acc += dy[((b * ho + oy) * wo + ox) * wide + o].wide()
+                            * weight[((o * kh + ky) * kw + kx) * c + i].wide();
+                    }
+                }
+            }
+            outputs[0][pixel * c + i] = R::narrow(acc);
         }
     }
 }

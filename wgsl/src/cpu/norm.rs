@@ -77,6 +77,17 @@ pub(super) fn softmax<R: Real>(p: &[u32], inputs: &[&[R]], outputs: &mut [Vec<R>
         }
     }
 }
+pub(super) fn softmax_backward<R: Real>(p: &[u32], inputs: &[&[R]], outputs: &mut [Vec<R>]) {
+    let (rows, c, scale) = (at(p, 0), at(p, 1), f64::from(float(p, 7)));
+    for row in 0..rows {
+        let y = &inputs[0][row * c..(row + 1) * c];
+        let dy = &inputs[1][row * c..(row + 1) * c];
+        let total: f64 = (0..c).map(|i| dy[i].wide() * y[i].wide()).sum();
+        for i in 0..c {
+            outputs[0][row * c + i] = R::narrow(scale * y[i].wide() * (dy[i].wide() - total));
+        }
+    }
+}
 pub(super) fn group_norm<R: Real>(p: &[u32], inputs: &[&[R]], outputs: &mut [Vec<R>]) {
     let (rows, c, eps, act, groups, hw) = (at(p, 0), at(p, 1), float(p, 2), p[3], at(p, 5), at(p, 6));
     let per = c / groups;
@@ -89,6 +100,24 @@ pub(super) fn group_norm<R: Real>(p: &[u32], inputs: &[&[R]], outputs: &mut [Vec
             let n = (inputs[0][index(i)].wide() - mean) * rstd * inputs[1][c0 + i % per].wide()
                 + inputs[2][c0 + i % per].wide();
             outputs[0][index(i)] = R::narrow(activate(n, act));
+        }
+    }
+}
+pub(super) fn group_norm_backward<R: Real>(p: &[u32], inputs: &[&[R]], outputs: &mut [Vec<R>]) {
+    let (rows, c, eps, groups, hw) = (at(p, 0), at(p, 1), float(p, 2), at(p, 5), at(p, 6));
+    let per = c / groups;
+    let n = hw * per;
+    for row in 0..rows {
+        let c0 = (row % groups) * per;
+        let base = (row / groups) * hw * c + c0;
+        let index = move |i: usize| base + (i / per) * c + i % per;
+        let (mean, rstd) = moments((0..n).map(|i| inputs[0][index(i)]), eps);
+        let norm = |i: usize| (inputs[0][index(i)].wide() - mean) * rstd;
+        let dn = |i: usize| inputs[2][index(i)].wide() * inputs[1][c0 + i % per].wide();
+        let md = (0..n).map(dn).sum::<f64>() / n as f64;
+        let mdn = (0..n).map(|i| dn(i) * norm(i)).sum::<f64>() / n as f64;
+        for i in 0..n {
+            outputs[0][index(i)] = R::narrow(rstd * (dn(i) - md - norm(i) * mdn));
         }
     }
 }
