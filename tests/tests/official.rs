@@ -1,7 +1,7 @@
 //! The released schedules on the default model, in small: whose turn it is, what moves, and that runs repeat.
 use pentimento_trainer::config::Config;
 use pentimento_trainer::images::Picture;
-use pentimento_trainer::official::{Official, Report, Schedule, Seeded};
+use pentimento_trainer::recipe::released::{Official, Report, Schedule, Seeded};
 use pentimento_trainer::references::{Reference, load_references};
 use pentimento_trainer::train::Setup;
 use std::path::{Path, PathBuf};

@@ -159,7 +159,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// The released settings (arXiv 2511.20256, `train_sd3_fast_dino_patch.py`), for [`crate::official::Official`]: no warm
+    /// The released settings (arXiv 2511.20256, `train_sd3_fast_dino_patch.py`), for [`crate::recipe::released::Official`]: no warm
     /// start, own noise per image, the first two of ten steps, one advantage per image over the global deviation. In
     /// [`crate::train::Trainer`] they give the released objective on its own loop, which uses every rollout for head and
     /// generator.

@@ -12,10 +12,12 @@ mod update;
 
 use crate::adapter::{Adapter, Pair};
 use crate::config::Config;
-use crate::discriminator::{Backbone, Head, HeadStep, Patches, Shape};
-use crate::objective::{self, Params};
+use crate::objective::{Params, flow};
 use crate::optim::{AdamW, Ema, clip_norm};
 use crate::references::Reference;
+use crate::reward::HeadStep;
+use crate::reward::dino::Backbone;
+use crate::reward::head::{Head, Patches, Shape};
 use crate::{Error, Result, texts};
 use pentimento::exec::{Executor, PlanId};
 use pentimento::graph::Graph;
@@ -292,7 +294,7 @@ impl Trainer {
         let (batch, size) = (self.config.warm_batch, self.size);
         let plan = match self.plans.get("warm") {
             Some(&plan) => plan,
-            None => objective::supervised(&mut self.pipeline, &self.params, batch, size, false)?,
+            None => flow::supervised(&mut self.pipeline, &self.params, batch, size, false)?,
         };
         self.plans.insert("warm", plan);
         let (mut noisy, mut target, mut time) = (Vec::new(), Vec::new(), Vec::new());

@@ -5,7 +5,7 @@ use pentimento::grad::gradients;
 use pentimento::graph::Graph;
 use pentimento_trainer::advantage::{grouped, groups};
 use pentimento_trainer::config::{Config, Spread};
-use pentimento_trainer::objective::{clipped, distance};
+use pentimento_trainer::objective::grpo::{clipped, distance};
 use pentimento_trainer::optim::{AdamW, Ema, clip_norm};
 use tests::fixture::{Check, Golden, within};
 

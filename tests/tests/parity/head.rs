@@ -2,7 +2,7 @@
 use crate::common::executors;
 use pentimento::weights::Weights;
 use pentimento_trainer::config::Config;
-use pentimento_trainer::discriminator::{Head, NAMES, Patches, Shape, rewards};
+use pentimento_trainer::reward::head::{Head, NAMES, Patches, Shape, rewards};
 use tests::fixture::{Check, Golden, within};
 
 /// What the golden folder says about the head.

@@ -8,7 +8,7 @@ use pentimento::weights::Weights;
 use pentimento_trainer::adapter::Adapter;
 use pentimento_trainer::config::{Config, Spread};
 use pentimento_trainer::images::Picture;
-use pentimento_trainer::official::{Official, Schedule, Script};
+use pentimento_trainer::recipe::released::{Official, Schedule, Script};
 use pentimento_trainer::references::Reference;
 use pentimento_trainer::train::Setup;
 use serde_json::Value;

@@ -1,7 +1,7 @@
 //! Sampling a batch of groups, and describing the images for the reward.
 use super::{Event, Phase, Trainer};
 use crate::Result;
-use crate::taken::Taken;
+use crate::objective::grpo::Taken;
 use pentimento::exec::PlanId;
 use pentimento::pipeline::Text;
 use pentimento::sampler;

@@ -3,10 +3,9 @@ use super::{Event, Metrics, Phase, Trainer, pick_patches};
 use crate::Result;
 use crate::advantage::{advantages, moments, resample};
 use crate::config::Credit;
-use crate::discriminator::{Patches, rewards};
-use crate::objective;
+use crate::objective::grpo::{self, Rows};
 use crate::optim::clip_norm;
-use crate::taken::Rows;
+use crate::reward::head::{Patches, rewards};
 use pentimento::exec::PlanId;
 use pentimento::pipeline::Text;
 
@@ -101,11 +100,11 @@ impl Trainer {
     pub(super) fn launch_generator(&mut self) -> Result<PlanId> {
         let plan = match self.plans.get("grpo") {
             Some(&plan) => plan,
-            None => objective::grpo(&mut self.pipeline, &self.params, &self.config, self.size, false)?,
+            None => grpo::grpo(&mut self.pipeline, &self.params, &self.config, self.size, false)?,
         };
         self.plans.insert("grpo", plan);
         let (rows, real) = self.micro();
-        let places = objective::places(&self.config, self.size);
+        let places = grpo::places(&self.config, self.size);
         // The loss of an optimiser step is the mean over its steps, images and places.
         let steps = self.config.window / self.config.updates;
         let each = 1.0 / (steps * self.config.prompts * self.config.group * places) as f32;
@@ -123,7 +122,7 @@ impl Trainer {
     pub(super) fn collect_generator(&mut self) -> Result<Event> {
         let plan = self.plans["grpo"];
         let (_, real) = self.micro();
-        let places = objective::places(&self.config, self.size);
+        let places = grpo::places(&self.config, self.size);
         let ratio = self.pipeline.exec.read(plan, "ratio")?;
         let c = self.config.clip;
         self.update.clipped += ratio[..real * places].iter().filter(|r| (**r - 1.0).abs() > c).count();

@@ -3,7 +3,7 @@ use crate::personalize::{Args, Log, Loop};
 use crate::{Stop, bar};
 use pentimento::pipeline::Pipeline;
 use pentimento_trainer::adapter::Adapter;
-use pentimento_trainer::official::{Official, Report, Seeded};
+use pentimento_trainer::recipe::released::{Official, Report, Seeded};
 use pentimento_trainer::{Error, Result};
 use serde_json::json;
 

@@ -9,7 +9,7 @@ use pentimento_trainer::adapter::Adapter;
 use pentimento_trainer::config::Config;
 use pentimento_trainer::files::write_atomically;
 use pentimento_trainer::images::{Picture, contact_sheet};
-use pentimento_trainer::official::{Official, Schedule};
+use pentimento_trainer::recipe::released::{Official, Schedule};
 use pentimento_trainer::references::load_references;
 use pentimento_trainer::train::{Event, Metrics, Setup, Trainer};
 use pentimento_trainer::{Error, Result};

@@ -1,6 +1,6 @@
 //! One batch: images of one prompt, each from its own noise.
 use super::{Official, Script};
-use crate::taken::Taken;
+use crate::objective::grpo::Taken;
 use crate::{Error, Result};
 use pentimento::pipeline::Text;
 use pentimento::sampler::CpsCoefficients;

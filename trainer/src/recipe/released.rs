@@ -17,10 +17,7 @@
 //! - References of the batch's prompt: all of them, whatever their number; lists of unequal length are cut to the shorter.
 //! - Prompts that are equal without regard to case and spacing are one group.
 //! - `global_step` counts head epochs too; the average ([`Ema::step`]) follows it and is asked once per batch.
-mod dino;
 mod generator;
-mod judge;
-mod pick;
 mod rollout;
 mod script;
 
@@ -29,13 +26,13 @@ pub use script::{Script, Seeded};
 use crate::adapter::{Adapter, Pair};
 use crate::advantage;
 use crate::config::Config;
-use crate::discriminator::HeadStep;
 use crate::objective::Params;
 use crate::optim::{AdamW, Ema};
 use crate::references::Reference;
+use crate::reward::HeadStep;
+use crate::reward::judge::{self, Judge, Pairs};
 use crate::train::{Setup, initial, resolution};
 use crate::{Error, Result, texts};
-use judge::{Judge, Pairs};
 use pentimento::exec::{Executor, PlanId};
 use pentimento::folder::ModelFolder;
 use pentimento::model::mmdit::Lora;
@@ -62,7 +59,7 @@ impl Default for Schedule {
         Schedule {
             d_times: 10,
             ema_interval: 8,
-            hidden: crate::discriminator::HIDDEN,
+            hidden: crate::reward::head::HIDDEN,
             tune_layer: -1,
             tune_rate: 5e-6,
         }
@@ -200,7 +197,7 @@ impl Official {
         self.values = values;
         self.write_params(false)
     }
-    /// Replaces what the judge learns: the head's four tensors ([`crate::discriminator::NAMES`]).
+    /// Replaces what the judge learns: the head's four tensors ([`crate::reward::head::NAMES`]).
     ///
     /// # Errors
     /// Other lengths, or a PickScore, which starts from its checkpoint; the device failed.

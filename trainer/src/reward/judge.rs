@@ -1,18 +1,21 @@
 //! What rewards images in the released schedules, and learns from the references in turn with the generator.
-use super::dino::DinoHead;
-use super::pick::Pick;
-use super::{Schedule, Script};
+mod dino;
+mod pick;
+
+use super::HeadStep;
 use crate::config::Config;
-use crate::discriminator::HeadStep;
+use crate::recipe::released::{Schedule, Script};
 use crate::references::Reference;
 use crate::{Error, Result};
+use dino::DinoHead;
 use pentimento::exec::Executor;
 use pentimento::folder::open_component;
 use pentimento::pipeline::Pipeline;
+use pick::Pick;
 use std::path::Path;
 
 /// A batch as the judge sees it.
-pub(super) struct Pairs<'a> {
+pub(crate) struct Pairs<'a> {
     /// The prompt of all of them.
     pub prompt: &'a str,
     /// All references of the prompt.
@@ -22,7 +25,7 @@ pub(super) struct Pairs<'a> {
 }
 
 /// A reward that learns.
-pub(super) trait Judge {
+pub(crate) trait Judge {
     /// Rewards of images of one prompt; `name` is what the script calls the random choices in it.
     fn rewards(
         &mut self,
@@ -48,7 +51,7 @@ pub(super) trait Judge {
 
 /// The judge that a folder holds: PickScore in a `CLIPModel`'s, else a fresh head on DINOv2. `pixels`: width and height
 /// of all images; `most`: images or references in a batch.
-pub(super) fn open(
+pub(crate) fn open(
     pipeline: &mut Pipeline,
     folder: &Path,
     config: &Config,

@@ -2,9 +2,8 @@
 use super::rollout::Batch;
 use super::{Official, Report, Script};
 use crate::config::Config;
-use crate::objective;
+use crate::objective::grpo::{self, Rows};
 use crate::optim::clip_norm;
-use crate::taken::Rows;
 use crate::{Error, Result};
 use pentimento::exec::PlanId;
 use pentimento::pipeline::Text;
@@ -113,7 +112,7 @@ impl Official {
             return Ok(plan);
         }
         let config = Config { micro_batch: n, ..self.config.clone() };
-        let plan = objective::grpo(&mut self.pipeline, &self.params, &config, self.size, false)?;
+        let plan = grpo::grpo(&mut self.pipeline, &self.params, &config, self.size, false)?;
         self.grpo = Some(plan);
         Ok(plan)
     }

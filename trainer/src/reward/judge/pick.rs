@@ -1,11 +1,11 @@
 //! PickScore as a judge.
-use super::judge::{Judge, Pairs};
-use super::{Schedule, Script};
+use super::{Judge, Pairs};
 use crate::config::Config;
-use crate::discriminator::HeadStep;
 use crate::images::Picture;
-use crate::pickscore::{Model, PickScore};
 use crate::preprocess::{clip_pixels, head_picture};
+use crate::recipe::released::{Schedule, Script};
+use crate::reward::HeadStep;
+use crate::reward::pickscore::{Model, PickScore};
 use crate::{Error, Result};
 use pentimento::exec::Executor;
 use pentimento::folder::tokenizer_folder;

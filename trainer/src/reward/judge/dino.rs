@@ -1,9 +1,11 @@
 //! The DINOv2 head as a judge.
-use super::judge::{Judge, Pairs};
-use super::{Schedule, Script};
+use super::{Judge, Pairs};
 use crate::config::Config;
-use crate::discriminator::{Backbone, Head, HeadStep, NAMES, Patches, Shape, rewards};
 use crate::preprocess::{head_picture, head_pixels};
+use crate::recipe::released::{Schedule, Script};
+use crate::reward::HeadStep;
+use crate::reward::dino::Backbone;
+use crate::reward::head::{Head, NAMES, Patches, Shape, rewards};
 use crate::{Error, Result};
 use pentimento::exec::{Executor, PlanId, compile};
 use pentimento::graph::Graph;

@@ -1,6 +1,6 @@
 //! PickScore as a reward that learns: CLIP's similarity of prompt and image, whose last image layers are tuned to tell
 //! references from generated images of the same prompt. Released as `train_sd3_fast_pickscore.py`.
-use crate::discriminator::HeadStep;
+use super::HeadStep;
 use crate::optim::AdamW;
 use crate::{Error, Result};
 use pentimento::exec::{Executor, LeafData, PlanId, compile, upload};

@@ -1,0 +1,2 @@
+//! Ways to train: which stage comes next.
+pub mod released;
