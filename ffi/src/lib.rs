@@ -290,7 +290,7 @@ pub unsafe extern "C" fn pmt_trainer_generate(
         let (prompt, room) = unsafe { (text(prompt, "prompt")?, room(rgb, rgb_len, "rgb")?) };
         let mut session = exclusive(&trainer.session, "trainer")?;
         let artist = session.trainer()?;
-        let how = sampling(&artist.pipeline, steps, guidance, [width, height], room)?;
+        let how = sampling(artist.pipeline(), steps, guidance, [width, height], room)?;
         trainer.shared.check_cancel()?;
         let image = artist.draw(prompt, seed, &how, &mut |_, _| !trainer.shared.take_cancel())?;
         deliver(&image, room)

@@ -149,26 +149,21 @@ fn config(c: &pmt_config) -> Result<Config> {
     if let Some((name, value)) = floats.iter().find(|(_, v)| !(v.is_finite() && *v >= 0.0)) {
         return Err(Failure::argument(name, "a finite number, not negative", value.to_string()));
     }
-    let config = Config {
+    let mut config = Config {
         seed: c.seed,
         width: c.width as usize,
         height: c.height as usize,
         rank: c.rank as usize,
-        warm_steps: c.warm_steps as usize,
-        warm_batch: c.warm_batch as usize,
-        warm_rate: c.warm_rate,
         iterations: c.iterations as usize,
-        prompts: c.prompts as usize,
-        group: c.group as usize,
-        steps: c.steps as usize,
-        window: c.window as usize,
-        guidance: c.guidance,
-        micro_batch: c.micro_batch as usize,
-        head_warm: c.head_warm as usize,
-        head_batch: c.head_batch as usize,
-        rate: c.rate,
         ..Config::default()
     };
+    (config.warm.steps, config.warm.batch) = (c.warm_steps as usize, c.warm_batch as usize);
+    (config.warm.rate, config.optim.rate) = (c.warm_rate, c.rate);
+    (config.rollout.prompts, config.rollout.group) = (c.prompts as usize, c.group as usize);
+    (config.rollout.steps, config.rollout.window) = (c.steps as usize, c.window as usize);
+    config.rollout.guidance = c.guidance;
+    config.optim.micro_batch = c.micro_batch as usize;
+    (config.head.warm, config.head.batch) = (c.head_warm as usize, c.head_batch as usize);
     config.check().map_err(Failure::Argument)?;
     Ok(config)
 }

@@ -43,8 +43,10 @@ fn train(
     let gpu = adapter("the released schedule")?;
     let model = here("../examples/models/icons");
     let setup = Setup { model: &model, config: None, reward, references, prompts: &[], text_cache: None };
-    let config =
-        Config { rank: 4, prompts: 2, group: 2, micro_batch: 2, steps: 3, window: 2, ..Config::official() };
+    let mut config = Config { rank: 4, ..Config::released() };
+    (config.rollout.prompts, config.rollout.group) = (2, 2);
+    (config.rollout.steps, config.rollout.window) = (3, 2);
+    config.optim.micro_batch = 2;
     let mut run = Official::new(Box::new(gpu), &setup, config, schedule.clone()).expect("a run");
     let mut script = Seeded::new(3);
     let (mut adapters, mut reports) = (Vec::new(), Vec::new());
@@ -105,7 +107,7 @@ fn a_pickscore_without_tokenizer_is_refused() {
         prompts: &[],
         text_cache: None,
     };
-    let error = match Official::new(Box::new(gpu), &setup, Config::official(), Schedule::default()) {
+    let error = match Official::new(Box::new(gpu), &setup, Config::released(), Schedule::default()) {
         Ok(_) => panic!("accepted"),
         Err(e) => e.to_string(),
     };

@@ -11,6 +11,7 @@ pub mod advantage;
 pub mod config;
 pub mod files;
 pub mod images;
+mod machine;
 pub mod objective;
 pub mod optim;
 pub mod preprocess;
@@ -18,6 +19,7 @@ pub mod recipe;
 pub mod references;
 mod resize;
 pub mod reward;
+pub mod stage;
 pub mod texts;
 pub mod train;
 

@@ -1,6 +1,10 @@
-//! Losses on the graph, an objective a file, and the parameters they differentiate.
+//! What an adapter learns from, an objective a file: its loss on the graph, and how its runs are fed. [`Learn`] gathers the
+//! gradients of an optimiser step from an objective and any extra terms, which are objectives, too.
 pub mod flow;
 pub mod grpo;
+mod learn;
+
+pub(crate) use learn::{At, Gradients, Learn, Objective};
 
 use crate::Result;
 use pentimento::exec::PlanId;

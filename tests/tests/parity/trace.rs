@@ -6,10 +6,14 @@ use pentimento::model::mmdit::lora_targets;
 use pentimento::model::{channels_first, channels_last};
 use pentimento::weights::Weights;
 use pentimento_trainer::adapter::Adapter;
-use pentimento_trainer::config::{Config, Spread};
+use pentimento_trainer::advantage::Spread;
+use pentimento_trainer::config::Config;
 use pentimento_trainer::images::Picture;
+use pentimento_trainer::objective::grpo;
+use pentimento_trainer::optim;
 use pentimento_trainer::recipe::released::{Official, Schedule, Script};
 use pentimento_trainer::references::Reference;
+use pentimento_trainer::stage::rollout;
 use pentimento_trainer::train::Setup;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -44,30 +48,38 @@ impl Recorded {
         let whole = |key: &str| c[key].as_u64().unwrap_or_else(|| panic!("config.{key}")) as usize;
         let real = |key: &str| c[key].as_f64().unwrap_or_else(|| panic!("config.{key}")) as f32;
         let side = whole("res");
-        let config = Config {
+        let mut config = Config {
             width: side,
             height: side,
             rank: whole("r"),
             lora_scale: real("alpha") / real("r"),
+            ..Config::released()
+        };
+        config.rollout = rollout::Settings {
             prompts: whole("num_batches"),
             group: whole("mini"),
-            micro_batch: whole("mini"),
             steps: whole("num_steps"),
             window: whole("train_num_steps"),
             window_start: Some(whole("random_timestep")),
             guidance: real("guidance"),
             eta: real("noise_level"),
-            rate: real("lr"),
-            head_rate: real("d_lr"),
+            ..config.rollout
+        };
+        config.grpo = grpo::Settings {
             beta: real("beta"),
             clip: real("clip_range"),
             advantage_limit: real("adv_clip_max"),
+            spread: if c["global_std"].as_bool() == Some(true) { Spread::Global } else { Spread::Group },
+            ..config.grpo
+        };
+        config.optim = optim::Settings {
+            rate: real("lr"),
             max_norm: real("max_grad_norm"),
             weight_decay: real("wd"),
             ema: real("ema_decay"),
-            spread: if c["global_std"].as_bool() == Some(true) { Spread::Global } else { Spread::Group },
-            ..Config::official()
+            micro_batch: whole("mini"),
         };
+        config.head.rate = real("d_lr");
         let schedule = Schedule {
             d_times: whole("d_times"),
             ema_interval: whole("ema_interval"),

@@ -26,12 +26,13 @@ pub use script::{Script, Seeded};
 use crate::adapter::{Adapter, Pair};
 use crate::advantage;
 use crate::config::Config;
+use crate::machine::initial;
 use crate::objective::Params;
 use crate::optim::{AdamW, Ema};
 use crate::references::Reference;
 use crate::reward::HeadStep;
 use crate::reward::judge::{self, Judge, Pairs};
-use crate::train::{Setup, initial, resolution};
+use crate::train::Setup;
 use crate::{Error, Result, texts};
 use pentimento::exec::{Executor, PlanId};
 use pentimento::folder::ModelFolder;
@@ -130,8 +131,8 @@ impl Official {
         schedule: Schedule,
     ) -> Result<Self> {
         config.check()?;
-        if schedule.d_times == 0 || schedule.ema_interval == 0 || config.prompts < 2 {
-            let found = format!("{schedule:?} with {} batches", config.prompts);
+        if schedule.d_times == 0 || schedule.ema_interval == 0 || config.rollout.prompts < 2 {
+            let found = format!("{schedule:?} with {} batches", config.rollout.prompts);
             return Err(Error::bad(
                 "official schedule",
                 "intervals of 1 or more and 2 batches or more",
@@ -142,7 +143,9 @@ impl Official {
         let folder = ModelFolder::open_with(setup.model, setup.config)?;
         let text = TextSettings { t5_tokens: config.text_tokens, cache: texts::load(setup.text_cache)? };
         let mut pipeline = Pipeline::open_with(&folder, exec, Some(lora), text)?;
-        let pixels = resolution(&config, &pipeline);
+        let native = pipeline.native_size();
+        let side = |n: usize| if n == 0 { native } else { n };
+        let pixels = (side(config.width), side(config.height));
         let size = pipeline.latent_size(pixels.0, pixels.1)?;
         let reward =
             setup.reward.map_or_else(|| folder.beside().join("reward"), std::path::Path::to_path_buf);
@@ -150,10 +153,10 @@ impl Official {
         let values = initial(&mut pipeline, &params, &config)?;
         let (null, prompts) = prompts(&mut pipeline, setup)?;
         texts::save(&mut pipeline, setup.text_cache)?;
-        let most = prompts.iter().map(|p| p.references.len()).max().unwrap_or(0).max(config.group);
+        let most = prompts.iter().map(|p| p.references.len()).max().unwrap_or(0).max(config.rollout.group);
         let judge = judge::open(&mut pipeline, &reward, &config, &schedule, pixels, most)?;
-        let adam = AdamW::new((0.9, 0.999), config.weight_decay, values.iter().map(Vec::len));
-        let ema = Ema::new(config.ema, &values);
+        let adam = AdamW::new((0.9, 0.999), config.optim.weight_decay, values.iter().map(Vec::len));
+        let ema = Ema::new(config.optim.ema, &values);
         Ok(Official {
             pipeline,
             schedule,
@@ -192,8 +195,8 @@ impl Official {
             values.push(pair.a.clone());
             values.push(pair.b.iter().map(|b| b / scale).collect());
         }
-        self.adam = AdamW::new((0.9, 0.999), self.config.weight_decay, values.iter().map(Vec::len));
-        self.ema = Ema::new(self.config.ema, &values);
+        self.adam = AdamW::new((0.9, 0.999), self.config.optim.weight_decay, values.iter().map(Vec::len));
+        self.ema = Ema::new(self.config.optim.ema, &values);
         self.values = values;
         self.write_params(false)
     }
@@ -259,7 +262,7 @@ impl Official {
         script: &mut dyn Script,
         progress: &mut dyn FnMut(usize, usize) -> bool,
     ) -> Result<Report> {
-        let (e, batches) = (self.epoch, self.config.prompts);
+        let (e, batches) = (self.epoch, self.config.rollout.prompts);
         let order = script.order(e, batches, self.prompts.len());
         if order.len() != batches || order.iter().any(|&p| p >= self.prompts.len()) {
             let expected = format!("{batches} of {} prompts", self.prompts.len());
@@ -267,22 +270,24 @@ impl Official {
         }
         let mut all = Vec::with_capacity(batches);
         for (b, &prompt) in order.iter().enumerate() {
-            let steps = self.config.steps;
+            let steps = self.config.rollout.steps;
             let mut on = |step: usize| progress(b * steps + step, batches * steps);
             all.push(self.rollout(prompt, &format!("e{e}.b{b}"), script, &mut on)?);
         }
         let (generated, reference) = self.score(&all, script)?;
         let keys: Vec<&str> = all
             .iter()
-            .flat_map(|b| core::iter::repeat_n(self.prompts[b.prompt].key.as_str(), self.config.group))
+            .flat_map(|b| {
+                core::iter::repeat_n(self.prompts[b.prompt].key.as_str(), self.config.rollout.group)
+            })
             .collect();
         let groups = advantage::groups(&keys);
-        let (spread, limit) = (self.config.spread, self.config.advantage_limit);
+        let (spread, limit) = (self.config.grpo.spread, self.config.grpo.advantage_limit);
         let advantages = advantage::grouped(&generated, &groups, 1, spread, limit);
         script.note(&format!("e{e}.rewards"), &generated);
         script.note(&format!("e{e}.reference_rewards"), &reference);
         // One advantage for all trained steps of an image.
-        let each = advantages.iter().flat_map(|&a| core::iter::repeat_n(a, self.config.window));
+        let each = advantages.iter().flat_map(|&a| core::iter::repeat_n(a, self.config.rollout.window));
         script.note(&format!("e{e}.advantages"), &each.collect::<Vec<f32>>());
         let mut report = Report {
             epoch: e,

@@ -26,7 +26,7 @@ impl Backbone {
         let json = component.config()?;
         if json.get("model_type").and_then(serde_json::Value::as_str) == Some("clip") {
             return Err(Error::bad(label, "a DINOv2 model", "a CLIP model")
-                .with_hint("PickScore is a reward of the released schedule only: use `--official`."));
+                .with_hint("PickScore is a reward of the released schedule only: use `--recipe released`."));
         }
         let config = dino::Config::from_value(&json, &label)?;
         let file = "preprocessor_config.json";

@@ -2,7 +2,6 @@
 //! `Linear(D, 512) -> GELU -> Linear(512, 1)` on the class token and on patch tokens alike.
 use super::HeadStep;
 use super::dino::Backbone;
-use crate::config::Config;
 use crate::optim::AdamW;
 use crate::{Error, Result};
 use pentimento::exec::{Executor, LeafData, PlanId, compile};
@@ -10,6 +9,53 @@ use pentimento::grad::gradients;
 use pentimento::graph::{Graph, Id};
 use pentimento::rng::Philox;
 use pentimento_wgsl::kernel::{Act, Unary};
+
+/// Settings of the head and of the reward it gives.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Weight of the class token in the reward, the patches get the rest (released: 0.7).
+    pub class_weight: f32,
+    /// Weight of the patches in the head's loss (released: 0.3).
+    pub patch_loss: f32,
+    /// Patches drawn with replacement from each image, for a head step and again for a reward; 0 takes all of them
+    /// (released: 64).
+    pub patches: usize,
+    /// Whether the reward divides tokens by their norms, which head training does not (released: yes).
+    pub normalise_reward: bool,
+    /// Learning rate (released: 1e-4), Adam betas (0.5, 0.999).
+    pub rate: f32,
+    /// Steps before the first update.
+    pub warm: usize,
+    /// Steps per iteration after the first (released: 1).
+    pub steps: usize,
+    /// References, and as many generated images, in a step.
+    pub batch: usize,
+    /// Generated images kept; half of a step's negatives come from there.
+    pub replay: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            class_weight: 0.7,
+            patch_loss: 0.3,
+            patches: 0,
+            normalise_reward: false,
+            rate: 3e-4,
+            warm: 30,
+            steps: 2,
+            batch: 16,
+            replay: 256,
+        }
+    }
+}
+
+impl Settings {
+    /// The released ones.
+    pub fn released() -> Self {
+        Settings { rate: 1e-4, steps: 1, patches: 64, normalise_reward: true, ..Settings::default() }
+    }
+}
 
 /// Hidden units of the released head.
 pub const HIDDEN: usize = 512;
@@ -95,12 +141,18 @@ impl Head {
     ///
     /// # Errors
     /// The device refuses the plans.
-    pub fn new(exec: &mut dyn Executor, shape: Shape, config: &Config, score_batch: usize) -> Result<Self> {
+    pub fn new(
+        exec: &mut dyn Executor,
+        shape: Shape,
+        settings: &Settings,
+        seed: u64,
+        score_batch: usize,
+    ) -> Result<Self> {
         let Shape { tokens, width, hidden } = shape;
         if tokens < 2 || score_batch == 0 {
             return Err(Error::bad("head", "a class token, patches and images", format!("{tokens} tokens")));
         }
-        let mut rng = Philox::new(config.seed, 0x4ead);
+        let mut rng = Philox::new(seed, 0x4ead);
         let mut uniform = |n: usize, inputs: usize| -> Vec<f32> {
             let limit = 1.0 / (inputs as f32).sqrt();
             (0..n).map(|_| (2.0 * rng.uniform() - 1.0) * limit).collect()
@@ -115,12 +167,12 @@ impl Head {
         for (name, data) in NAMES.iter().zip(&params) {
             exec.set_leaf(name, LeafData::F32(data))?;
         }
-        let step_plan = step_plan(exec, 2 * config.head_batch, shape)?;
+        let step_plan = step_plan(exec, 2 * settings.batch, shape)?;
         let mut g = Graph::new();
         let x = g.input("tokens", &[score_batch, tokens, width]);
         let (h, _) = head(&mut g, x, shape);
         let score_plan = compile(exec, g, &[("score", h)])?;
-        let (batch, patch_loss, rate) = (config.head_batch, config.patch_loss, config.head_rate);
+        let (batch, patch_loss, rate) = (settings.batch, settings.patch_loss, settings.rate);
         let (images, weights) = (0, Vec::new());
         Ok(Head {
             shape,
@@ -158,7 +210,7 @@ impl Head {
         NAMES.iter().zip(&self.params).try_for_each(|(name, data)| exec.set_leaf(name, LeafData::F32(data)))
     }
 
-    /// Writes the inputs of one step: as many real as generated images, at most `head_batch` of each, tokens `[1 + N, D]`
+    /// Writes the inputs of one step: as many real as generated images, at most `batch` of each, tokens `[1 + N, D]`
     /// each, and which patches of the real ones, then of the generated ones, count. Returns the plan.
     ///
     /// # Errors

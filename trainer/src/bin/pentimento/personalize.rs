@@ -76,11 +76,11 @@ const SHEET_STEPS: usize = 10;
 
 impl Args {
     fn settings(&self) -> Config {
-        let mut config = if self.official { Config::official() } else { Config::default() };
+        let mut config = if self.official { Config::released() } else { Config::default() };
         config.seed = self.seed;
         config.text_tokens = self.text_tokens.unwrap_or(config.text_tokens);
         config.iterations = self.iterations.unwrap_or(config.iterations);
-        config.warm_steps = self.warm_steps.unwrap_or(config.warm_steps);
+        config.warm.steps = self.warm_steps.unwrap_or(config.warm.steps);
         config
     }
 }
@@ -153,7 +153,7 @@ pub trait Loop {
 
 impl Loop for Trainer {
     fn pipeline(&mut self) -> &mut Pipeline {
-        &mut self.pipeline
+        self.pipeline()
     }
     fn adapter(&self) -> Result<Adapter> {
         self.adapter()

@@ -1,7 +1,6 @@
 //! A generator epoch: every batch and trained step is one training run; gradients are summed over half of the batches.
 use super::rollout::Batch;
 use super::{Official, Report, Script};
-use crate::config::Config;
 use crate::objective::grpo::{self, Rows};
 use crate::optim::clip_norm;
 use crate::{Error, Result};
@@ -16,15 +15,15 @@ impl Official {
         script: &mut dyn Script,
         report: &mut Report,
     ) -> Result<()> {
-        let (group, e) = (self.config.group, self.epoch);
+        let (group, e) = (self.config.rollout.group, self.epoch);
         // accelerate divides each loss by the number of runs that make a step.
-        let runs = self.config.prompts / 2 * self.config.window;
+        let runs = self.config.rollout.prompts / 2 * self.config.rollout.window;
         let (mut clipped, mut ratios) = (0, 0);
         for (batch, advantages) in all.iter().zip(advantages.chunks_exact(group)) {
             for j in 0..batch.taken.len() {
                 let name = format!("e{e}.m{}", self.micro_steps);
                 let ratio = self.micro_step(batch, j, advantages, runs, &name, script)?;
-                clipped += ratio.iter().filter(|r| (**r - 1.0).abs() > self.config.clip).count();
+                clipped += ratio.iter().filter(|r| (**r - 1.0).abs() > self.config.grpo.clip).count();
                 ratios += ratio.len();
                 self.micro_steps += 1;
                 if self.micro_steps.is_multiple_of(runs) {
@@ -61,7 +60,8 @@ impl Official {
         name: &str,
         script: &mut dyn Script,
     ) -> Result<Vec<f32>> {
-        let (group, n) = (self.config.group, self.config.micro_batch.min(self.config.group));
+        let (group, n) =
+            (self.config.rollout.group, self.config.optim.micro_batch.min(self.config.rollout.group));
         let plan = self.grpo_plan(n)?;
         let (mut ratio, mut loss, mut kl, mut distance) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for first in (0..group).step_by(n) {
@@ -77,7 +77,7 @@ impl Official {
             ratio.extend(exec.read(plan, "ratio")?.drain(..real));
             loss.extend(exec.read(plan, "loss")?.drain(..real));
             distance.extend(exec.read(plan, "distance")?.drain(..real));
-            if self.config.beta > 0.0 {
+            if self.config.grpo.beta > 0.0 {
                 kl.extend(exec.read(plan, "kl")?.drain(..real));
             }
             self.add_gradients(plan)?;
@@ -94,7 +94,7 @@ impl Official {
     ) {
         let mean = |x: &[f32]| x.iter().map(|&v| f64::from(v)).sum::<f64>() / x.len().max(1) as f64;
         let log: Vec<f32> = distance.iter().map(|d| -d).collect();
-        let limit = |r: f32| r.clamp(1.0 - self.config.clip, 1.0 + self.config.clip);
+        let limit = |r: f32| r.clamp(1.0 - self.config.grpo.clip, 1.0 + self.config.grpo.clip);
         let clipped = ratio.iter().zip(advantages).map(|(&r, a)| f32::from(u8::from(-a * limit(r) > -a * r)));
         let clipped: Vec<f32> = clipped.collect();
         script.note(&format!("{name}.ratio"), ratio);
@@ -102,7 +102,7 @@ impl Official {
         script.note(&format!("{name}.advantages"), advantages);
         script.note(&format!("{name}.clipped"), &clipped);
         let (loss, kl) = (mean(loss), mean(kl));
-        let policy = loss - f64::from(self.config.beta) * kl;
+        let policy = loss - f64::from(self.config.grpo.beta) * kl;
         script.note(&format!("{name}.policy_loss"), &[policy as f32]);
         script.note(&format!("{name}.kl"), &[kl as f32]);
         script.note(&format!("{name}.loss"), &[loss as f32]);
@@ -111,7 +111,11 @@ impl Official {
         if let Some(plan) = self.grpo {
             return Ok(plan);
         }
-        let config = Config { micro_batch: n, ..self.config.clone() };
+        let config = {
+            let mut config = self.config.clone();
+            config.optim.micro_batch = n;
+            config
+        };
         let plan = grpo::grpo(&mut self.pipeline, &self.params, &config, self.size, false)?;
         self.grpo = Some(plan);
         Ok(plan)
@@ -135,13 +139,13 @@ impl Official {
         for ((leaf, _), grad) in leaves.iter().zip(&grads) {
             script.note(&format!("{name}.grad{}", leaf.trim_start_matches("lora")), grad);
         }
-        let norm = clip_norm(&mut grads, self.config.max_norm);
+        let norm = clip_norm(&mut grads, self.config.optim.max_norm);
         if !norm.is_finite() {
             return Err(Error::bad("gradient norm", "a finite number", norm.to_string())
                 .with_hint("Training diverged: use a smaller learning rate."));
         }
         script.note(&format!("{name}.grad_norm"), &[norm]);
-        self.adam.update(&mut self.values, &grads, self.config.rate);
+        self.adam.update(&mut self.values, &grads, self.config.optim.rate);
         self.write_params(false)?;
         for ((leaf, _), data) in leaves.iter().zip(&self.values) {
             script.note(&format!("{name}.{leaf}"), data);

@@ -29,16 +29,16 @@ impl Official {
         script: &mut dyn Script,
         progress: &mut dyn FnMut(usize) -> bool,
     ) -> Result<Batch> {
-        let (per, group) = (self.per_image(), self.config.group);
+        let (per, group) = (self.per_image(), self.config.rollout.group);
         let mut x = vec![0.0; group * per];
         script.noise(&format!("{name}.latents_init"), &mut x);
-        let sigmas = self.sigmas(self.config.steps)?;
-        let start = self.config.window_start.unwrap_or(0);
-        let mut taken = Vec::with_capacity(self.config.window);
+        let sigmas = self.sigmas(self.config.rollout.steps)?;
+        let start = self.config.rollout.window_start.unwrap_or(0);
+        let mut taken = Vec::with_capacity(self.config.rollout.window);
         for (s, pair) in sigmas.windows(2).enumerate() {
             let v = self.guided(&x, pair[0], prompt)?;
             script.note(&format!("{name}.s{s}.velocity_cfg"), &v);
-            if (start..start + self.config.window).contains(&s) {
+            if (start..start + self.config.rollout.window).contains(&s) {
                 let mut z = vec![0.0; x.len()];
                 script.noise(&format!("{name}.s{s}.noise"), &mut z);
                 let shape = [per, self.pipeline.mmdit.in_channels];
@@ -67,8 +67,8 @@ impl Official {
     }
     /// Guided velocity of images that share a prompt; `x` is a whole number of images.
     fn guided(&mut self, x: &[f32], sigma: f32, prompt: usize) -> Result<Vec<f32>> {
-        let most = self.config.micro_batch.max(1) * self.per_image();
-        let guided = self.config.guidance != 1.0;
+        let most = self.config.optim.micro_batch.max(1) * self.per_image();
+        let guided = self.config.rollout.guidance != 1.0;
         let mut out = Vec::with_capacity(x.len());
         for part in x.chunks(most) {
             let n = part.len() / self.per_image();
@@ -77,7 +77,9 @@ impl Official {
             let null = guided.then_some(&self.null);
             self.pipeline.write_velocity(velocity, part, sigma, &texts, null)?;
             self.pipeline.exec.run(velocity.plan)?;
-            out.extend(self.pipeline.read_velocity(velocity, guided.then_some(self.config.guidance))?);
+            out.extend(
+                self.pipeline.read_velocity(velocity, guided.then_some(self.config.rollout.guidance))?,
+            );
         }
         Ok(out)
     }

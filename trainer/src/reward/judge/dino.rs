@@ -5,7 +5,7 @@ use crate::preprocess::{head_picture, head_pixels};
 use crate::recipe::released::{Schedule, Script};
 use crate::reward::HeadStep;
 use crate::reward::dino::Backbone;
-use crate::reward::head::{Head, NAMES, Patches, Shape, rewards};
+use crate::reward::head::{Head, NAMES, Patches, Settings, Shape, rewards};
 use crate::{Error, Result};
 use pentimento::exec::{Executor, PlanId, compile};
 use pentimento::graph::Graph;
@@ -35,19 +35,19 @@ impl DinoHead {
         most: usize,
     ) -> Result<Self> {
         let mut backbone = Backbone::open(folder)?;
-        let head_config = Config { head_batch: config.prompts * most, ..config.clone() };
+        let settings = Settings { batch: config.rollout.prompts * most, ..config.head.clone() };
         let shape = Shape { hidden: schedule.hidden, ..Shape::of(&backbone) };
-        let head = Head::new(&mut *pipeline.exec, shape, &head_config, config.group)?;
+        let head = Head::new(&mut *pipeline.exec, shape, &settings, config.seed, config.rollout.group)?;
         let describe = [
-            describe(pipeline, &mut backbone, config.group, pixels, false)?,
-            describe(pipeline, &mut backbone, config.group, pixels, true)?,
+            describe(pipeline, &mut backbone, config.rollout.group, pixels, false)?,
+            describe(pipeline, &mut backbone, config.rollout.group, pixels, true)?,
         ];
         Ok(DinoHead { backbone, head, config: config.clone(), d_times: schedule.d_times, pixels, describe })
     }
 
     fn pick(&self, name: &str, images: usize, script: &mut dyn Script) -> Result<Vec<Vec<u32>>> {
         let patches = self.backbone.grid() * self.backbone.grid();
-        let count = self.config.head_patches.min(patches);
+        let count = self.config.head.patches.min(patches);
         let picked = script.patches(name, images, count, patches);
         let fits = picked.len() == images && picked.iter().all(|list| !list.is_empty());
         if fits { Ok(picked) } else { Err(Error::bad(name, format!("{images} lists of patches"), "others")) }
@@ -55,7 +55,7 @@ impl DinoHead {
     /// Tokens of images in 0 to 1, or of normalised encoder inputs.
     fn tokens(&self, exec: &mut dyn Executor, inputs: &[&[f32]], normalised: bool) -> Result<Vec<Vec<f32>>> {
         let plan = self.describe[usize::from(normalised)];
-        let (group, per) = (self.config.group, self.backbone.token_numbers());
+        let (group, per) = (self.config.rollout.group, self.backbone.token_numbers());
         let mut out = Vec::with_capacity(inputs.len());
         for part in inputs.chunks(group) {
             let mut x: Vec<f32> = part.iter().flat_map(|i| i.iter().copied()).collect();
@@ -101,8 +101,8 @@ impl Judge for DinoHead {
         let tokens = self.tokens(exec, images, false)?;
         let tokens: Vec<&[f32]> = tokens.iter().map(Vec::as_slice).collect();
         let picked = self.pick(name, images.len(), script)?;
-        let scores = self.head.score(exec, &tokens, self.config.normalise_reward)?;
-        rewards(&scores, self.config.class_weight, Patches::Picked(&picked))
+        let scores = self.head.score(exec, &tokens, self.config.head.normalise_reward)?;
+        rewards(&scores, self.config.head.class_weight, Patches::Picked(&picked))
     }
     fn learns(&self, epoch: usize, _: f32, _: f32) -> bool {
         !(epoch + 1).is_multiple_of(self.d_times)

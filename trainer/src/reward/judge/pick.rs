@@ -35,7 +35,7 @@ impl Pick {
     ) -> Result<Self> {
         let tokenizer = tokenizer_folder(folder)?.tokenizer()?;
         let model = Model::open(folder)?;
-        let batch = config.prompts * config.group;
+        let batch = config.rollout.prompts * config.rollout.group;
         let score =
             PickScore::new(&mut *pipeline.exec, model, batch, schedule.tune_layer, schedule.tune_rate)?;
         Ok(Pick { score, tokenizer, pixels, texts: BTreeMap::new() })
