@@ -1,9 +1,11 @@
 //! What the two working handles hold.
 use crate::guard::{Failure, Result, Shared};
+use crate::types::pmt_recipe;
 use crate::{pmt_config, pmt_phase, pmt_progress};
 use pentimento_trainer::adapted;
 use pentimento_trainer::config::Config;
 use pentimento_trainer::images::Picture;
+use pentimento_trainer::recipe::Recipe;
 use pentimento_trainer::references::Reference;
 use pentimento_trainer::reward::dino::Backbone;
 use pentimento_trainer::train::{Event, Setup, Trainer};
@@ -40,7 +42,9 @@ impl Session {
         let side = |n: usize| if n == 0 { pipeline.native_size() } else { n };
         let (width, height) = (side(config.width), side(config.height));
         pipeline.latent_size(width, height).map_err(Failure::Argument)?;
-        Backbone::open(&reward)?;
+        if config.recipe == Recipe::Default {
+            Backbone::open(&reward)?;
+        }
         Ok(Session {
             model: model.into(),
             reward,
@@ -149,13 +153,18 @@ fn config(c: &pmt_config) -> Result<Config> {
     if let Some((name, value)) = floats.iter().find(|(_, v)| !(v.is_finite() && *v >= 0.0)) {
         return Err(Failure::argument(name, "a finite number, not negative", value.to_string()));
     }
+    let base = match c.recipe {
+        r if r == pmt_recipe::Default as u32 => Config::default(),
+        r if r == pmt_recipe::Released as u32 => Config::released(),
+        r => return Err(Failure::argument("recipe", "one of pmt_recipe", r.to_string())),
+    };
     let mut config = Config {
         seed: c.seed,
         width: c.width as usize,
         height: c.height as usize,
         rank: c.rank as usize,
         iterations: c.iterations as usize,
-        ..Config::default()
+        ..base
     };
     (config.warm.steps, config.warm.batch) = (c.warm_steps as usize, c.warm_batch as usize);
     (config.warm.rate, config.optim.rate) = (c.warm_rate, c.rate);

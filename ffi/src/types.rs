@@ -39,6 +39,18 @@ pub enum pmt_phase {
     Done = 3,
 }
 
+/// Recipes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum pmt_recipe {
+    /// A supervised warm start, then Adv-GRPO that uses every batch for reward head and adapter.
+    Default = 0,
+    /// The released schedule, epoch by epoch: `iterations` counts epochs of `prompts` batches (at least 2), of which every
+    /// tenth trains the adapter. With PickScore as reward model, the adapter trains while the references score higher.
+    /// The `warm` and `head` fields are not used. Take the other settings from `pmt_config_released`.
+    Released = 1,
+}
+
 /// Settings of a training. Start from `pmt_config_default`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -81,6 +93,10 @@ pub struct pmt_config {
     pub guidance: f32,
     /// Learning rate.
     pub rate: f32,
+    /// What is done, and in which order: one of `pmt_recipe`.
+    pub recipe: u32,
+    /// Not used.
+    pub reserved: u32,
 }
 
 /// How far a training is. Numbers of the last complete iteration stay until the next one is complete.
@@ -118,11 +134,20 @@ pub struct pmt_progress {
 }
 
 // Fields may be added at the end only if there is no padding in which old programs have garbage.
-const _: () = assert!(size_of::<pmt_config>() == 3 * 8 + 16 * 4 && align_of::<pmt_config>() == 8);
+const _: () = assert!(size_of::<pmt_config>() == 3 * 8 + 18 * 4 && align_of::<pmt_config>() == 8);
 const _: () = assert!(size_of::<pmt_progress>() == 14 * 4 && size_of::<pmt_phase>() == 4);
 impl Default for pmt_config {
     fn default() -> Self {
-        let c = Config::default();
+        Self::of(&Config::default(), pmt_recipe::Default)
+    }
+}
+
+impl pmt_config {
+    /// The released settings; 20 epochs, of which two train the adapter.
+    pub fn released() -> Self {
+        Self::of(&Config { iterations: 20, ..Config::released() }, pmt_recipe::Released)
+    }
+    fn of(c: &Config, recipe: pmt_recipe) -> Self {
         pmt_config {
             size: size_of::<Self>() as u64,
             seed: c.seed,
@@ -143,11 +168,11 @@ impl Default for pmt_config {
             head_batch: c.head.batch as u32,
             guidance: c.rollout.guidance,
             rate: c.optim.rate,
+            recipe: recipe as u32,
+            reserved: 0,
         }
     }
-}
 
-impl pmt_config {
     /// The host's structure, which may be an older and shorter one.
     ///
     /// # Safety

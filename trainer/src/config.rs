@@ -1,5 +1,6 @@
 //! Settings of a training. Each part lives with the code that obeys it, with unit, default and source.
 use crate::objective::grpo;
+use crate::recipe::{Recipe, released};
 use crate::reward::head;
 use crate::stage::{rollout, warm};
 use crate::{Error, Result, optim};
@@ -21,6 +22,8 @@ pub struct Config {
     pub lora_scale: f32,
     /// Iterations after the warm start.
     pub iterations: usize,
+    /// What is done, and in which order.
+    pub recipe: Recipe,
     /// Supervised steps before the first iteration.
     pub warm: warm::Settings,
     /// Sampling of training images.
@@ -43,6 +46,7 @@ impl Default for Config {
             rank: 16,
             lora_scale: 2.0,
             iterations: 5,
+            recipe: Recipe::Default,
             warm: warm::Settings::default(),
             rollout: rollout::Settings::default(),
             grpo: grpo::Settings::default(),
@@ -53,14 +57,15 @@ impl Default for Config {
 }
 
 impl Config {
-    /// The released settings (arXiv 2511.20256, `train_sd3_fast_dino_patch.py`), for [`crate::recipe::released`]: no warm
-    /// start, own noise per image, the first two of ten steps, one advantage per image over the global deviation. The
-    /// default recipe makes of them the released objective on its own loop, which uses every rollout for head and
-    /// generator.
+    /// The released settings (arXiv 2511.20256, `train_sd3_fast_dino_patch.py`), with the released
+    /// schedule: no warm start, own noise per image, the first two of ten steps, one advantage per image over the global
+    /// deviation. With [`Recipe::Default`] they give the released objective on a loop which uses every rollout for head
+    /// and generator.
     pub fn released() -> Self {
         Config {
             text_tokens: 128,
             rank: 32,
+            recipe: Recipe::Released(released::Schedule::default()),
             warm: warm::Settings { steps: 0, ..warm::Settings::default() },
             rollout: rollout::Settings::released(),
             grpo: grpo::Settings::released(),
@@ -87,6 +92,9 @@ impl Config {
             return Err(Error::bad("rank", "a multiple of 4", self.rank.to_string()));
         }
         self.rollout.check()?;
+        if let Recipe::Released(schedule) = &self.recipe {
+            schedule.check(self)?;
+        }
         if updates > window {
             return Err(Error::bad("grpo.updates", "at most one per stochastic step", updates.to_string()));
         }

@@ -1,9 +1,10 @@
 //! What a training runs on, and what it has come to. Stages change both; everything in [`State`] is plain data.
 use crate::adapter::{Adapter, Pair};
 use crate::config::Config;
-use crate::objective::Params;
 use crate::objective::grpo::Taken;
+use crate::objective::{Gradients, Params};
 use crate::optim::{AdamW, Ema};
+use crate::recipe::released::Bench;
 use crate::reward::{self, Critic};
 use crate::stage::prepare::Known;
 use crate::train::{Event, Metrics, Setup};
@@ -31,6 +32,8 @@ pub(crate) struct Machine {
     pub reward: PathBuf,
     /// The reward on latents, in recipes that have one.
     pub critic: Option<Critic>,
+    /// What the released schedule works with, in its recipe.
+    pub bench: Option<Bench>,
     pub clock: Clock,
     plans: BTreeMap<&'static str, PlanId>,
 }
@@ -54,6 +57,12 @@ pub(crate) struct State {
     pub metrics: Metrics,
     /// Model runs of this iteration, done and all.
     pub parts: (usize, usize),
+    /// Gradients of training runs that have not made a step yet (released schedule).
+    pub carried: Gradients,
+    /// Training runs, optimiser steps, and those with the judge's steps (released schedule).
+    pub micro_steps: usize,
+    pub optimiser_steps: usize,
+    pub global_step: u32,
 }
 
 /// Images of an iteration, group after group, and what is known of them. Each stage adds its part.
@@ -126,11 +135,16 @@ impl Machine {
             batch: Batch::default(),
             metrics: Metrics::default(),
             parts: (0, 0),
+            carried: Gradients::default(),
+            micro_steps: 0,
+            optimiser_steps: 0,
+            global_step: 0,
         };
         let reward = setup.reward.map_or_else(|| folder.beside().join("reward"), Path::to_path_buf);
         let clock = Clock { started: Instant::now(), deadline: None };
-        let (critic, plans) = (None, BTreeMap::new());
-        let machine = Machine { pipeline, config, size, pixels, params, known, reward, critic, clock, plans };
+        let (critic, bench, plans) = (None, None, BTreeMap::new());
+        let machine =
+            Machine { pipeline, config, size, pixels, params, known, reward, critic, bench, clock, plans };
         Ok((machine, state))
     }
 
@@ -203,7 +217,7 @@ fn adam(config: &Config, values: &[Vec<f32>]) -> AdamW {
 }
 
 /// A: normal with deviation 1/r, B: zero, as released; so the first images are the base model's.
-pub(crate) fn initial(pipeline: &mut Pipeline, params: &Params, config: &Config) -> Result<Vec<Vec<f32>>> {
+fn initial(pipeline: &mut Pipeline, params: &Params, config: &Config) -> Result<Vec<Vec<f32>>> {
     let mut rng = Philox::new(config.seed, 0x10a);
     let mut values = Vec::new();
     for (name, shape) in params.leaves() {

@@ -7,7 +7,9 @@ use crate::Result;
 use crate::adapter::Adapter;
 use crate::config::Config;
 use crate::machine::{Machine, State};
-use crate::recipe::{Course, adversarial::Adversarial};
+use crate::recipe::adversarial::Adversarial;
+use crate::recipe::released::{self, Released};
+use crate::recipe::{Course, Recipe};
 use crate::references::Reference;
 use crate::stage::Stage;
 use crate::stage::prepare::Known;
@@ -35,6 +37,10 @@ pub struct Metrics {
     pub advantage_spread: f32,
     /// Part of ratios outside the clip range.
     pub clip_fraction: f32,
+    /// Steps the reward made.
+    pub head_steps: usize,
+    /// Optimiser steps the generator made.
+    pub updates: usize,
     /// Gradient norm before clipping, of the last optimiser step.
     pub gradient_norm: f32,
     /// Loss of the last supervised step.
@@ -78,8 +84,8 @@ pub struct Setup<'a> {
 
 /// A personalisation in progress.
 pub struct Trainer {
-    machine: Machine,
-    state: State,
+    pub(crate) machine: Machine,
+    pub(crate) state: State,
     course: Box<dyn Course>,
     /// In progress; none at the beginning and at the end.
     stage: Option<Box<dyn Stage>>,
@@ -94,9 +100,18 @@ impl Trainer {
     /// # Errors
     /// Settings, files or a device that cannot be used; references without captions where no prompts are given.
     pub fn new(exec: Box<dyn Executor>, setup: &Setup<'_>, config: Config) -> Result<Self> {
-        let known = |(width, _)| Known::new(setup, width);
-        let (mut machine, state) = Machine::open(exec, setup, config, known)?;
-        let course = Box::new(Adversarial::open(&mut machine)?);
+        let recipe = config.recipe.clone();
+        let known = |(width, _): (usize, usize)| match &recipe {
+            Recipe::Default => Known::new(setup, width),
+            Recipe::Released(_) => released::known(setup),
+        };
+        let (mut machine, mut state) = Machine::open(exec, setup, config, known)?;
+        let course: Box<dyn Course> = match recipe.clone() {
+            Recipe::Default => Box::new(Adversarial::open(&mut machine)?),
+            Recipe::Released(schedule) => {
+                Box::new(Released::open(&mut machine, &mut state, setup, schedule)?)
+            }
+        };
         Ok(Trainer { machine, state, course, stage: None, running: None, held: None })
     }
 

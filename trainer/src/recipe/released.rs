@@ -1,5 +1,5 @@
 //! The released schedules, step by step: `scripts/train_sd3_fast_dino_patch.py` and `train_sd3_fast_pickscore.py` of the
-//! Adv-GRPO code at 8287f90, with what is odd in them kept and named. The slow, exact loop beside [`crate::train`].
+//! Adv-GRPO code at 8287f90, with what is odd in them kept and named. The slow, exact course beside [`super::adversarial`].
 //!
 //! ```text
 //! epoch: batches of one prompt each -> rollout -> images -> reward of generated and reference images
@@ -18,27 +18,28 @@
 //! - Prompts that are equal without regard to case and spacing are one group.
 //! - `global_step` counts head epochs too; the average ([`Ema::step`]) follows it and is asked once per batch.
 mod generator;
+mod learn;
+mod replay;
 mod rollout;
+mod score;
 mod script;
 
 pub use script::{Script, Seeded};
 
-use crate::adapter::{Adapter, Pair};
-use crate::advantage;
+use super::Course;
 use crate::config::Config;
-use crate::machine::initial;
-use crate::objective::Params;
-use crate::optim::{AdamW, Ema};
+use crate::machine::{Machine, State};
 use crate::references::Reference;
-use crate::reward::HeadStep;
-use crate::reward::judge::{self, Judge, Pairs};
-use crate::train::Setup;
-use crate::{Error, Result, texts};
-use pentimento::exec::{Executor, PlanId};
-use pentimento::folder::ModelFolder;
-use pentimento::model::mmdit::Lora;
-use pentimento::pipeline::{Pipeline, Text, TextSettings};
-use rollout::Batch;
+use crate::reward::judge::{self, Judge};
+use crate::stage::Stage;
+use crate::stage::prepare::{Known, Texts};
+use crate::train::{Event, Metrics, Setup};
+use crate::{Error, Result};
+use generator::Generate;
+use learn::Learn;
+use rollout::{Made, Sample};
+use score::Score;
+use std::time::Instant;
 
 /// What the released script has besides [`Config`].
 #[derive(Clone, Debug, PartialEq)]
@@ -55,6 +56,17 @@ pub struct Schedule {
     pub tune_rate: f32,
 }
 
+impl Schedule {
+    pub(crate) fn check(&self, config: &Config) -> Result<()> {
+        if self.d_times == 0 || self.ema_interval == 0 || config.rollout.prompts < 2 {
+            let found = format!("{self:?} with {} batches", config.rollout.prompts);
+            let expected = "intervals of 1 or more and 2 batches or more";
+            return Err(Error::bad("released schedule", expected, found));
+        }
+        Ok(())
+    }
+}
+
 impl Default for Schedule {
     fn default() -> Self {
         Schedule {
@@ -67,297 +79,157 @@ impl Default for Schedule {
     }
 }
 
-/// A prompt with its encoded text and its references.
-struct Prompt {
+/// A prompt with its references.
+pub(crate) struct Prompt {
     name: String,
-    text: Text,
     /// Prompts of one key are one group.
     key: String,
     references: Vec<Reference>,
 }
 
-/// What an epoch did.
-#[derive(Clone, Debug, Default)]
-pub struct Report {
-    /// Counted from 0.
-    pub epoch: usize,
-    /// Mean reward of the generated images.
-    pub reward_generated: f32,
-    /// Mean reward of the references.
-    pub reward_reference: f32,
-    /// The head's step, in an epoch that trains it.
-    pub head: Option<HeadStep>,
-    /// Gradient norms of the generator's optimiser steps.
-    pub gradient_norms: Vec<f32>,
-    /// Part of the ratios outside the clip range.
-    pub clip_fraction: f32,
-}
-
-/// A run of the released schedule. In [`Config`], `prompts` is the number of batches of an epoch and `group` the images in
-/// one.
-pub struct Official {
-    /// The model. Between epochs it may be used to draw, too.
-    pub pipeline: Pipeline,
-    config: Config,
+/// What the stages of an epoch work with.
+pub(crate) struct Bench {
     schedule: Schedule,
-    /// Latent height and width.
-    size: [usize; 2],
-    params: Params,
-    values: Vec<Vec<f32>>,
-    adam: AdamW,
-    ema: Ema,
-    judge: Box<dyn Judge>,
     prompts: Vec<Prompt>,
-    null: Text,
-    grpo: Option<PlanId>,
-    /// Gradients so far, and training runs that went into them.
-    sums: Vec<Vec<f32>>,
-    micro_steps: usize,
-    optimiser_steps: usize,
-    epoch: usize,
-    global_step: u32,
+    judge: Box<dyn Judge>,
+    pub script: Box<dyn Script>,
+    /// Prompts of the epoch's batches, and those sampled so far.
+    order: Vec<usize>,
+    batches: Vec<Made>,
+    /// One for each image of the epoch.
+    advantages: Vec<f32>,
 }
 
-impl Official {
-    /// Loads everything and encodes the prompts: those of `setup`, or the references' captions. A prompt that is the
-    /// caption of no reference has all of them (the released loader would stop there).
-    ///
-    /// # Errors
-    /// Settings, files or a device that cannot be used; references without captions where no prompts are given.
-    pub fn new(
-        exec: Box<dyn Executor>,
-        setup: &Setup<'_>,
-        config: Config,
-        schedule: Schedule,
-    ) -> Result<Self> {
-        config.check()?;
-        if schedule.d_times == 0 || schedule.ema_interval == 0 || config.rollout.prompts < 2 {
-            let found = format!("{schedule:?} with {} batches", config.rollout.prompts);
-            return Err(Error::bad(
-                "official schedule",
-                "intervals of 1 or more and 2 batches or more",
-                found,
-            ));
-        }
-        let lora = Lora { rank: config.rank, scale: config.lora_scale };
-        let folder = ModelFolder::open_with(setup.model, setup.config)?;
-        let text = TextSettings { t5_tokens: config.text_tokens, cache: texts::load(setup.text_cache)? };
-        let mut pipeline = Pipeline::open_with(&folder, exec, Some(lora), text)?;
-        let native = pipeline.native_size();
-        let side = |n: usize| if n == 0 { native } else { n };
-        let pixels = (side(config.width), side(config.height));
-        let size = pipeline.latent_size(pixels.0, pixels.1)?;
-        let reward =
-            setup.reward.map_or_else(|| folder.beside().join("reward"), std::path::Path::to_path_buf);
-        let params = Params::new(&pipeline.mmdit, config.rank);
-        let values = initial(&mut pipeline, &params, &config)?;
-        let (null, prompts) = prompts(&mut pipeline, setup)?;
-        texts::save(&mut pipeline, setup.text_cache)?;
-        let most = prompts.iter().map(|p| p.references.len()).max().unwrap_or(0).max(config.rollout.group);
-        let judge = judge::open(&mut pipeline, &reward, &config, &schedule, pixels, most)?;
-        let adam = AdamW::new((0.9, 0.999), config.optim.weight_decay, values.iter().map(Vec::len));
-        let ema = Ema::new(config.optim.ema, &values);
-        Ok(Official {
-            pipeline,
-            schedule,
-            size,
-            params,
-            values,
-            adam,
-            ema,
-            judge,
-            prompts,
-            null,
-            grpo: None,
-            sums: Vec::new(),
-            micro_steps: 0,
-            optimiser_steps: 0,
-            epoch: 0,
-            global_step: 0,
-            config,
-        })
+impl Bench {
+    fn of(m: &mut Machine) -> Result<&mut Bench> {
+        m.bench.as_mut().ok_or_else(|| Error::missing("recipe", "the released schedule"))
+    }
+}
+
+/// Prompts and captions to encode.
+pub(crate) fn known(setup: &Setup<'_>) -> Result<Known> {
+    Ok(Known::texts(setup, names(setup)?, Vec::new()))
+}
+
+/// What comes next.
+enum Next {
+    Texts,
+    Epoch,
+    Sample(usize),
+    Score,
+    Turn,
+}
+
+/// The course of the released schedule. In [`Config`], `rollout.prompts` is the number of batches of an epoch and
+/// `rollout.group` the images in one; `iterations` counts epochs.
+pub(crate) struct Released {
+    next: Next,
+}
+
+impl Released {
+    /// Opens the judge. A prompt that is the caption of no reference has all of them (the released loader would stop
+    /// there).
+    pub fn open(m: &mut Machine, s: &mut State, setup: &Setup<'_>, schedule: Schedule) -> Result<Self> {
+        let prompts = prompts(setup)?;
+        let most = prompts.iter().map(|p| p.references.len()).max().unwrap_or(0);
+        let most = most.max(m.config.rollout.group);
+        let judge = judge::open(&mut m.pipeline, &m.reward, &m.config, &schedule, m.pixels, most)?;
+        let script = Box::new(Seeded::new(m.config.seed));
+        let (order, batches, advantages) = (Vec::new(), Vec::new(), Vec::new());
+        m.bench = Some(Bench { schedule, prompts, judge, script, order, batches, advantages });
+        s.restart(&m.config);
+        Ok(Released { next: Next::Texts })
     }
 
-    /// Replaces the adapter, in training and averaged; the optimiser starts anew.
-    ///
-    /// # Errors
-    /// An adapter of another rank or with other targets.
-    pub fn start_from(&mut self, adapter: &Adapter) -> Result<()> {
-        let (rank, scale) = (self.config.rank, self.config.lora_scale);
-        let mut values = Vec::with_capacity(self.values.len());
-        for (target, i, o) in &self.params.targets {
-            let pair =
-                adapter.pairs.get(target).filter(|p| (p.rank, p.inputs(), p.outputs()) == (rank, *i, *o));
-            let Some(pair) = pair else {
-                let expected = format!("factors of rank {rank} from {i} to {o} numbers");
-                return Err(Error::bad(target.as_str(), expected, "none or others"));
-            };
-            values.push(pair.a.clone());
-            values.push(pair.b.iter().map(|b| b / scale).collect());
-        }
-        self.adam = AdamW::new((0.9, 0.999), self.config.optim.weight_decay, values.iter().map(Vec::len));
-        self.ema = Ema::new(self.config.optim.ema, &values);
-        self.values = values;
-        self.write_params(false)
-    }
-    /// Replaces what the judge learns: the head's four tensors ([`crate::reward::head::NAMES`]).
-    ///
-    /// # Errors
-    /// Other lengths, or a PickScore, which starts from its checkpoint; the device failed.
-    pub fn start_head_from(&mut self, params: Vec<Vec<f32>>) -> Result<()> {
-        self.judge.start_from(&mut *self.pipeline.exec, params)
-    }
-    /// Steps so far: epochs that trained the head, and the generator's optimiser steps.
-    pub fn global_step(&self) -> u32 {
-        self.global_step
-    }
-    /// The encoded prompts, the empty one first.
-    pub fn texts(&self) -> impl Iterator<Item = &Text> {
-        core::iter::once(&self.null).chain(self.prompts.iter().map(|p| &p.text))
-    }
-    /// The averaged adapter, which is the one the released code saves.
-    ///
-    /// # Errors
-    /// Factors that do not fit (never, for a run's own).
-    pub fn adapter(&self) -> Result<Adapter> {
-        self.adapter_of(&self.ema.average)
-    }
-    /// The adapter in training, as the last optimiser step left it.
-    ///
-    /// # Errors
-    /// As [`Official::adapter`].
-    pub fn trained(&self) -> Result<Adapter> {
-        self.adapter_of(&self.values)
-    }
-    fn adapter_of(&self, values: &[Vec<f32>]) -> Result<Adapter> {
-        let pairs = self.params.targets.iter().zip(values.chunks_exact(2));
-        let pair = |ab: &[Vec<f32>]| {
-            Pair::new(self.config.rank, ab[0].clone(), ab[1].clone(), self.config.lora_scale)
+    /// Begins an epoch, if there is to be one.
+    fn epoch(&mut self, m: &mut Machine, s: &mut State) -> Result<bool> {
+        let over = match m.clock.left(1.0) {
+            Some(left) => left <= 0.0,
+            None => s.iteration >= m.config.iterations,
         };
-        let pairs = pairs.map(|((target, _, _), ab)| Ok((target.clone(), pair(ab)?)));
-        Ok(Adapter { pairs: pairs.collect::<Result<_>>()? })
-    }
-    /// Makes [`Official::pipeline`] draw with the averaged adapter (`true`) or with the one in training.
-    ///
-    /// # Errors
-    /// The device failed.
-    pub fn show_average(&mut self, average: bool) -> Result<()> {
-        self.write_params(average)
-    }
-    fn write_params(&mut self, average: bool) -> Result<()> {
-        let values = if average { &self.ema.average } else { &self.values };
-        for ((name, _), data) in self.params.leaves().iter().zip(values) {
-            self.pipeline.set_param(name, data)?;
+        if over {
+            return Ok(false);
         }
-        Ok(())
-    }
-
-    /// Runs one epoch. `progress` is called after every model run of the rollouts with (done, all) and may stop the
-    /// run by returning false.
-    ///
-    /// # Errors
-    /// The device failed, training diverged, or [`Error::Cancelled`].
-    pub fn epoch(
-        &mut self,
-        script: &mut dyn Script,
-        progress: &mut dyn FnMut(usize, usize) -> bool,
-    ) -> Result<Report> {
-        let (e, batches) = (self.epoch, self.config.rollout.prompts);
-        let order = script.order(e, batches, self.prompts.len());
-        if order.len() != batches || order.iter().any(|&p| p >= self.prompts.len()) {
-            let expected = format!("{batches} of {} prompts", self.prompts.len());
+        let (e, batches, steps) = (s.iteration, m.config.rollout.prompts, m.config.rollout.steps);
+        let bench = Bench::of(m)?;
+        let order = bench.script.order(e, batches, bench.prompts.len());
+        if order.len() != batches || order.iter().any(|&p| p >= bench.prompts.len()) {
+            let expected = format!("{batches} of {} prompts", bench.prompts.len());
             return Err(Error::bad("order of prompts", expected, format!("{order:?}")));
         }
-        let mut all = Vec::with_capacity(batches);
-        for (b, &prompt) in order.iter().enumerate() {
-            let steps = self.config.rollout.steps;
-            let mut on = |step: usize| progress(b * steps + step, batches * steps);
-            all.push(self.rollout(prompt, &format!("e{e}.b{b}"), script, &mut on)?);
-        }
-        let (generated, reference) = self.score(&all, script)?;
-        let keys: Vec<&str> = all
-            .iter()
-            .flat_map(|b| {
-                core::iter::repeat_n(self.prompts[b.prompt].key.as_str(), self.config.rollout.group)
-            })
-            .collect();
-        let groups = advantage::groups(&keys);
-        let (spread, limit) = (self.config.grpo.spread, self.config.grpo.advantage_limit);
-        let advantages = advantage::grouped(&generated, &groups, 1, spread, limit);
-        script.note(&format!("e{e}.rewards"), &generated);
-        script.note(&format!("e{e}.reference_rewards"), &reference);
-        // One advantage for all trained steps of an image.
-        let each = advantages.iter().flat_map(|&a| core::iter::repeat_n(a, self.config.rollout.window));
-        script.note(&format!("e{e}.advantages"), &each.collect::<Vec<f32>>());
-        let mut report = Report {
-            epoch: e,
-            reward_generated: advantage::moments(&generated).0,
-            reward_reference: advantage::moments(&reference).0,
-            ..Report::default()
-        };
-        if self.judge.learns(e, report.reward_generated, report.reward_reference) {
-            let pairs: Vec<Pairs<'_>> = all
-                .iter()
-                .map(|b| Pairs {
-                    prompt: &self.prompts[b.prompt].name,
-                    references: &self.prompts[b.prompt].references,
-                    images: &b.images,
-                })
-                .collect();
-            report.head =
-                Some(self.judge.learn(&mut *self.pipeline.exec, &pairs, &format!("e{e}"), script)?);
-            self.global_step += 1;
-        } else {
-            self.train_generator(&all, &advantages, script, &mut report)?;
-        }
-        self.epoch += 1;
-        Ok(report)
-    }
-
-    /// Rewards of generated images and of their prompts' references, batch after batch.
-    fn score(&mut self, all: &[Batch], script: &mut dyn Script) -> Result<(Vec<f32>, Vec<f32>)> {
-        let (mut generated, mut reference) = (Vec::new(), Vec::new());
-        for (b, batch) in all.iter().enumerate() {
-            let name = format!("e{}.b{b}", self.epoch);
-            let prompt = &self.prompts[batch.prompt];
-            let images: Vec<&[f32]> = batch.images.iter().map(Vec::as_slice).collect();
-            let known: Vec<&[f32]> = prompt.references.iter().map(|r| r.pixels.as_slice()).collect();
-            let exec = &mut *self.pipeline.exec;
-            let name_of = |kind: &str| format!("{name}.idx_{kind}");
-            generated.extend(self.judge.rewards(exec, &prompt.name, &images, &name_of("gen"), script)?);
-            reference.extend(self.judge.rewards(exec, &prompt.name, &known, &name_of("ref"), script)?);
-        }
-        Ok((generated, reference))
+        (bench.order, bench.batches) = (order, Vec::new());
+        m.clock.started = Instant::now();
+        s.metrics = Metrics { iteration: e + 1, ..Metrics::default() };
+        s.parts = (0, batches * steps);
+        Ok(true)
     }
 }
 
-/// The empty text, and prompts with their texts and references.
-fn prompts(pipeline: &mut Pipeline, setup: &Setup<'_>) -> Result<(Text, Vec<Prompt>)> {
-    let mut names = vec![""];
-    names.extend(setup.prompts.iter().map(String::as_str));
-    if setup.prompts.is_empty() {
-        for caption in setup.references.iter().filter_map(|r| r.caption.as_deref()) {
-            if !names.contains(&caption) {
-                names.push(caption);
+impl Course for Released {
+    fn next(&mut self, m: &mut Machine, s: &mut State) -> Result<Option<Box<dyn Stage>>> {
+        let (stage, next): (Box<dyn Stage>, Next) = match self.next {
+            Next::Texts => (Box::new(Texts::default()), Next::Epoch),
+            Next::Epoch => {
+                if !self.epoch(m, s)? {
+                    return Ok(None);
+                }
+                self.next = Next::Sample(0);
+                return self.next(m, s);
+            }
+            Next::Sample(b) => {
+                let last = b + 1 == m.config.rollout.prompts;
+                let next = if last { Next::Score } else { Next::Sample(b + 1) };
+                (Box::new(Sample::begin(m, s, b)?), next)
+            }
+            Next::Score => (Box::new(Score::default()), Next::Turn),
+            Next::Turn => {
+                let (generated, reference) = (s.metrics.reward_generated, s.metrics.reward_reference);
+                let learns = Bench::of(m)?.judge.learns(s.iteration, generated, reference);
+                let stage: Box<dyn Stage> =
+                    if learns { Box::new(Learn::default()) } else { Box::new(Generate::default()) };
+                (stage, Next::Epoch)
+            }
+        };
+        self.next = next;
+        Ok(Some(stage))
+    }
+}
+
+/// Ends an epoch.
+fn finish(m: &mut Machine, s: &mut State) -> Event {
+    s.iteration += 1;
+    s.metrics.seconds = m.clock.started.elapsed().as_secs_f64();
+    Event::Iteration(s.metrics.clone())
+}
+
+/// Prompts, or different captions where none are given.
+fn names(setup: &Setup<'_>) -> Result<Vec<String>> {
+    let mut names = setup.prompts.to_vec();
+    if names.is_empty() {
+        for caption in setup.references.iter().filter_map(|r| r.caption.as_ref()) {
+            if !caption.is_empty() && !names.contains(caption) {
+                names.push(caption.clone());
             }
         }
     }
-    if names.len() < 2 || setup.references.is_empty() {
+    if names.is_empty() || setup.references.is_empty() {
         return Err(Error::missing("references", "images and prompts or captions")
             .with_hint("Give prompts, or a NAME.txt beside each image, or a metadata.jsonl."));
     }
-    let mut texts = pipeline.encode_all(&names)?.into_iter();
-    let null = texts.next().unwrap_or_default();
-    let prompt = |(name, text): (&&str, Text)| {
-        let own = |r: &&Reference| r.caption.as_deref().is_some_and(|c| key(c) == key(name));
+    Ok(names)
+}
+
+/// Prompts with their references.
+fn prompts(setup: &Setup<'_>) -> Result<Vec<Prompt>> {
+    let prompt = |name: String| {
+        let own = |r: &&Reference| r.caption.as_deref().is_some_and(|c| key(c) == key(&name));
         let mut references: Vec<Reference> = setup.references.iter().filter(own).cloned().collect();
         if references.is_empty() {
             references = setup.references.to_vec();
         }
-        Prompt { name: (*name).to_string(), text, key: key(name), references }
+        Prompt { key: key(&name), name, references }
     };
-    let prompts = names.iter().skip(1).zip(texts).map(prompt).collect();
-    Ok((null, prompts))
+    Ok(names(setup)?.into_iter().map(prompt).collect())
 }
 
 /// What the released grouping compares: CLIP's decoded tokens, so lower case and single spaces.

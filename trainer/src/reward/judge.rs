@@ -8,7 +8,7 @@ use crate::recipe::released::{Schedule, Script};
 use crate::references::Reference;
 use crate::{Error, Result};
 use dino::DinoHead;
-use pentimento::exec::Executor;
+use pentimento::exec::{Executor, PlanId};
 use pentimento::folder::open_component;
 use pentimento::pipeline::Pipeline;
 use pick::Pick;
@@ -24,27 +24,29 @@ pub(crate) struct Pairs<'a> {
     pub images: &'a [Vec<f32>],
 }
 
-/// A reward that learns.
+/// A reward that learns. It works on one thing at a time: begun, then launched and collected run by run, then asked for
+/// what came out.
 pub(crate) trait Judge {
-    /// Rewards of images of one prompt; `name` is what the script calls the random choices in it.
-    fn rewards(
+    /// Begins rewards of images of one prompt; `name` is what the script calls the random choices in it.
+    fn begin_rewards(
         &mut self,
-        exec: &mut dyn Executor,
         prompt: &str,
         images: &[&[f32]],
         name: &str,
         script: &mut dyn Script,
-    ) -> Result<Vec<f32>>;
+    ) -> Result<()>;
+    /// The rewards begun.
+    fn rewards(&mut self) -> Result<Vec<f32>>;
     /// Whether the judge learns in this epoch, instead of the generator, given the mean rewards of the epoch.
     fn learns(&self, epoch: usize, generated: f32, reference: f32) -> bool;
-    /// One step over everything an epoch brought.
-    fn learn(
-        &mut self,
-        exec: &mut dyn Executor,
-        all: &[Pairs<'_>],
-        name: &str,
-        script: &mut dyn Script,
-    ) -> Result<HeadStep>;
+    /// Begins one step over everything an epoch brought.
+    fn begin_step(&mut self, all: &[Pairs<'_>], name: &str, script: &mut dyn Script) -> Result<()>;
+    /// The step made.
+    fn step(&mut self, name: &str, script: &mut dyn Script) -> Result<HeadStep>;
+    /// Writes the inputs of the next run and returns its plan.
+    fn launch(&mut self, exec: &mut dyn Executor) -> Result<PlanId>;
+    /// Reads the finished run; true when it was the last.
+    fn collect(&mut self, exec: &mut dyn Executor) -> Result<bool>;
     /// Replaces what it has learned.
     fn start_from(&mut self, exec: &mut dyn Executor, params: Vec<Vec<f32>>) -> Result<()>;
 }

@@ -44,6 +44,7 @@ impl Stage for Teach {
         let (pipeline, critic) = m.judged()?;
         let HeadStep { loss, accuracy } = critic.head.end_step(&mut *pipeline.exec)?;
         (s.metrics.head_loss, s.metrics.head_accuracy) = (loss, accuracy);
+        s.metrics.head_steps += 1;
         self.left -= 1;
         Ok(Event::Working)
     }

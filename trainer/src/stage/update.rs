@@ -36,6 +36,7 @@ impl Stage for Update {
     fn collect(&mut self, m: &mut Machine, s: &mut State) -> Result<Event> {
         if self.learn.collect(m, s)? {
             s.metrics.gradient_norm = self.learn.apply(m, s, m.config.optim.rate)?;
+            s.metrics.updates += 1;
         }
         if self.learn.updates() < self.updates {
             return Ok(s.part());

@@ -1,12 +1,16 @@
 //! One batch: images of one prompt, each from its own noise.
-use super::{Official, Script};
+use super::Bench;
+use crate::Result;
+use crate::machine::{Machine, State};
 use crate::objective::grpo::Taken;
-use crate::{Error, Result};
-use pentimento::pipeline::Text;
+use crate::stage::Stage;
+use crate::train::Event;
+use pentimento::exec::PlanId;
+use pentimento::pipeline::{Text, Velocity};
 use pentimento::sampler::CpsCoefficients;
 
 /// A batch on its way to the update.
-pub(super) struct Batch {
+pub(super) struct Made {
     /// Index of its prompt.
     pub prompt: usize,
     /// Finished images in 0 to 1, `[H, W, 3]` each.
@@ -15,116 +19,113 @@ pub(super) struct Batch {
     pub taken: Vec<Taken>,
 }
 
-impl Official {
-    /// Numbers in the latents of one image.
-    pub(super) fn per_image(&self) -> usize {
-        self.size[0] * self.size[1] * self.pipeline.mmdit.in_channels
+/// Samples a batch, step by step, at most a micro-batch a run; then decodes it, image by image.
+pub(super) struct Sample {
+    prompt: usize,
+    /// What the script calls it.
+    name: String,
+    sigmas: Vec<f32>,
+    step: usize,
+    x: Vec<f32>,
+    /// Guided velocities of the step so far.
+    v: Vec<f32>,
+    velocity: Option<Velocity>,
+    taken: Vec<Taken>,
+    images: Vec<Vec<f32>>,
+}
+
+impl Sample {
+    /// Draws the noise of the epoch's batch `b`.
+    pub fn begin(m: &mut Machine, s: &State, b: usize) -> Result<Self> {
+        let name = format!("e{}.b{b}", s.iteration);
+        let mut x = vec![0.0; m.config.rollout.group * m.per_image()];
+        let sigmas = sigmas(m, m.config.rollout.steps)?;
+        let bench = Bench::of(m)?;
+        bench.script.noise(&format!("{name}.latents_init"), &mut x);
+        let (v, taken, images) = (Vec::new(), Vec::new(), Vec::new());
+        Ok(Sample { prompt: bench.order[b], name, sigmas, step: 0, x, v, velocity: None, taken, images })
     }
 
-    /// Samples a batch; `progress` hears of every step.
-    pub(super) fn rollout(
-        &mut self,
-        prompt: usize,
-        name: &str,
-        script: &mut dyn Script,
-        progress: &mut dyn FnMut(usize) -> bool,
-    ) -> Result<Batch> {
-        let (per, group) = (self.per_image(), self.config.rollout.group);
-        let mut x = vec![0.0; group * per];
-        script.noise(&format!("{name}.latents_init"), &mut x);
-        let sigmas = self.sigmas(self.config.rollout.steps)?;
-        let start = self.config.rollout.window_start.unwrap_or(0);
-        let mut taken = Vec::with_capacity(self.config.rollout.window);
-        for (s, pair) in sigmas.windows(2).enumerate() {
-            let v = self.guided(&x, pair[0], prompt)?;
-            script.note(&format!("{name}.s{s}.velocity_cfg"), &v);
-            if (start..start + self.config.rollout.window).contains(&s) {
-                let mut z = vec![0.0; x.len()];
-                script.noise(&format!("{name}.s{s}.noise"), &mut z);
-                let shape = [per, self.pipeline.mmdit.in_channels];
-                let step = Taken::step(&self.config, [pair[0], pair[1]], &x, &v, &z, shape)?;
-                let log: Vec<f32> = step.old.iter().map(|d| -d).collect();
-                script.note(&format!("{name}.s{s}.log_prob"), &log);
-                x.clone_from(&step.next);
-                taken.push(step);
-            } else {
-                x = CpsCoefficients::new(pair[0], pair[1], 0.0)?.mean(&x, &v)?;
+    fn sampled(&self) -> bool {
+        self.step + 1 >= self.sigmas.len()
+    }
+
+    /// From velocities to the next latents.
+    fn finish_step(&mut self, m: &mut Machine) -> Result<()> {
+        let (n, step, per) = (&self.name, self.step, m.per_image());
+        let v = core::mem::take(&mut self.v);
+        let pair = [self.sigmas[step], self.sigmas[step + 1]];
+        let start = m.config.rollout.window_start.unwrap_or(0);
+        let Machine { bench, config, pipeline, .. } = m;
+        let Some(Bench { script, .. }) = bench else { return Ok(()) };
+        script.note(&format!("{n}.s{step}.velocity_cfg"), &v);
+        if (start..start + config.rollout.window).contains(&step) {
+            let mut z = vec![0.0; self.x.len()];
+            script.noise(&format!("{n}.s{step}.noise"), &mut z);
+            let shape = [per, pipeline.mmdit.in_channels];
+            let taken = Taken::step(config, pair, &self.x, &v, &z, shape)?;
+            let log: Vec<f32> = taken.old.iter().map(|d| -d).collect();
+            script.note(&format!("{n}.s{step}.log_prob"), &log);
+            self.x.clone_from(&taken.next);
+            self.taken.push(taken);
+        } else {
+            self.x = CpsCoefficients::new(pair[0], pair[1], 0.0)?.mean(&self.x, &v)?;
+        }
+        script.note(&format!("{n}.s{step}.latents_after"), &self.x);
+        self.step += 1;
+        Ok(())
+    }
+}
+
+impl Stage for Sample {
+    fn launch(&mut self, m: &mut Machine, _: &mut State) -> Result<Option<PlanId>> {
+        let per = m.per_image();
+        if !self.sampled() {
+            let rest = &self.x[self.v.len()..];
+            let part = &rest[..rest.len().min(m.config.optim.micro_batch.max(1) * per)];
+            let velocity = write(m, part, self.sigmas[self.step], self.prompt)?;
+            self.velocity = Some(velocity);
+            return Ok(Some(velocity.plan));
+        }
+        let Some(x) = self.x.chunks_exact(per).nth(self.images.len()) else { return Ok(None) };
+        let decoder = m.pipeline.decoder(1, m.size)?;
+        m.pipeline.exec.write(decoder, "latents", x)?;
+        Ok(Some(decoder))
+    }
+    fn collect(&mut self, m: &mut Machine, s: &mut State) -> Result<Event> {
+        if let (false, Some(velocity)) = (self.sampled(), self.velocity) {
+            let c = &m.config.rollout;
+            self.v.extend(m.pipeline.read_velocity(velocity, c.guided().then_some(c.guidance))?);
+            if self.v.len() < self.x.len() {
+                return Ok(Event::Working);
             }
-            script.note(&format!("{name}.s{s}.latents_after"), &x);
-            if !progress(s + 1) {
-                return Err(Error::Cancelled);
-            }
+            self.finish_step(m)?;
+            return Ok(s.part());
         }
-        let images = self.decode(&x)?;
-        script.note(&format!("{name}.images01"), &images.concat());
-        Ok(Batch { prompt, images, taken })
+        let decoder = m.pipeline.decoder(1, m.size)?;
+        self.images.push(m.pipeline.exec.read(decoder, "image")?);
+        if self.images.len() == m.config.rollout.group {
+            let (images, taken) = (self.images.clone(), core::mem::take(&mut self.taken));
+            let bench = Bench::of(m)?;
+            bench.script.note(&format!("{}.images01", self.name), &images.concat());
+            bench.batches.push(Made { prompt: self.prompt, images, taken });
+        }
+        Ok(Event::Working)
     }
+}
 
-    /// Noise levels of a run, the final 0 included.
-    fn sigmas(&self, steps: usize) -> Result<Vec<f32>> {
-        let tokens = self.pipeline.mmdit.image_tokens(self.size[0], self.size[1]);
-        self.pipeline.schedule.sigmas(steps, self.pipeline.schedule.mu(tokens as u32))
-    }
-    /// Guided velocity of images that share a prompt; `x` is a whole number of images.
-    fn guided(&mut self, x: &[f32], sigma: f32, prompt: usize) -> Result<Vec<f32>> {
-        let most = self.config.optim.micro_batch.max(1) * self.per_image();
-        let guided = self.config.rollout.guidance != 1.0;
-        let mut out = Vec::with_capacity(x.len());
-        for part in x.chunks(most) {
-            let n = part.len() / self.per_image();
-            let velocity = self.pipeline.velocity(if guided { 2 * n } else { n }, self.size)?;
-            let texts: Vec<&Text> = vec![&self.prompts[prompt].text; n];
-            let null = guided.then_some(&self.null);
-            self.pipeline.write_velocity(velocity, part, sigma, &texts, null)?;
-            self.pipeline.exec.run(velocity.plan)?;
-            out.extend(
-                self.pipeline.read_velocity(velocity, guided.then_some(self.config.rollout.guidance))?,
-            );
-        }
-        Ok(out)
-    }
-    /// Latents to images in 0 to 1.
-    fn decode(&mut self, x: &[f32]) -> Result<Vec<Vec<f32>>> {
-        let decoder = self.pipeline.decoder(1, self.size)?;
-        let mut images = Vec::new();
-        for x in x.chunks_exact(self.per_image()) {
-            self.pipeline.exec.write(decoder, "latents", x)?;
-            self.pipeline.exec.run(decoder)?;
-            images.push(self.pipeline.exec.read(decoder, "image")?);
-        }
-        Ok(images)
-    }
+/// Noise levels of a run, the final 0 included.
+pub(super) fn sigmas(m: &Machine, steps: usize) -> Result<Vec<f32>> {
+    let tokens = m.pipeline.mmdit.image_tokens(m.size[0], m.size[1]);
+    m.pipeline.schedule.sigmas(steps, m.pipeline.schedule.mu(tokens as u32))
+}
 
-    /// Draws with the averaged adapter and no noise, as the released evaluation does; one image per row of `x`, which
-    /// holds the initial latents. The adapter in training comes back afterwards.
-    ///
-    /// # Errors
-    /// The device failed.
-    pub fn evaluate(
-        &mut self,
-        prompts: &[usize],
-        steps: usize,
-        mut x: Vec<f32>,
-        script: &mut dyn Script,
-    ) -> Result<Vec<Vec<f32>>> {
-        self.show_average(true)?;
-        let sigmas = self.sigmas(steps)?;
-        let per = self.per_image();
-        for (s, pair) in sigmas.windows(2).enumerate() {
-            let rows: Vec<Vec<f32>> = x
-                .chunks_exact(per)
-                .zip(prompts)
-                .map(|(row, &prompt)| {
-                    let v = self.guided(row, pair[0], prompt)?;
-                    CpsCoefficients::new(pair[0], pair[1], 0.0)?.mean(row, &v)
-                })
-                .collect::<Result<_>>()?;
-            x = rows.concat();
-            script.note(&format!("eval.b0.s{s}.latents_after"), &x);
-        }
-        let images = self.decode(&x)?;
-        script.note("eval.images01", &images.concat());
-        self.show_average(false)?;
-        Ok(images)
-    }
+/// Writes the inputs of a velocity run of images that share a prompt; `x` is a whole number of images.
+pub(super) fn write(m: &mut Machine, x: &[f32], sigma: f32, prompt: usize) -> Result<Velocity> {
+    let (n, guided) = (x.len() / m.per_image(), m.config.rollout.guided());
+    let velocity = m.pipeline.velocity(if guided { 2 * n } else { n }, m.size)?;
+    let texts: Vec<&Text> = vec![&m.known.prompts[prompt]; n];
+    let null = guided.then_some(&m.known.null);
+    m.pipeline.write_velocity(velocity, x, sigma, &texts, null)?;
+    Ok(velocity)
 }
