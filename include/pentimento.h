@@ -61,6 +61,16 @@ typedef enum pmt_phase {
     PMT_PHASE_DONE = 3,
 } pmt_phase;
 
+// Recipes.
+typedef enum pmt_recipe {
+    // A supervised warm start, then Adv-GRPO that uses every batch for reward head and adapter.
+    PMT_RECIPE_DEFAULT = 0,
+    // The released schedule, epoch by epoch: `iterations` counts epochs of `prompts` batches (at least 2), of which every
+    // tenth trains the adapter. With PickScore as reward model, the adapter trains while the references score higher.
+    // The `warm` and `head` fields are not used. Take the other settings from `pmt_config_released`.
+    PMT_RECIPE_RELEASED = 1,
+} pmt_recipe;
+
 // Where errors are told, and which device is used.
 typedef struct pmt_context pmt_context;
 
@@ -115,6 +125,10 @@ typedef struct pmt_config {
     uint32_t fit;
     // Colour of that background, 0xRRGGBB.
     uint32_t background;
+    // What is done, and in which order: one of `pmt_recipe`.
+    uint32_t recipe;
+    // Not used.
+    uint32_t reserved;
 } pmt_config;
 
 // How far a training is. Numbers of the last complete iteration stay until the next one is complete.
@@ -183,6 +197,10 @@ enum pmt_status pmt_context_cancel(const struct pmt_context *context);
 // newer header, is PMT_STATUS_BAD_ARGUMENT. Returns at once.
 enum pmt_status pmt_config_default(struct pmt_config *config,
                                    size_t size);
+
+// Fills in the settings of the released schedule, as `pmt_config_default` does the recommended ones. Returns at once.
+enum pmt_status pmt_config_released(struct pmt_config *config,
+                                    size_t size);
 
 // Makes a training. `model` is a diffusers folder of an SD3-family model, or a single file with what it lacks
 // (tokenizers) in folders beside it; `reward` is a Dinov2Model folder or NULL for the folder `reward` inside the

@@ -151,6 +151,17 @@ pub unsafe extern "C" fn pmt_config_default(config: *mut pmt_config, size: usize
     })
 }
 
+/// Fills in the settings of the released schedule, as `pmt_config_default` does the recommended ones. Returns at once.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pmt_config_released(config: *mut pmt_config, size: usize) -> pmt_status {
+    guard!(_, {
+        // SAFETY: the rules in the header.
+        let config = unsafe { record(config, size, "config")? };
+        config.fill(&pmt_config { size: size as u64, ..pmt_config::released() });
+        Ok(())
+    })
+}
+
 /// Makes a training. `model` is a diffusers folder of an SD3-family model, or a single file with what it lacks
 /// (tokenizers) in folders beside it; `reward` is a Dinov2Model folder or NULL for the folder `reward` inside the
 /// model's, `config` the settings. Reads configurations and maps weights, milliseconds; the device is opened by the
@@ -291,7 +302,7 @@ pub unsafe extern "C" fn pmt_trainer_generate(
         let (prompt, room) = unsafe { (text(prompt, "prompt")?, room(rgb, rgb_len, "rgb")?) };
         let mut session = exclusive(&trainer.session, "trainer")?;
         let artist = session.trainer()?;
-        let how = sampling(&artist.pipeline, steps, guidance, [width, height], room)?;
+        let how = sampling(artist.pipeline(), steps, guidance, [width, height], room)?;
         trainer.shared.check_cancel()?;
         let image = artist.draw(prompt, seed, &how, &mut |_, _| !trainer.shared.take_cancel())?;
         deliver(&image, room)

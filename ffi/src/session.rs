@@ -1,11 +1,13 @@
 //! What the two working handles hold.
 use crate::guard::{Failure, Result, Shared};
+use crate::types::pmt_recipe;
 use crate::{pmt_config, pmt_phase, pmt_progress};
 use pentimento_trainer::adapted;
 use pentimento_trainer::config::Config;
-use pentimento_trainer::discriminator::Backbone;
 use pentimento_trainer::images::Picture;
+use pentimento_trainer::recipe::Recipe;
 use pentimento_trainer::references::{Colour, Fit, Framing, Reference};
+use pentimento_trainer::reward::dino::Backbone;
 use pentimento_trainer::train::{Event, Setup, Trainer};
 use runtime::Error;
 use runtime::exec::cpu::Cpu;
@@ -41,7 +43,9 @@ impl Session {
         let side = |n: usize| if n == 0 { pipeline.native_size() } else { n };
         let (width, height) = (side(config.width), side(config.height));
         pipeline.latent_size(width, height).map_err(Failure::Argument)?;
-        Backbone::open(&reward)?;
+        if config.recipe == Recipe::Default {
+            Backbone::open(&reward)?;
+        }
         Ok(Session {
             model: model.into(),
             reward,
@@ -151,26 +155,26 @@ fn config(c: &pmt_config) -> Result<Config> {
     if let Some((name, value)) = floats.iter().find(|(_, v)| !(v.is_finite() && *v >= 0.0)) {
         return Err(Failure::argument(name, "a finite number, not negative", value.to_string()));
     }
-    let config = Config {
+    let base = match c.recipe {
+        r if r == pmt_recipe::Default as u32 => Config::default(),
+        r if r == pmt_recipe::Released as u32 => Config::released(),
+        r => return Err(Failure::argument("recipe", "one of pmt_recipe", r.to_string())),
+    };
+    let mut config = Config {
         seed: c.seed,
         width: c.width as usize,
         height: c.height as usize,
         rank: c.rank as usize,
-        warm_steps: c.warm_steps as usize,
-        warm_batch: c.warm_batch as usize,
-        warm_rate: c.warm_rate,
         iterations: c.iterations as usize,
-        prompts: c.prompts as usize,
-        group: c.group as usize,
-        steps: c.steps as usize,
-        window: c.window as usize,
-        guidance: c.guidance,
-        micro_batch: c.micro_batch as usize,
-        head_warm: c.head_warm as usize,
-        head_batch: c.head_batch as usize,
-        rate: c.rate,
-        ..Config::default()
+        ..base
     };
+    (config.warm.steps, config.warm.batch) = (c.warm_steps as usize, c.warm_batch as usize);
+    (config.warm.rate, config.optim.rate) = (c.warm_rate, c.rate);
+    (config.rollout.prompts, config.rollout.group) = (c.prompts as usize, c.group as usize);
+    (config.rollout.steps, config.rollout.window) = (c.steps as usize, c.window as usize);
+    config.rollout.guidance = c.guidance;
+    config.optim.micro_batch = c.micro_batch as usize;
+    (config.head.warm, config.head.batch) = (c.head_warm as usize, c.head_batch as usize);
     config.check().map_err(Failure::Argument)?;
     Ok(config)
 }

@@ -39,6 +39,18 @@ pub enum pmt_phase {
     Done = 3,
 }
 
+/// Recipes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum pmt_recipe {
+    /// A supervised warm start, then Adv-GRPO that uses every batch for reward head and adapter.
+    Default = 0,
+    /// The released schedule, epoch by epoch: `iterations` counts epochs of `prompts` batches (at least 2), of which every
+    /// tenth trains the adapter. With PickScore as reward model, the adapter trains while the references score higher.
+    /// The `warm` and `head` fields are not used. Take the other settings from `pmt_config_released`.
+    Released = 1,
+}
+
 /// Settings of a training. Start from `pmt_config_default`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -86,6 +98,10 @@ pub struct pmt_config {
     pub fit: u32,
     /// Colour of that background, 0xRRGGBB.
     pub background: u32,
+    /// What is done, and in which order: one of `pmt_recipe`.
+    pub recipe: u32,
+    /// Not used.
+    pub reserved: u32,
 }
 
 /// How far a training is. Numbers of the last complete iteration stay until the next one is complete.
@@ -123,11 +139,20 @@ pub struct pmt_progress {
 }
 
 // Fields may be added at the end only if there is no padding in which old programs have garbage.
-const _: () = assert!(size_of::<pmt_config>() == 3 * 8 + 18 * 4 && align_of::<pmt_config>() == 8);
+const _: () = assert!(size_of::<pmt_config>() == 3 * 8 + 20 * 4 && align_of::<pmt_config>() == 8);
 const _: () = assert!(size_of::<pmt_progress>() == 14 * 4 && size_of::<pmt_phase>() == 4);
 impl Default for pmt_config {
     fn default() -> Self {
-        let c = Config::default();
+        Self::of(&Config::default(), pmt_recipe::Default)
+    }
+}
+
+impl pmt_config {
+    /// The released settings; 20 epochs, of which two train the adapter.
+    pub fn released() -> Self {
+        Self::of(&Config { iterations: 20, ..Config::released() }, pmt_recipe::Released)
+    }
+    fn of(c: &Config, recipe: pmt_recipe) -> Self {
         pmt_config {
             size: size_of::<Self>() as u64,
             seed: c.seed,
@@ -135,26 +160,26 @@ impl Default for pmt_config {
             width: c.width as u32,
             height: c.height as u32,
             rank: c.rank as u32,
-            warm_steps: c.warm_steps as u32,
-            warm_batch: c.warm_batch as u32,
-            warm_rate: c.warm_rate,
+            warm_steps: c.warm.steps as u32,
+            warm_batch: c.warm.batch as u32,
+            warm_rate: c.warm.rate,
             iterations: c.iterations as u32,
-            prompts: c.prompts as u32,
-            group: c.group as u32,
-            steps: c.steps as u32,
-            window: c.window as u32,
-            micro_batch: c.micro_batch as u32,
-            head_warm: c.head_warm as u32,
-            head_batch: c.head_batch as u32,
-            guidance: c.guidance,
-            rate: c.rate,
+            prompts: c.rollout.prompts as u32,
+            group: c.rollout.group as u32,
+            steps: c.rollout.steps as u32,
+            window: c.rollout.window as u32,
+            micro_batch: c.optim.micro_batch as u32,
+            head_warm: c.head.warm as u32,
+            head_batch: c.head.batch as u32,
+            guidance: c.rollout.guidance,
+            rate: c.optim.rate,
             fit: 0,
             background: 0xff_ffff,
+            recipe: recipe as u32,
+            reserved: 0,
         }
     }
-}
 
-impl pmt_config {
     /// The host's structure, which may be an older and shorter one.
     ///
     /// # Safety

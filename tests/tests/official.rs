@@ -1,9 +1,10 @@
 //! The released schedules on the default model, in small: whose turn it is, what moves, and that runs repeat.
 use pentimento_trainer::config::Config;
 use pentimento_trainer::images::Picture;
-use pentimento_trainer::official::{Official, Report, Schedule, Seeded};
+use pentimento_trainer::recipe::Recipe;
+use pentimento_trainer::recipe::released::Schedule;
 use pentimento_trainer::references::{Reference, load_references};
-use pentimento_trainer::train::Setup;
+use pentimento_trainer::train::{Event, Metrics, Setup, Trainer};
 use std::path::{Path, PathBuf};
 use tests::adapter::adapter;
 use tests::scratch::{Scratch, copy};
@@ -33,31 +34,46 @@ fn grey() -> Vec<Reference> {
     ["a cat", "a dog"].map(|c| Reference::new(c, Some(c), &picture, 64, 64).expect("a reference")).into()
 }
 
+/// Settings of a small run.
+fn small(schedule: &Schedule, epochs: usize) -> Config {
+    let recipe = Recipe::Released(schedule.clone());
+    let mut config = Config { rank: 6, iterations: epochs, seed: 3, recipe, ..Config::released() };
+    (config.rollout.prompts, config.rollout.group) = (2, 2);
+    (config.rollout.steps, config.rollout.window) = (3, 2);
+    config.optim.micro_batch = 2;
+    config
+}
+
 /// Adapter after each epoch, and the reports.
 fn train(
     reward: Option<&Path>,
     references: &[Reference],
     schedule: &Schedule,
     epochs: usize,
-) -> Option<(Vec<Vec<u8>>, Vec<Report>)> {
+) -> Option<(Vec<Vec<u8>>, Vec<Metrics>)> {
     let gpu = adapter("the released schedule")?;
     let model = here("../examples/models/icons");
     let setup = Setup { model: &model, config: None, reward, references, prompts: &[], text_cache: None };
-    let config =
-        Config { rank: 6, prompts: 2, group: 2, micro_batch: 2, steps: 3, window: 2, ..Config::official() };
-    let mut run = Official::new(Box::new(gpu), &setup, config, schedule.clone()).expect("a run");
-    let mut script = Seeded::new(3);
+    let mut run = Trainer::new(Box::new(gpu), &setup, small(schedule, epochs)).expect("a run");
     let (mut adapters, mut reports) = (Vec::new(), Vec::new());
-    for _ in 0..epochs {
-        reports.push(run.epoch(&mut script, &mut |_, _| true).expect("an epoch"));
-        // The average follows late; what trains is asked for.
-        adapters.push(run.trained().and_then(|a| a.write_bytes()).expect("an adapter"));
+    loop {
+        match run.step().expect("a step") {
+            Event::Iteration(report) => {
+                reports.push(report);
+                // The average follows late; what trains is asked for.
+                adapters.push(run.trained().and_then(|a| a.write_bytes()).expect("an adapter"));
+            }
+            Event::Done => break,
+            _ => {}
+        }
     }
     // A run goes on from its own adapter, of a rank that is padded on the device.
     let last = run.trained().expect("an adapter");
     run.start_from(&last).expect("an adapter that fits");
     assert!(run.trained().expect("an adapter") == last, "the adapter was changed on its way");
     assert!(last.pairs.values().all(|pair| pair.rank == 6), "another rank than was asked for");
+    assert_eq!(reports.len(), epochs);
+    assert!(matches!(run.step(), Ok(Event::Done)), "the end is not the end");
     Some((adapters, reports))
 }
 
@@ -66,8 +82,8 @@ fn head_and_generator_take_turns() {
     let schedule = Schedule { d_times: 2, ..Schedule::default() };
     let Some((adapters, reports)) = train(None, &icons(), &schedule, 4) else { return };
     for (e, report) in reports.iter().enumerate() {
-        assert_eq!(report.head.is_some(), e % 2 == 0, "epoch {e}: {report:?}");
-        assert_eq!(report.gradient_norms.is_empty(), e % 2 == 0, "epoch {e}: {report:?}");
+        assert_eq!(report.head_steps == 1, e % 2 == 0, "epoch {e}: {report:?}");
+        assert_eq!(report.updates == 0, e % 2 == 0, "epoch {e}: {report:?}");
     }
     assert!(
         adapters[0] != adapters[1] && adapters[1] == adapters[2],
@@ -84,17 +100,14 @@ fn pickscore_learns_when_references_score_lower() {
     let schedule = Schedule { tune_rate: 3e-3, ..Schedule::default() };
     let Some((adapters, reports)) = train(Some(&folder.0), &grey(), &schedule, 4) else { return };
     for (e, report) in reports.iter().enumerate() {
-        let due = report.reward_reference < report.reward_generated;
-        assert_eq!(report.head.is_some(), due, "epoch {e}: {report:?}");
+        let (due, learned) = (report.reward_reference < report.reward_generated, report.head_steps == 1);
+        assert_eq!(learned, due, "epoch {e}: {report:?}");
         let before = e.checked_sub(1).map(|b| &adapters[b]);
         assert_eq!(before == Some(&adapters[e]), due && e > 0, "epoch {e}: {report:?}");
-        assert!(
-            report.head.is_none_or(|h| h.loss.is_finite() && (0.0..=1.0).contains(&h.accuracy)),
-            "{report:?}"
-        );
+        assert!(report.head_loss.is_finite() && (0.0..=1.0).contains(&report.head_accuracy), "{report:?}");
     }
-    assert!(reports.iter().any(|r| r.head.is_some()), "PickScore never learned: {reports:?}");
-    assert!(reports.iter().any(|r| r.head.is_none()), "the generator never learned: {reports:?}");
+    assert!(reports.iter().any(|r| r.head_steps == 1), "PickScore never learned: {reports:?}");
+    assert!(reports.iter().any(|r| r.updates > 0), "the generator never learned: {reports:?}");
 }
 
 #[test]
@@ -110,7 +123,7 @@ fn a_pickscore_without_tokenizer_is_refused() {
         prompts: &[],
         text_cache: None,
     };
-    let error = match Official::new(Box::new(gpu), &setup, Config::official(), Schedule::default()) {
+    let error = match Trainer::new(Box::new(gpu), &setup, Config::released()) {
         Ok(_) => panic!("accepted"),
         Err(e) => e.to_string(),
     };

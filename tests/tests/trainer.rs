@@ -48,21 +48,18 @@ fn broken_model(name: &str) -> Scratch {
 }
 
 fn tiny(seed: u64) -> Config {
-    Config {
-        seed,
-        rank: 4,
-        warm_steps: 1,
-        warm_batch: 2,
-        iterations: 1,
-        prompts: 1,
-        group: 2,
-        steps: 2,
-        window: 1,
-        head_warm: 2,
-        head_batch: 2,
-        micro_batch: 2,
-        ..Config::default()
-    }
+    let mut c = Config { seed, rank: 4, iterations: 1, ..Config::default() };
+    (c.warm.steps, c.warm.batch) = (1, 2);
+    (c.rollout.prompts, c.rollout.group) = (1, 2);
+    (c.rollout.steps, c.rollout.window) = (2, 1);
+    (c.head.warm, c.head.batch) = (2, 2);
+    c.optim.micro_batch = 2;
+    c
+}
+/// With one more change.
+fn with(mut config: Config, change: impl FnOnce(&mut Config)) -> Config {
+    change(&mut config);
+    config
 }
 
 fn train(config: Config) -> Option<(Vec<u8>, Vec<u8>, Metrics)> {
@@ -103,7 +100,7 @@ fn a_deadline_ends_the_training() {
     let Some(gpu) = adapter("a deadline") else { return };
     let (model, references) = (model(), references());
     let setup = setup(&model, &references);
-    let endless = Config { warm_steps: 1_000_000, iterations: 1_000_000, ..tiny(1) };
+    let endless = with(tiny(1), |c| (c.warm.steps, c.iterations) = (1_000_000, 1_000_000));
     let mut trainer = Trainer::new(Box::new(gpu), &setup, endless).expect("a trainer");
     const SECONDS: f64 = 5.0;
     let start = std::time::Instant::now();
@@ -170,7 +167,7 @@ impl SixRanks {
         let values = params.leaves().into_iter().map(&mut draw).collect();
         SixRanks { pipeline, params, values }
     }
-    /// Runs a plan of [`objective::supervised`] on fixed inputs.
+    /// Runs a plan of [`objective::flow::supervised`] on fixed inputs.
     fn run(&mut self, plan: PlanId) -> f32 {
         let m = &self.pipeline.mmdit;
         let context = self.pipeline.context_tokens() * m.joint_attention_dim;
@@ -191,7 +188,7 @@ impl SixRanks {
         self.pipeline.exec.run(plan).expect("a run");
         self.pipeline.exec.read(plan, "loss").expect("a loss")[0]
     }
-    /// As [`objective::supervised`], but at rank 6 on the device too.
+    /// As [`objective::flow::supervised`], but at rank 6 on the device too.
     fn unpadded(&mut self) -> (f32, Vec<Vec<f32>>) {
         let mut g = Graph::new();
         let (x, v) = self.pipeline.velocity_graph(&mut g, "", 1, LATENTS, None);
@@ -227,7 +224,8 @@ fn padding_is_inert() {
     for (exact, exec) in std::iter::once((true, Box::new(Cpu::new()) as _)).chain(gpu.map(|g| (false, g))) {
         let mut run = SixRanks::open(exec, wide);
         run.params.upload(&mut run.pipeline, &run.values).expect("parameters");
-        let plan = objective::supervised(&mut run.pipeline, &run.params, 1, LATENTS, false).expect("a plan");
+        let plan =
+            objective::flow::supervised(&mut run.pipeline, &run.params, 1, LATENTS, false).expect("a plan");
         let padded = run.run(plan);
         let grads = run.params.gradients(&mut *run.pipeline.exec, plan).expect("gradients");
         assert!((padded - loss).abs() <= if exact { 0.0 } else { 1e-5 * loss.abs() }, "{padded} and {loss}");
@@ -251,18 +249,15 @@ fn padding_is_inert() {
 
 #[test]
 fn the_released_objective_runs() {
-    let official = Config::official();
-    let config = Config {
-        credit: official.credit,
-        spread: official.spread,
-        head_patches: official.head_patches,
-        normalise_reward: official.normalise_reward,
-        share_noise: false,
-        antithetic: false,
-        window_start: Some(0),
-        warm_steps: 0,
-        ..tiny(5)
-    };
+    let released = Config::released();
+    let config = with(tiny(5), |c| {
+        (c.grpo.credit, c.grpo.spread) = (released.grpo.credit, released.grpo.spread);
+        c.head.patches = released.head.patches;
+        c.head.normalise_reward = released.head.normalise_reward;
+        (c.rollout.share_noise, c.rollout.antithetic) = (false, false);
+        c.rollout.window_start = Some(0);
+        c.warm.steps = 0;
+    });
     let Some((start, end, metrics)) = train(config) else { return };
     assert!(start != end);
     assert!(metrics.clip_fraction <= 0.5, "on policy nothing should be clipped: {metrics:?}");
@@ -272,7 +267,7 @@ fn the_released_objective_runs() {
 #[test]
 fn the_kl_term_pulls_back() {
     let Some((_, free, _)) = train(tiny(5)) else { return };
-    let Some((_, held, metrics)) = train(Config { beta: 10.0, ..tiny(5) }) else { return };
+    let Some((_, held, metrics)) = train(with(tiny(5), |c| c.grpo.beta = 10.0)) else { return };
     assert!(free != held, "beta changed nothing");
     assert!(metrics.gradient_norm > 0.0 && metrics.gradient_norm.is_finite(), "{metrics:?}");
 }
@@ -316,7 +311,7 @@ fn bad_input_ends_in_one_sentence_that_names_the_file() {
     let pickscore = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/clip_reward");
     let (model, references) = (model(), references());
     let error = refusal_of(&Setup { reward: Some(&pickscore), ..setup(&model, &references) });
-    assert!(error.contains("clip_reward") && error.contains("--official"), "{error}");
+    assert!(error.contains("clip_reward") && error.contains("--recipe released"), "{error}");
 
     let images = Scratch::new("images");
     let error = load_references(&images.0, 64, 64).expect_err("an empty folder").to_string();
@@ -329,10 +324,10 @@ fn bad_input_ends_in_one_sentence_that_names_the_file() {
 #[test]
 fn settings_that_cannot_run_are_named() {
     for (config, field) in [
-        (Config { rank: 0, ..tiny(0) }, "rank"),
-        (Config { group: 3, ..tiny(0) }, "group"),
-        (Config { window: 9, ..tiny(0) }, "window"),
-        (Config { updates: 5, ..tiny(0) }, "updates"),
+        (with(tiny(0), |c| c.rank = 0), "rank"),
+        (with(tiny(0), |c| c.rollout.group = 3), "group"),
+        (with(tiny(0), |c| c.rollout.window = 9), "window"),
+        (with(tiny(0), |c| c.grpo.updates = 5), "updates"),
     ] {
         let error = config.check().expect_err(field).to_string();
         assert!(error.contains(field), "{error}");

@@ -1,5 +1,15 @@
 //! Group-relative advantages: how much better an image, or a place in it, is than its group. Pure functions.
-use crate::config::Spread;
+
+/// What the advantage is divided by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spread {
+    /// Standard deviation of all rewards of the iteration (released: `global_std`).
+    Global,
+    /// Root mean square of the advantages themselves, so of the deviations within groups.
+    Within,
+    /// Standard deviation of the prompt's own rewards (released with `global_std` off).
+    Group,
+}
 
 /// Numbers the groups from 0 in order of appearance: equal keys (the released code takes the prompts) are one group.
 pub fn groups<K: PartialEq>(keys: &[K]) -> Vec<usize> {

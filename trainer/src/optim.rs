@@ -1,6 +1,34 @@
 //! Optimisers on the host: an adapter is small beside the work that makes its gradient, and host f32 arithmetic is
 //! the same on every adapter.
 
+/// Settings of the adapter's optimiser.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// AdamW learning rate (released: 3e-4).
+    pub rate: f32,
+    /// AdamW weight decay (released: 1e-4).
+    pub weight_decay: f32,
+    /// Global gradient norm limit (released: 1).
+    pub max_norm: f32,
+    /// Highest decay of the averaged adapter, which is the one saved (released: 0.9).
+    pub ema: f32,
+    /// Samples in one training run; gradients are accumulated.
+    pub micro_batch: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings { rate: 8e-4, weight_decay: 1e-4, max_norm: 1.0, ema: 0.3, micro_batch: 16 }
+    }
+}
+
+impl Settings {
+    /// The released ones.
+    pub fn released() -> Self {
+        Settings { rate: 3e-4, ema: 0.9, ..Settings::default() }
+    }
+}
+
 /// AdamW (Loshchilov & Hutter 2019) over a list of tensors; with `weight_decay` 0 it is Adam (Kingma & Ba 2015).
 #[derive(Clone, Debug)]
 pub struct AdamW {

@@ -4,8 +4,8 @@ use pentimento::exec::Executor;
 use pentimento::graph::Graph;
 use pentimento::model::{channels_first, channels_last, clip_vision};
 use pentimento_trainer::images::Picture;
-use pentimento_trainer::pickscore::{COMPONENT, Model, PickScore};
 use pentimento_trainer::preprocess;
+use pentimento_trainer::reward::pickscore::{COMPONENT, Model, PickScore};
 use tests::fixture::{Check, Golden, Tolerance, within};
 
 /// What the golden folder holds.

@@ -3,9 +3,9 @@ use crate::common::executors;
 use pentimento::exec::{LeafData, compile};
 use pentimento::grad::gradients;
 use pentimento::graph::Graph;
-use pentimento_trainer::advantage::{grouped, groups};
-use pentimento_trainer::config::{Config, Spread};
-use pentimento_trainer::objective::{clipped, distance};
+use pentimento_trainer::advantage::{Spread, grouped, groups};
+use pentimento_trainer::config::Config;
+use pentimento_trainer::objective::grpo::{clipped, distance};
 use pentimento_trainer::optim::{AdamW, Ema, clip_norm};
 use tests::fixture::{Check, Golden, within};
 
@@ -54,7 +54,7 @@ fn losses_and_gradients_are_the_released_ones() {
     let Some(golden) = Golden::find("grpo") else { return };
     let shape = golden.shape("mean").to_vec();
     let n = shape[0];
-    let limit = Config::official().advantage_limit;
+    let limit = Config::released().grpo.advantage_limit;
     let columns = golden.shape("advantages")[1];
     let advantage: Vec<f32> =
         golden.floats("advantages").iter().step_by(columns).map(|a| a.clamp(-limit, limit)).collect();
@@ -147,7 +147,7 @@ fn optimisers_agree_with_torch() {
                 break;
             }
             if clips {
-                norms.push(clip_norm(&mut grads, Config::official().max_norm));
+                norms.push(clip_norm(&mut grads, Config::released().optim.max_norm));
             }
             adam.update(&mut params, &grads, number("lr", 0.0));
             for (i, p) in params.iter().enumerate() {

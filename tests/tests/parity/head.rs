@@ -1,14 +1,13 @@
 //! The reward head: losses, gradients, Adam steps and rewards as released.
 use crate::common::executors;
 use pentimento::weights::Weights;
-use pentimento_trainer::config::Config;
-use pentimento_trainer::discriminator::{Head, NAMES, Patches, Shape, rewards};
+use pentimento_trainer::reward::head::{Head, NAMES, Patches, Settings, Shape, rewards};
 use tests::fixture::{Check, Golden, within};
 
 /// What the golden folder says about the head.
 struct Case {
     golden: Golden,
-    config: Config,
+    config: Settings,
     shape: Shape,
     steps: usize,
     start: Vec<Vec<f32>>,
@@ -26,12 +25,12 @@ impl Case {
         let &[steps, head_batch, tokens, width] = golden.shape("real_features") else {
             panic!("features are [steps, B, 1 + N, D]")
         };
-        let config = Config {
-            head_batch,
-            head_rate: number("lr") as f32,
+        let config = Settings {
+            batch: head_batch,
+            rate: number("lr") as f32,
             patch_loss: number("patch_loss_weight") as f32,
             class_weight: number("cls_weight") as f32,
-            ..Config::default()
+            ..Settings::default()
         };
         let shape = Shape { tokens, width, hidden: start[1].len() };
         assert_eq!(train["betas"], serde_json::json!([0.5, 0.999]));
@@ -41,13 +40,13 @@ impl Case {
     fn features(&self, name: &str, step: usize) -> Vec<&[f32]> {
         let per = self.shape.tokens * self.shape.width;
         let all = self.golden.floats(name).chunks_exact(per);
-        all.skip(step * self.config.head_batch).take(self.config.head_batch).collect()
+        all.skip(step * self.config.batch).take(self.config.batch).collect()
     }
     /// Patch indices of each image of a step.
     fn picked(&self, name: &str, step: usize) -> Vec<Vec<u32>> {
         let per = *self.golden.shape(name).last().expect("indices");
         let all = self.golden.ints(name).chunks_exact(per);
-        let step = all.skip(step * self.config.head_batch).take(self.config.head_batch);
+        let step = all.skip(step * self.config.batch).take(self.config.batch);
         step.map(|list| list.iter().map(|&i| i as u32).collect()).collect()
     }
     fn both(&self, step: usize) -> Vec<Vec<u32>> {
@@ -66,7 +65,7 @@ fn heads_train_and_reward_as_released() {
     for (name, mut exec) in executors("head") {
         let exec = exec.as_mut();
         let mut check = Check::new(&case.golden, &name);
-        let mut head = Head::new(exec, case.shape, &case.config, 4).expect("a head");
+        let mut head = Head::new(exec, case.shape, &case.config, 0, 4).expect("a head");
         head.set_params(exec, case.start.clone()).expect("the same shapes");
         reward(&case, exec, &head, "before", &mut check);
         let logits = |scores: Vec<Vec<f32>>| scores.iter().map(|h| h[0]).collect::<Vec<f32>>();
@@ -125,9 +124,9 @@ fn reward(
 #[test]
 fn wrong_patches_are_refused() {
     let shape = Shape { tokens: 5, width: 8, hidden: 4 };
-    let config = Config { head_batch: 1, ..Config::default() };
+    let config = Settings { batch: 1, ..Settings::default() };
     let mut exec = pentimento::exec::cpu::Cpu::new();
-    let mut head = Head::new(&mut exec, shape, &config, 2).expect("a head");
+    let mut head = Head::new(&mut exec, shape, &config, 0, 2).expect("a head");
     let image = vec![0.5; shape.tokens * shape.width];
     let mut begin = |lists: &[Vec<u32>]| {
         head.begin_step(&mut exec, &[&image], &[&image], Patches::Picked(lists)).map(|_| ())

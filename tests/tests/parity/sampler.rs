@@ -5,7 +5,7 @@ use pentimento::grad::gradients;
 use pentimento::graph::Graph;
 use pentimento::sampler::{CpsCoefficients, SdeCoefficients, cfg_combine, euler};
 use pentimento::schedule::{DynamicShift, Schedule, TimeShift};
-use pentimento_trainer::objective::{distance, step_mean};
+use pentimento_trainer::objective::grpo::{distance, step_mean};
 use tests::fixture::{Check, Golden, within};
 
 /// Number of steps and the rest of `{kind}_n10_shift3.0`.

@@ -6,14 +6,21 @@ use pentimento::model::mmdit::lora_targets;
 use pentimento::model::{channels_first, channels_last};
 use pentimento::weights::Weights;
 use pentimento_trainer::adapter::Adapter;
-use pentimento_trainer::config::{Config, Spread};
+use pentimento_trainer::advantage::Spread;
+use pentimento_trainer::config::Config;
 use pentimento_trainer::images::Picture;
-use pentimento_trainer::official::{Official, Schedule, Script};
+use pentimento_trainer::objective::grpo;
+use pentimento_trainer::optim;
+use pentimento_trainer::recipe::Recipe;
+use pentimento_trainer::recipe::released::{Schedule, Script};
 use pentimento_trainer::references::Reference;
-use pentimento_trainer::train::Setup;
+use pentimento_trainer::stage::rollout;
+use pentimento_trainer::train::{Event, Setup, Trainer};
 use serde_json::Value;
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use tests::fixture::{Check, Golden, Tolerance, root, within};
 
 /// Folders under `trace` that hold a recording.
@@ -31,11 +38,9 @@ fn traces() -> Vec<PathBuf> {
 /// What a recording's configuration says.
 struct Recorded {
     config: Config,
-    schedule: Schedule,
     prompts: Vec<String>,
     references: Vec<Reference>,
     pipeline: PathBuf,
-    epochs: usize,
 }
 
 impl Recorded {
@@ -44,30 +49,38 @@ impl Recorded {
         let whole = |key: &str| c[key].as_u64().unwrap_or_else(|| panic!("config.{key}")) as usize;
         let real = |key: &str| c[key].as_f64().unwrap_or_else(|| panic!("config.{key}")) as f32;
         let side = whole("res");
-        let config = Config {
+        let mut config = Config {
             width: side,
             height: side,
             rank: whole("r"),
             lora_scale: real("alpha") / real("r"),
+            ..Config::released()
+        };
+        config.rollout = rollout::Settings {
             prompts: whole("num_batches"),
             group: whole("mini"),
-            micro_batch: whole("mini"),
             steps: whole("num_steps"),
             window: whole("train_num_steps"),
             window_start: Some(whole("random_timestep")),
             guidance: real("guidance"),
             eta: real("noise_level"),
-            rate: real("lr"),
-            head_rate: real("d_lr"),
+            ..config.rollout
+        };
+        config.grpo = grpo::Settings {
             beta: real("beta"),
             clip: real("clip_range"),
             advantage_limit: real("adv_clip_max"),
+            spread: if c["global_std"].as_bool() == Some(true) { Spread::Global } else { Spread::Group },
+            ..config.grpo
+        };
+        config.optim = optim::Settings {
+            rate: real("lr"),
             max_norm: real("max_grad_norm"),
             weight_decay: real("wd"),
             ema: real("ema_decay"),
-            spread: if c["global_std"].as_bool() == Some(true) { Spread::Global } else { Spread::Group },
-            ..Config::official()
+            micro_batch: whole("mini"),
         };
+        config.head.rate = real("d_lr");
         let schedule = Schedule {
             d_times: whole("d_times"),
             ema_interval: whole("ema_interval"),
@@ -79,7 +92,9 @@ impl Recorded {
         let own = golden.path.join("pipeline");
         let pipeline = if own.is_dir() { own } else { golden.path.join("../main/pipeline") };
         let references = references(&golden.path.join("refs"), &prompts, side as u32);
-        Recorded { config, schedule, prompts, references, pipeline, epochs: whole("epochs") }
+        config.recipe = Recipe::Released(schedule);
+        config.iterations = whole("epochs");
+        Recorded { config, prompts, references, pipeline }
     }
 }
 fn text(v: &Value) -> String {
@@ -104,16 +119,16 @@ fn references(folder: &Path, prompts: &[String], side: u32) -> Vec<Reference> {
 }
 
 /// Answers with what was recorded, and compares what is computed.
-struct Replay<'a> {
-    golden: &'a Golden,
-    check: Check<'a>,
+struct Replay {
+    golden: &'static Golden,
+    check: Check<'static>,
     seen: BTreeSet<String>,
     averages: usize,
     /// Largest deviation of the training run's advantages.
     inherited: f64,
 }
 
-impl Replay<'_> {
+impl Replay {
     /// Device layout to the file's, for a tensor of 4 axes with channels first.
     fn compare(&mut self, name: &str, values: &[f32]) {
         if self.golden.json["tensors"][name]["role"] != "expect" {
@@ -161,7 +176,7 @@ impl Replay<'_> {
     }
 }
 
-impl Script for Replay<'_> {
+impl Script for Replay {
     fn order(&mut self, epoch: usize, _: usize, _: usize) -> Vec<usize> {
         let order = self.golden.json["config"]["order"][epoch].as_array().expect("config.order");
         order.iter().map(|p| p.as_u64().expect("a prompt") as usize).collect()
@@ -205,7 +220,7 @@ fn noticed(name: &str) -> Option<(&str, f32)> {
     Some((name, by))
 }
 
-fn open(golden: &Golden, exec: Box<dyn Executor>, recorded: &Recorded) -> Official {
+fn open(golden: &Golden, exec: Box<dyn Executor>, recorded: &Recorded) -> Trainer {
     let reward = golden.path.join("dino");
     let setup = Setup {
         model: &recorded.pipeline,
@@ -215,9 +230,8 @@ fn open(golden: &Golden, exec: Box<dyn Executor>, recorded: &Recorded) -> Offici
         prompts: &recorded.prompts,
         text_cache: None,
     };
-    let mut run =
-        Official::new(exec, &setup, recorded.config.clone(), recorded.schedule.clone()).expect("a run");
-    let targets = lora_targets(&run.pipeline.mmdit);
+    let mut run = Trainer::new(exec, &setup, recorded.config.clone()).expect("a run");
+    let targets = lora_targets(&run.pipeline().mmdit);
     let sizes = |name: &str| targets.iter().find(|t| t.0 == name).map(|t| (t.1, t.2));
     let adapter = Adapter::load(&golden.path.join("lora_init"), &sizes).expect("the first adapter");
     run.start_from(&adapter).expect("an adapter that fits");
@@ -232,39 +246,56 @@ fn open(golden: &Golden, exec: Box<dyn Executor>, recorded: &Recorded) -> Offici
 #[test]
 fn the_released_loop_is_replayed() {
     for path in traces() {
-        let golden = Golden::open(&path);
-        let recorded = Recorded::new(&golden);
+        // The trainer owns its script, so what the script reads must live as long.
+        let golden: &'static Golden = Box::leak(Box::new(Golden::open(&path)));
+        let recorded = Recorded::new(golden);
         for (name, exec) in executors("recorded runs") {
-            let mut run = open(&golden, exec, &recorded);
-            let check = Check::new(&golden, &name);
-            let mut replay =
-                Replay { golden: &golden, check, seen: BTreeSet::new(), averages: 0, inherited: 0.0 };
-            let labels = std::iter::once("negative".to_string())
-                .chain((0..recorded.prompts.len()).map(|p| format!("prompt{p}")));
-            for (label, text) in labels.zip(run.texts()) {
-                replay.compare(&format!("{label}.prompt_embeds"), &text.context);
-                replay.compare(&format!("{label}.pooled"), &text.pooled);
+            let name: &'static str = Box::leak(name.into());
+            let mut run = open(golden, exec, &recorded);
+            let replay = Rc::new(RefCell::new(Replay {
+                golden,
+                check: Check::new(golden, name),
+                seen: BTreeSet::new(),
+                averages: 0,
+                inherited: 0.0,
+            }));
+            run.set_script(Box::new(replay.clone())).expect("the released schedule");
+            for (tensor, by) in golden.expectations().filter_map(noticed) {
+                assert!(
+                    replay.borrow().misses(tensor, by),
+                    "{name}: {tensor} off by a part {by} must be noticed"
+                );
             }
-            for (tensor, by) in replay.golden.expectations().filter_map(noticed) {
-                assert!(replay.misses(tensor, by), "{name}: {tensor} off by a part {by} must be noticed");
-            }
-            for _ in 0..recorded.epochs {
-                run.epoch(&mut replay, &mut |_, _| true).expect("an epoch");
-            }
-            replay.compare("final.global_step", &[run.global_step() as f32]);
-            if golden.has("eval.latents_init") {
-                let &[n, c, h, w] = golden.shape("eval.latents_init") else { panic!("[B, C, H, W]") };
-                let x = channels_last(golden.floats("eval.latents_init"), c, h * w, c);
-                let who: Vec<usize> = (0..n).map(|i| i % recorded.prompts.len()).collect();
-                let steps = (0..).take_while(|s| golden.has(&format!("eval.b0.s{s}.latents_after"))).count();
-                run.evaluate(&who, steps, x, &mut replay).expect("images");
-            }
+            while !matches!(run.step().expect("a step"), Event::Done) {}
+            finish(golden, &recorded, &mut run, &mut replay.borrow_mut());
             let missed: Vec<&str> = golden
                 .names()
-                .filter(|n| golden.json["tensors"][n]["role"] == "expect" && !replay.seen.contains(*n))
+                .filter(|n| {
+                    golden.json["tensors"][n]["role"] == "expect" && !replay.borrow().seen.contains(*n)
+                })
                 .collect();
             assert!(missed.is_empty(), "{}: not compared: {missed:?}", path.display());
-            replay.check.finish();
+            drop(run);
+            let replay = Rc::try_unwrap(replay).ok().expect("the trainer is gone");
+            replay.into_inner().check.finish();
         }
+    }
+}
+
+/// What is compared once: texts, the count of steps, the pictures of the averaged adapter.
+fn finish(golden: &Golden, recorded: &Recorded, run: &mut Trainer, replay: &mut Replay) {
+    let labels = std::iter::once("negative".to_string())
+        .chain((0..recorded.prompts.len()).map(|p| format!("prompt{p}")));
+    for (label, text) in labels.zip(run.texts()) {
+        replay.compare(&format!("{label}.prompt_embeds"), &text.context);
+        replay.compare(&format!("{label}.pooled"), &text.pooled);
+    }
+    replay.compare("final.global_step", &[run.global_step() as f32]);
+    if golden.has("eval.latents_init") {
+        let &[n, c, h, w] = golden.shape("eval.latents_init") else { panic!("[B, C, H, W]") };
+        let x = channels_last(golden.floats("eval.latents_init"), c, h * w, c);
+        let who: Vec<usize> = (0..n).map(|i| i % recorded.prompts.len()).collect();
+        let steps = (0..).take_while(|s| golden.has(&format!("eval.b0.s{s}.latents_after"))).count();
+        run.evaluate(&who, steps, x, replay).expect("images");
     }
 }

@@ -25,8 +25,8 @@ impl Trainer {
         }
         self.show_average(true)?;
         // Not the run's own empty prompt: that may still be waiting for its encoder.
-        let texts = self.pipeline.encode_all(&[prompt, ""]);
-        let image = texts.and_then(|t| self.pipeline.generate(&[(&t[0], seed)], &t[1], how, progress));
+        let texts = self.pipeline().encode_all(&[prompt, ""]);
+        let image = texts.and_then(|t| self.pipeline().generate(&[(&t[0], seed)], &t[1], how, progress));
         self.show_average(false)?;
         Ok(image?.swap_remove(0))
     }

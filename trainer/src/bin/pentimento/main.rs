@@ -2,7 +2,6 @@
 mod device;
 mod generate;
 mod inspect;
-mod official;
 mod personalize;
 
 use clap::{Parser, Subcommand};

@@ -4,12 +4,11 @@ use crate::generate::{draw, lines, make_folder};
 use crate::{Spinner, Stop, bar};
 use clap::Args as ClapArgs;
 use pentimento::folder::ModelFolder;
-use pentimento::pipeline::{Pipeline, Sampling};
-use pentimento_trainer::adapter::Adapter;
+use pentimento::pipeline::Sampling;
 use pentimento_trainer::config::Config;
 use pentimento_trainer::files::write_atomically;
 use pentimento_trainer::images::{Picture, contact_sheet};
-use pentimento_trainer::official::{Official, Schedule};
+use pentimento_trainer::recipe::Recipe;
 use pentimento_trainer::references::{Colour, Fit, Framing, load_framed, summary as framed};
 use pentimento_trainer::train::{Event, Metrics, Setup, Trainer};
 use pentimento_trainer::{Error, Result};
@@ -29,8 +28,8 @@ pub struct Args {
     references: PathBuf,
     /// Folder for the adapter, the pictures and the metrics.
     #[arg(long)]
-    pub out: PathBuf,
-    /// DINOv2 folder for the reward, with --official also PickScore's; `reward` inside the model folder by default.
+    out: PathBuf,
+    /// DINOv2 folder for the reward, with --recipe released also PickScore's; `reward` inside the model folder by default.
     #[arg(long)]
     reward_model: Option<PathBuf>,
     /// File with one training prompt a line; the captions by default.
@@ -41,16 +40,16 @@ pub struct Args {
     show: Option<PathBuf>,
     /// Train for about this long instead of a number of iterations.
     #[arg(long, conflicts_with = "iterations")]
-    pub minutes: Option<f64>,
+    minutes: Option<f64>,
     /// Adv-GRPO iterations after the warm start.
     #[arg(long)]
-    pub iterations: Option<usize>,
+    iterations: Option<usize>,
     /// Supervised steps on the references before the first iteration.
     #[arg(long)]
     warm_steps: Option<usize>,
     /// Everything random follows from it.
     #[arg(long, default_value_t = 0)]
-    pub seed: u64,
+    seed: u64,
     /// LoRA rank; 16, or 32 with --official, by default.
     #[arg(long)]
     rank: Option<usize>,
@@ -59,17 +58,20 @@ pub struct Args {
     limit: Option<usize>,
     /// Keep the adapter of every iteration, as iteration-N.safetensors.
     #[arg(long)]
-    pub keep: bool,
+    keep: bool,
     /// What to do with references that are not square: crop the centre, pad, or squash, which --official always does.
     #[arg(long, value_name = "cover|pad|squash")]
     fit: Option<Fit>,
     /// Colour behind transparent references and around padded ones.
     #[arg(long, value_name = "RRGGBB", default_value = "ffffff")]
     background: Colour,
-    /// The released schedule, step by step, instead of the default recipe; --iterations counts its epochs.
+    /// What is done, and in which order; with `released`, --iterations counts epochs.
+    #[arg(long, default_value = "default", value_parser = Recipe::NAMES, conflicts_with = "official")]
+    recipe: String,
+    /// The same as --recipe released.
     #[arg(long)]
     official: bool,
-    /// T5 tokens of a prompt; 256, or 128 with --official, by default.
+    /// T5 tokens of a prompt; 256, or 128 with --recipe released, by default.
     #[arg(long)]
     text_tokens: Option<usize>,
     /// File that keeps encoded prompts between runs; with all of them in it the text encoders are not run.
@@ -82,15 +84,20 @@ pub struct Args {
 /// Images in a contact sheet, and how they are sampled.
 const SHEET: usize = 8;
 const SHEET_STEPS: usize = 10;
+/// Epochs of the released schedule unless told otherwise: two of them train the generator.
+const EPOCHS: usize = 20;
 
 impl Args {
     fn settings(&self) -> Config {
-        let mut config = if self.official { Config::official() } else { Config::default() };
+        let mut config = Config::default();
+        if self.official || self.recipe == "released" {
+            config = Config { iterations: EPOCHS, ..Config::released() };
+        }
         config.seed = self.seed;
         config.text_tokens = self.text_tokens.unwrap_or(config.text_tokens);
         config.rank = self.rank.unwrap_or(config.rank);
         config.iterations = self.iterations.unwrap_or(config.iterations);
-        config.warm_steps = self.warm_steps.unwrap_or(config.warm_steps);
+        config.warm.steps = self.warm_steps.unwrap_or(config.warm.steps);
         config
     }
     fn framing(&self) -> Result<Framing> {
@@ -134,11 +141,10 @@ pub fn run(args: &Args, stop: &Stop) -> Result<()> {
         text_cache: args.text_cache.as_deref(),
     };
     let loading = Spinner::new("loading");
-    let mut work: Box<dyn Loop> = if args.official {
-        Box::new(Official::new(exec, &setup, config, Schedule::default())?)
-    } else {
-        Box::new(Trainer::new(exec, &setup, config)?)
-    };
+    let mut work = Trainer::new(exec, &setup, config)?;
+    if let Some(minutes) = args.minutes {
+        work.set_deadline(60.0 * minutes);
+    }
     drop(loading);
     let captions: Vec<String> = references.iter().filter_map(|r| r.caption.clone()).collect();
     let show = match &args.show {
@@ -148,8 +154,8 @@ pub fn run(args: &Args, stop: &Stop) -> Result<()> {
     };
     let show: Vec<String> = show.into_iter().take(SHEET).collect();
     let how = Sampling { steps: SHEET_STEPS, guidance: 4.5, width: side, height: side };
-    sheet(&mut *work, args, &show, &how, stop, "before.png")?;
-    let trained = work.train(args, stop);
+    sheet(&mut work, args, &show, &how, stop, "before.png")?;
+    let trained = train(&mut work, args, stop);
     // Whatever happened, the adapter of the last complete step is worth keeping.
     let path = args.out.join("pytorch_lora_weights.safetensors");
     work.adapter()?.save(&path)?;
@@ -157,57 +163,26 @@ pub fn run(args: &Args, stop: &Stop) -> Result<()> {
     trained?;
     work.show_average(true)?;
     if !stop.asked() {
-        sheet(&mut *work, args, &show, &how, stop, "after.png")?;
+        sheet(&mut work, args, &show, &how, stop, "after.png")?;
         println!("pictures: {0}/before.png and {0}/after.png", args.out.display());
     }
     Ok(())
 }
 
-/// A way of training that can be drawn with before and after.
-pub trait Loop {
-    fn pipeline(&mut self) -> &mut Pipeline;
-    fn adapter(&self) -> Result<Adapter>;
-    fn show_average(&mut self, average: bool) -> Result<()>;
-    /// Until done, stopped or out of time; writes metrics as it goes.
-    fn train(&mut self, args: &Args, stop: &Stop) -> Result<()>;
-}
-
-impl Loop for Trainer {
-    fn pipeline(&mut self) -> &mut Pipeline {
-        &mut self.pipeline
-    }
-    fn adapter(&self) -> Result<Adapter> {
-        self.adapter()
-    }
-    fn show_average(&mut self, average: bool) -> Result<()> {
-        self.show_average(average)
-    }
-    fn train(&mut self, args: &Args, stop: &Stop) -> Result<()> {
-        if let Some(minutes) = args.minutes {
-            self.set_deadline(60.0 * minutes);
-        }
-        train(self, args, stop)
-    }
-}
-
 /// `metrics.jsonl`, rewritten whole with every line.
-pub struct Log {
+struct Log {
     path: PathBuf,
     text: String,
     start: std::time::Instant,
 }
 
 impl Log {
-    pub fn new(args: &Args) -> Self {
+    fn new(args: &Args) -> Self {
         Log { path: args.out.join("metrics.jsonl"), text: String::new(), start: std::time::Instant::now() }
     }
-    /// Seconds since the log was begun.
-    pub fn elapsed(&self) -> f64 {
-        self.start.elapsed().as_secs_f64()
-    }
     /// Adds an object, with the seconds so far.
-    pub fn add(&mut self, mut line: serde_json::Value) -> Result<()> {
-        line["elapsed"] = json!(self.elapsed());
+    fn add(&mut self, mut line: serde_json::Value) -> Result<()> {
+        line["elapsed"] = json!(self.start.elapsed().as_secs_f64());
         self.text.push_str(&line.to_string());
         self.text.push('\n');
         write_atomically(&self.path, self.text.as_bytes())
@@ -224,7 +199,7 @@ fn native_size(args: &Args) -> Result<usize> {
 }
 
 fn sheet(
-    work: &mut dyn Loop,
+    work: &mut Trainer,
     args: &Args,
     prompts: &[String],
     how: &Sampling,
@@ -258,10 +233,10 @@ fn train(trainer: &mut Trainer, args: &Args, stop: &Stop) -> Result<()> {
                 log.add(json!({"warm": done, "loss": loss}))?;
             }
             Event::Part(done, all) => {
-                if label != "adv-grpo" {
+                if label != "training" {
                     // What the warm start alone gives, for comparison.
                     trainer.adapter()?.save(&args.out.join("warm_start.safetensors"))?;
-                    (label, progress) = ("adv-grpo", bar((all * iterations) as u64, "adv-grpo"));
+                    (label, progress) = ("training", bar((all * iterations) as u64, "training"));
                 }
                 let whole = progress.position() / all as u64;
                 progress.set_position(whole * all as u64 + (done as u64).min(all as u64 - 1));

@@ -1,6 +1,6 @@
 //! PickScore as a reward that learns: CLIP's similarity of prompt and image, whose last image layers are tuned to tell
 //! references from generated images of the same prompt. Released as `train_sd3_fast_pickscore.py`.
-use crate::discriminator::HeadStep;
+use super::HeadStep;
 use crate::optim::AdamW;
 use crate::{Error, Result};
 use pentimento::exec::{Executor, LeafData, PlanId, compile, upload};
@@ -116,11 +116,25 @@ impl PickScore {
         self.names.iter().map(String::as_str).zip(self.params.iter().map(Vec::as_slice))
     }
 
+    /// Prompts in one run.
+    pub fn batch(&self) -> usize {
+        self.batch
+    }
+
     /// Embedding of a prompt's token ids, not normalised: `[P]`. What follows the end of the text does not matter.
     ///
     /// # Errors
-    /// No ids, too many, or ids outside the vocabulary; the device failed.
+    /// As [`PickScore::begin_text`].
     pub fn text(&self, exec: &mut dyn Executor, ids: &[u32]) -> Result<Vec<f32>> {
+        let plan = self.begin_text(exec, ids)?;
+        exec.run(plan)?;
+        self.end_text(exec)
+    }
+    /// Writes a prompt's token ids and returns the plan.
+    ///
+    /// # Errors
+    /// No ids, too many, or ids outside the vocabulary; the device failed.
+    pub fn begin_text(&self, exec: &mut dyn Executor, ids: &[u32]) -> Result<PlanId> {
         let length = self.model.text.max_position_embeddings;
         let Some(&last) = ids.last() else {
             return Err(Error::bad("PickScore", "a prompt's token ids", "none"));
@@ -129,27 +143,50 @@ impl PickScore {
         all.resize(length.max(ids.len()), last);
         exec.write(self.text_plan, "embeds", &self.model.text.embed(&self.model.weights, &all)?)?;
         exec.write(self.text_plan, "pick", &self.model.text.pick(&all))?;
-        exec.run(self.text_plan)?;
+        Ok(self.text_plan)
+    }
+    /// Reads a finished run's embedding.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn end_text(&self, exec: &mut dyn Executor) -> Result<Vec<f32>> {
         exec.read(self.text_plan, "pooled")
     }
+
     /// States of images before the trained layers, `[1 + N, C]` each; they never change. `pixels`: normalised, of the
     /// model's side, `[side, side, 3]` each.
     ///
     /// # Errors
     /// Images of another size; the device failed.
     pub fn hidden(&self, exec: &mut dyn Executor, pixels: &[&[f32]]) -> Result<Vec<Vec<f32>>> {
-        let (cfg, mut out) = (&self.model.vision, Vec::with_capacity(pixels.len()));
-        let side = cfg.image_size;
+        let mut out = Vec::with_capacity(pixels.len());
         for part in pixels.chunks(self.batch) {
-            let x = joined("image", part, side * side * 3, self.batch)?;
-            exec.write(self.hidden_plan, "pixels", &x)?;
-            exec.run(self.hidden_plan)?;
-            let states = exec.read(self.hidden_plan, "hidden")?;
-            let each = states.chunks_exact(cfg.tokens() * cfg.hidden_size);
-            out.extend(each.take(part.len()).map(<[f32]>::to_vec));
+            let plan = self.begin_hidden(exec, part)?;
+            exec.run(plan)?;
+            out.extend(self.end_hidden(exec, part.len())?);
         }
         Ok(out)
     }
+    /// Writes up to [`PickScore::batch`] images; returns the plan.
+    ///
+    /// # Errors
+    /// As [`PickScore::hidden`].
+    pub fn begin_hidden(&self, exec: &mut dyn Executor, pixels: &[&[f32]]) -> Result<PlanId> {
+        let side = self.model.vision.image_size;
+        exec.write(self.hidden_plan, "pixels", &joined("image", pixels, side * side * 3, self.batch)?)?;
+        Ok(self.hidden_plan)
+    }
+    /// Reads the states of a finished run's first images.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn end_hidden(&self, exec: &mut dyn Executor, images: usize) -> Result<Vec<Vec<f32>>> {
+        let cfg = &self.model.vision;
+        let states = exec.read(self.hidden_plan, "hidden")?;
+        let each = states.chunks_exact(cfg.tokens() * cfg.hidden_size);
+        Ok(each.take(images).map(<[f32]>::to_vec).collect())
+    }
+
     /// Rewards: `exp(logit_scale) cos(prompt, image) / 26` of each image, from [`PickScore::hidden`], and its prompt,
     /// from [`PickScore::text`].
     ///
@@ -162,12 +199,32 @@ impl PickScore {
         }
         let mut out = Vec::with_capacity(hidden.len());
         for (images, texts) in hidden.chunks(self.batch).zip(texts.chunks(self.batch)) {
-            self.write_pairs(exec, self.score_plan, self.batch, images, texts)?;
-            exec.run(self.score_plan)?;
-            let logits = exec.read(self.score_plan, "logits")?;
-            out.extend(logits.iter().take(images.len()).map(|l| l / SCALE));
+            let plan = self.begin_scores(exec, images, texts)?;
+            exec.run(plan)?;
+            out.extend(self.end_scores(exec, images.len())?);
         }
         Ok(out)
+    }
+    /// Writes up to [`PickScore::batch`] images and their prompts; returns the plan.
+    ///
+    /// # Errors
+    /// Lengths that do not fit; the device failed.
+    pub fn begin_scores(
+        &self,
+        exec: &mut dyn Executor,
+        hidden: &[&[f32]],
+        texts: &[&[f32]],
+    ) -> Result<PlanId> {
+        self.write_pairs(exec, self.score_plan, self.batch, hidden, texts)?;
+        Ok(self.score_plan)
+    }
+    /// Reads the rewards of a finished run's first images.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn end_scores(&self, exec: &mut dyn Executor, images: usize) -> Result<Vec<f32>> {
+        let logits = exec.read(self.score_plan, "logits")?;
+        Ok(logits.iter().take(images).map(|l| l / SCALE).collect())
     }
     fn write_pairs(
         &self,
@@ -197,28 +254,57 @@ impl PickScore {
         fake: &[&[f32]],
         texts: &[&[f32]],
     ) -> Result<(HeadStep, Vec<Vec<f32>>)> {
+        let plan = self.begin_step(exec, real, fake, texts)?;
+        exec.run(plan)?;
+        let step = self.seed_step(exec, texts.len())?;
+        exec.run(plan)?;
+        Ok((step, self.read_gradients(exec)?))
+    }
+    /// Writes the inputs of an adversarial step and returns its plan, which runs twice: the loss is a function of few
+    /// logits, so the host differentiates it. One run for them, then [`PickScore::seed_step`], one with the seed.
+    ///
+    /// # Errors
+    /// As [`PickScore::gradients`].
+    pub fn begin_step(
+        &self,
+        exec: &mut dyn Executor,
+        real: &[&[f32]],
+        fake: &[&[f32]],
+        texts: &[&[f32]],
+    ) -> Result<PlanId> {
         let n = texts.len();
         if n == 0 || n > self.batch || [real.len(), fake.len()] != [n; 2] {
             let found = format!("{}, {} and {}", real.len(), fake.len(), texts.len());
             let expected = format!("1 to {} references, generated images and prompts each", self.batch);
             return Err(Error::bad("PickScore step", expected, found));
         }
-        self.write_pairs(
-            exec,
-            self.step_plan,
-            2 * self.batch,
-            &[real, fake].concat(),
-            &[texts, texts].concat(),
-        )?;
-        // The loss is a function of few logits, so the host differentiates it: one run for them, one with the seed.
-        exec.run(self.step_plan)?;
+        let (images, texts) = ([real, fake].concat(), [texts, texts].concat());
+        self.write_pairs(exec, self.step_plan, 2 * self.batch, &images, &texts)?;
+        Ok(self.step_plan)
+    }
+    /// Between the two runs of a step over `n` prompts: loss and accuracy.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn seed_step(&self, exec: &mut dyn Executor, n: usize) -> Result<HeadStep> {
         let logits = exec.read(self.step_plan, "logits")?;
         let (step, mut seed) = cross_entropy(logits.get(..2 * n).unwrap_or_default());
         seed.resize(2 * self.batch, 0.0);
         exec.write(self.step_plan, "seed", &seed)?;
-        exec.run(self.step_plan)?;
-        let grads = self.names.iter().map(|name| exec.read(self.step_plan, name)).collect::<Result<_>>()?;
-        Ok((step, grads))
+        Ok(step)
+    }
+    fn read_gradients(&self, exec: &mut dyn Executor) -> Result<Vec<Vec<f32>>> {
+        self.names.iter().map(|name| exec.read(self.step_plan, name)).collect()
+    }
+    /// After the second run: moves the trained layers.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn end_step(&mut self, exec: &mut dyn Executor) -> Result<()> {
+        let grads = self.read_gradients(exec)?;
+        self.adam.update(&mut self.params, &grads, self.rate);
+        let mut all = self.names.iter().zip(&self.params);
+        all.try_for_each(|(name, data)| exec.set_leaf(name, LeafData::F32(data)))
     }
     /// One adversarial step; returns loss and accuracy before it.
     ///
@@ -231,11 +317,11 @@ impl PickScore {
         fake: &[&[f32]],
         texts: &[&[f32]],
     ) -> Result<HeadStep> {
-        let (step, grads) = self.gradients(exec, real, fake, texts)?;
-        self.adam.update(&mut self.params, &grads, self.rate);
-        for (name, data) in self.names.iter().zip(&self.params) {
-            exec.set_leaf(name, LeafData::F32(data))?;
-        }
+        let plan = self.begin_step(exec, real, fake, texts)?;
+        exec.run(plan)?;
+        let step = self.seed_step(exec, texts.len())?;
+        exec.run(plan)?;
+        self.end_step(exec)?;
         Ok(step)
     }
 }

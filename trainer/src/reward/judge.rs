@@ -1,18 +1,21 @@
 //! What rewards images in the released schedules, and learns from the references in turn with the generator.
-use super::dino::DinoHead;
-use super::pick::Pick;
-use super::{Schedule, Script};
+mod dino;
+mod pick;
+
+use super::HeadStep;
 use crate::config::Config;
-use crate::discriminator::HeadStep;
+use crate::recipe::released::{Schedule, Script};
 use crate::references::Reference;
 use crate::{Error, Result};
-use pentimento::exec::Executor;
+use dino::DinoHead;
+use pentimento::exec::{Executor, PlanId};
 use pentimento::folder::open_component;
 use pentimento::pipeline::Pipeline;
+use pick::Pick;
 use std::path::Path;
 
 /// A batch as the judge sees it.
-pub(super) struct Pairs<'a> {
+pub(crate) struct Pairs<'a> {
     /// The prompt of all of them.
     pub prompt: &'a str,
     /// All references of the prompt.
@@ -21,34 +24,36 @@ pub(super) struct Pairs<'a> {
     pub images: &'a [Vec<f32>],
 }
 
-/// A reward that learns.
-pub(super) trait Judge {
-    /// Rewards of images of one prompt; `name` is what the script calls the random choices in it.
-    fn rewards(
+/// A reward that learns. It works on one thing at a time: begun, then launched and collected run by run, then asked for
+/// what came out.
+pub(crate) trait Judge {
+    /// Begins rewards of images of one prompt; `name` is what the script calls the random choices in it.
+    fn begin_rewards(
         &mut self,
-        exec: &mut dyn Executor,
         prompt: &str,
         images: &[&[f32]],
         name: &str,
         script: &mut dyn Script,
-    ) -> Result<Vec<f32>>;
+    ) -> Result<()>;
+    /// The rewards begun.
+    fn rewards(&mut self) -> Result<Vec<f32>>;
     /// Whether the judge learns in this epoch, instead of the generator, given the mean rewards of the epoch.
     fn learns(&self, epoch: usize, generated: f32, reference: f32) -> bool;
-    /// One step over everything an epoch brought.
-    fn learn(
-        &mut self,
-        exec: &mut dyn Executor,
-        all: &[Pairs<'_>],
-        name: &str,
-        script: &mut dyn Script,
-    ) -> Result<HeadStep>;
+    /// Begins one step over everything an epoch brought.
+    fn begin_step(&mut self, all: &[Pairs<'_>], name: &str, script: &mut dyn Script) -> Result<()>;
+    /// The step made.
+    fn step(&mut self, name: &str, script: &mut dyn Script) -> Result<HeadStep>;
+    /// Writes the inputs of the next run and returns its plan.
+    fn launch(&mut self, exec: &mut dyn Executor) -> Result<PlanId>;
+    /// Reads the finished run; true when it was the last.
+    fn collect(&mut self, exec: &mut dyn Executor) -> Result<bool>;
     /// Replaces what it has learned.
     fn start_from(&mut self, exec: &mut dyn Executor, params: Vec<Vec<f32>>) -> Result<()>;
 }
 
 /// The judge that a folder holds: PickScore in a `CLIPModel`'s, else a fresh head on DINOv2. `pixels`: width and height
 /// of all images; `most`: images or references in a batch.
-pub(super) fn open(
+pub(crate) fn open(
     pipeline: &mut Pipeline,
     folder: &Path,
     config: &Config,

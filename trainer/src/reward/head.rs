@@ -1,95 +1,66 @@
-//! The reward: frozen DINOv2 tokens and a small head that learns to tell references from generated images.
-//! Head: `Linear(D, 512) -> GELU -> Linear(512, 1)` on the class token and on patch tokens alike.
-use crate::config::Config;
+//! The reward head: a small head over frozen tokens that learns to tell references from generated images.
+//! `Linear(D, 512) -> GELU -> Linear(512, 1)` on the class token and on patch tokens alike.
+use super::HeadStep;
+use super::dino::Backbone;
 use crate::optim::AdamW;
 use crate::{Error, Result};
-use pentimento::exec::{Executor, LeafData, PlanId, compile, upload};
-use pentimento::folder::open_component;
+use pentimento::exec::{Executor, LeafData, PlanId, compile};
 use pentimento::grad::gradients;
 use pentimento::graph::{Graph, Id};
-use pentimento::model::{Constants, dino};
 use pentimento::rng::Philox;
-use pentimento::weights::Weights;
 use pentimento_wgsl::kernel::{Act, Unary};
-use std::path::Path;
+
+/// Settings of the head and of the reward it gives.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Weight of the class token in the reward, the patches get the rest (released: 0.7).
+    pub class_weight: f32,
+    /// Weight of the patches in the head's loss (released: 0.3).
+    pub patch_loss: f32,
+    /// Patches drawn with replacement from each image, for a head step and again for a reward; 0 takes all of them
+    /// (released: 64).
+    pub patches: usize,
+    /// Whether the reward divides tokens by their norms, which head training does not (released: yes).
+    pub normalise_reward: bool,
+    /// Learning rate (released: 1e-4), Adam betas (0.5, 0.999).
+    pub rate: f32,
+    /// Steps before the first update.
+    pub warm: usize,
+    /// Steps per iteration after the first (released: 1).
+    pub steps: usize,
+    /// References, and as many generated images, in a step.
+    pub batch: usize,
+    /// Generated images kept; half of a step's negatives come from there.
+    pub replay: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            class_weight: 0.7,
+            patch_loss: 0.3,
+            patches: 0,
+            normalise_reward: false,
+            rate: 3e-4,
+            warm: 30,
+            steps: 2,
+            batch: 16,
+            replay: 256,
+        }
+    }
+}
+
+impl Settings {
+    /// The released ones.
+    pub fn released() -> Self {
+        Settings { rate: 1e-4, steps: 1, patches: 64, normalise_reward: true, ..Settings::default() }
+    }
+}
 
 /// Hidden units of the released head.
 pub const HIDDEN: usize = 512;
 /// The head's tensors: leaf names, torch's names after the component.
 pub const NAMES: [&str; 4] = ["head/0.weight", "head/0.bias", "head/2.weight", "head/2.bias"];
-
-/// The frozen backbone.
-pub struct Backbone {
-    config: dino::Config,
-    pixels: dino::Pixels,
-    weights: Weights,
-    constants: Constants,
-}
-
-impl Backbone {
-    /// Opens a DINOv2 folder of transformers (`Dinov2Model`, `Dinov2WithRegistersModel`) or timm.
-    ///
-    /// # Errors
-    /// A missing or damaged file, or a configuration this runtime does not compute.
-    pub fn open(path: &Path) -> Result<Self> {
-        let component = open_component(path)?;
-        let label = path.join("config.json").display().to_string();
-        let json = component.config()?;
-        if json.get("model_type").and_then(serde_json::Value::as_str) == Some("clip") {
-            return Err(Error::bad(label, "a DINOv2 model", "a CLIP model")
-                .with_hint("PickScore is a reward of the released schedule only: use `--official`."));
-        }
-        let config = dino::Config::from_value(&json, &label)?;
-        let file = "preprocessor_config.json";
-        let pixels = if component.has_file(file) {
-            dino::Pixels::from_value(&component.json(file)?, &path.join(file).display().to_string())?
-        } else {
-            dino::Pixels::from_timm(&json, &label)?.unwrap_or(dino::Pixels::imagenet())
-        };
-        let weights = dino::transformers_names(&config, &component.weights()?)?;
-        Ok(Backbone { config, pixels, weights, constants: Constants::new() })
-    }
-    /// Patches a side at the native size.
-    pub fn grid(&self) -> usize {
-        self.config.grid()
-    }
-    /// Side of the images it was trained on, pixels.
-    pub fn image_size(&self) -> usize {
-        self.config.image_size
-    }
-    /// The statistics its pixels are normalised with.
-    pub fn pixels(&self) -> &dino::Pixels {
-        &self.pixels
-    }
-    /// Tokens of an image, registers left out, and numbers in each.
-    pub fn shape(&self) -> [usize; 2] {
-        [1 + self.grid() * self.grid(), self.config.hidden_size]
-    }
-    /// Numbers in the tokens of one image: `(1 + patches) * D`.
-    pub fn token_numbers(&self) -> usize {
-        self.shape().iter().product()
-    }
-    /// Tokens of images in 0 to 1, `[B, H, W, 3]`, resized to the native size on the device: `[B, 1 + N, D]`.
-    pub fn tokens(&mut self, g: &mut Graph, image: Id) -> Id {
-        let side = self.config.image_size;
-        let x = dino::preprocess(g, &mut self.constants, image, [side, side], &self.pixels);
-        self.tokens_of_pixels(g, x)
-    }
-    /// Tokens of normalised pixels, `[B, H, W, 3]`, whose sides are multiples of a patch's: `[B, 1 + N, D]`.
-    /// Register tokens are no patches and are left out.
-    pub fn tokens_of_pixels(&mut self, g: &mut Graph, pixels: Id) -> Id {
-        let x = dino::encode(g, &mut self.constants, &self.config, "reward", pixels);
-        dino::without_registers(g, &self.config, x)
-    }
-    /// Uploads what a graph with [`Backbone::tokens`] needs.
-    ///
-    /// # Errors
-    /// Missing or mis-shaped tensors.
-    pub fn upload(&self, exec: &mut dyn Executor, g: &Graph) -> Result<()> {
-        self.constants.upload(exec)?;
-        upload(exec, g, "reward/", &self.weights)
-    }
-}
 
 /// The patches of an image that count: all of them, or a list per image, in which a patch may stand more than once.
 #[derive(Clone, Copy, Debug)]
@@ -156,15 +127,6 @@ pub struct Head {
     score_batch: usize,
 }
 
-/// What a head step reports.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct HeadStep {
-    /// Hinge loss: class token plus weighted patches.
-    pub loss: f32,
-    /// Part of class logits on the right side of zero, before the step.
-    pub accuracy: f32,
-}
-
 fn head(g: &mut Graph, tokens: Id, shape: Shape) -> (Id, [Id; 4]) {
     let sizes = shape.params();
     let params: [Id; 4] = core::array::from_fn(|i| g.param(NAMES[i], &sizes[i]));
@@ -179,12 +141,18 @@ impl Head {
     ///
     /// # Errors
     /// The device refuses the plans.
-    pub fn new(exec: &mut dyn Executor, shape: Shape, config: &Config, score_batch: usize) -> Result<Self> {
+    pub fn new(
+        exec: &mut dyn Executor,
+        shape: Shape,
+        settings: &Settings,
+        seed: u64,
+        score_batch: usize,
+    ) -> Result<Self> {
         let Shape { tokens, width, hidden } = shape;
         if tokens < 2 || score_batch == 0 {
             return Err(Error::bad("head", "a class token, patches and images", format!("{tokens} tokens")));
         }
-        let mut rng = Philox::new(config.seed, 0x4ead);
+        let mut rng = Philox::new(seed, 0x4ead);
         let mut uniform = |n: usize, inputs: usize| -> Vec<f32> {
             let limit = 1.0 / (inputs as f32).sqrt();
             (0..n).map(|_| (2.0 * rng.uniform() - 1.0) * limit).collect()
@@ -199,12 +167,12 @@ impl Head {
         for (name, data) in NAMES.iter().zip(&params) {
             exec.set_leaf(name, LeafData::F32(data))?;
         }
-        let step_plan = step_plan(exec, 2 * config.head_batch, shape)?;
+        let step_plan = step_plan(exec, 2 * settings.batch, shape)?;
         let mut g = Graph::new();
         let x = g.input("tokens", &[score_batch, tokens, width]);
         let (h, _) = head(&mut g, x, shape);
         let score_plan = compile(exec, g, &[("score", h)])?;
-        let (batch, patch_loss, rate) = (config.head_batch, config.patch_loss, config.head_rate);
+        let (batch, patch_loss, rate) = (settings.batch, settings.patch_loss, settings.rate);
         let (images, weights) = (0, Vec::new());
         Ok(Head {
             shape,
@@ -242,7 +210,7 @@ impl Head {
         NAMES.iter().zip(&self.params).try_for_each(|(name, data)| exec.set_leaf(name, LeafData::F32(data)))
     }
 
-    /// Writes the inputs of one step: as many real as generated images, at most `head_batch` of each, tokens `[1 + N, D]`
+    /// Writes the inputs of one step: as many real as generated images, at most `batch` of each, tokens `[1 + N, D]`
     /// each, and which patches of the real ones, then of the generated ones, count. Returns the plan.
     ///
     /// # Errors

@@ -1,5 +1,7 @@
-//! Where an official run's randomness comes from, and who watches it.
+//! Where a released run's randomness comes from, and who watches it.
 use pentimento::rng::Philox;
+use std::cell::RefCell;
+use std::rc::Rc;
 
 /// Supplies what is drawn and hears what is computed. Names are `e{epoch}.b{batch}.latents_init`,
 /// `e{epoch}.b{batch}.s{step}.noise`, `e{epoch}.b{batch}.idx_gen`, `….idx_ref`, `e{epoch}.d.idx_real`, `….idx_fake`;
@@ -14,6 +16,22 @@ pub trait Script {
     /// Something was computed: latents and images in the device's layout (channels last), the rest as it is.
     fn note(&mut self, name: &str, values: &[f32]) {
         let _ = (name, values);
+    }
+}
+
+/// A script that its owner keeps an eye on.
+impl<S: Script> Script for Rc<RefCell<S>> {
+    fn order(&mut self, epoch: usize, batches: usize, prompts: usize) -> Vec<usize> {
+        self.borrow_mut().order(epoch, batches, prompts)
+    }
+    fn noise(&mut self, name: &str, out: &mut [f32]) {
+        self.borrow_mut().noise(name, out);
+    }
+    fn patches(&mut self, name: &str, images: usize, count: usize, patches: usize) -> Vec<Vec<u32>> {
+        self.borrow_mut().patches(name, images, count, patches)
+    }
+    fn note(&mut self, name: &str, values: &[f32]) {
+        self.borrow_mut().note(name, values);
     }
 }
 

@@ -1,0 +1,84 @@
+//! Supervised flow matching on the references.
+use super::{At, Gradients, Objective, Params, compile, with_gradients};
+use crate::Result;
+use crate::machine::{Machine, State};
+use pentimento::exec::PlanId;
+use pentimento::graph::Graph;
+use pentimento::model::mmdit::time_projection;
+use pentimento::pipeline::{Pipeline, Text};
+use pentimento_wgsl::kernel::Unary;
+
+/// Flow matching on clean latents: `mean((v(x_sigma) - (eps - x0))^2)` (Lipman et al. 2023, eq. 14 for straight paths).
+/// Inputs: the velocity's, and `target` = eps - x0. Outputs: `loss` `[B]` and the gradients.
+///
+/// # Errors
+/// The device refuses the plan.
+pub fn supervised(
+    pipeline: &mut Pipeline,
+    params: &Params,
+    batch: usize,
+    size: [usize; 2],
+    recompute: bool,
+) -> Result<PlanId> {
+    let mut g = Graph::new();
+    let (x, v) = pipeline.velocity_graph(&mut g, "", batch, size, None);
+    let shape = g.shape(x).to_vec();
+    let target = g.input("target", &shape);
+    let d = g.sub(v, target);
+    let square = g.unary(Unary::Square, d);
+    let loss = g.mean(square, 1);
+    let dy = g.input("seed", &[batch]);
+    let outputs = with_gradients(&mut g, loss, dy, params, recompute, vec![("loss".into(), loss)])?;
+    let plan = compile(pipeline, g, &outputs, size)?;
+    pipeline.exec.write(plan, "seed", &vec![1.0 / batch as f32; batch])?;
+    Ok(plan)
+}
+
+/// [`supervised`] on references drawn anew for each step, with settings of [`crate::stage::warm`].
+pub(crate) struct Supervised;
+
+impl Objective for Supervised {
+    fn runs(&self, _: &Machine) -> usize {
+        1
+    }
+    fn launch(&mut self, m: &mut Machine, s: &mut State, _: At) -> Result<PlanId> {
+        let plan = plan(m)?;
+        let (batch, caption_drop) = (m.config.warm.batch, m.config.warm.caption_drop);
+        let known = &m.known;
+        let (mut noisy, mut target, mut time) = (Vec::new(), Vec::new(), Vec::new());
+        let mut texts: Vec<&Text> = Vec::with_capacity(batch);
+        for _ in 0..batch {
+            let i = s.rng.below(known.latents.len() as u32) as usize;
+            let drop = s.rng.uniform() < caption_drop;
+            let sigma = s.rng.uniform();
+            texts.push(if drop { &known.null } else { &known.captions[i % known.captions.len()] });
+            time.extend(time_projection(m.pipeline.schedule.timestep(sigma)));
+            for &x0 in &known.latents[i] {
+                let eps = s.rng.normal();
+                noisy.push((1.0 - sigma) * x0 + sigma * eps);
+                target.push(eps - x0);
+            }
+        }
+        let all = |f: fn(&Text) -> &[f32]| texts.iter().flat_map(|t| f(t)).copied().collect::<Vec<f32>>();
+        let (pooled, context) = (all(|t| &t.pooled), all(|t| &t.context));
+        let exec = &mut m.pipeline.exec;
+        exec.write(plan, "latents", &noisy)?;
+        exec.write(plan, "target", &target)?;
+        exec.write(plan, "time", &time)?;
+        exec.write(plan, "pooled", &pooled)?;
+        exec.write(plan, "context", &context)?;
+        Ok(plan)
+    }
+    fn collect(&mut self, m: &mut Machine, s: &mut State, _: At, sum: &mut Gradients) -> Result<()> {
+        let plan = plan(m)?;
+        let loss = m.pipeline.exec.read(plan, "loss")?;
+        s.metrics.supervised_loss = loss.iter().sum::<f32>() / loss.len() as f32;
+        sum.add(m, plan)
+    }
+}
+
+fn plan(m: &mut Machine) -> Result<PlanId> {
+    m.plan("supervised", |pipeline, params, config, size| {
+        supervised(pipeline, params, config.warm.batch, size, false)
+    })
+}

@@ -1,0 +1,101 @@
+//! The default recipe: a supervised warm start, then Adv-GRPO (arXiv 2511.20256) that uses every rollout for head and
+//! generator.
+//!
+//! ```text
+//! prompts -> rollout (Flow-CPS) -> decode -> tokens -> head steps -> rewards -> advantages -> clipped loss -> AdamW
+//!                                              ^ references, encoded once
+//! ```
+use super::Course;
+use crate::Result;
+use crate::machine::{Machine, State};
+use crate::objective::{Objective, flow::Supervised, grpo::Grpo};
+use crate::reward::Critic;
+use crate::stage::Stage;
+use crate::stage::describe::{self, Describe, Of};
+use crate::stage::head::Teach;
+use crate::stage::prepare::{Latents, Texts};
+use crate::stage::rollout::Rollout;
+use crate::stage::score::Score;
+use crate::stage::update::Update;
+use crate::stage::warm::Warm;
+use crate::train::Metrics;
+use std::time::Instant;
+
+/// What comes next.
+enum Next {
+    Texts,
+    Latents,
+    References,
+    Warm,
+    Restart,
+    Iteration,
+    Describe,
+    Teach,
+    Score,
+    Update,
+}
+
+/// The course of the default recipe.
+pub(crate) struct Adversarial {
+    next: Next,
+}
+
+impl Adversarial {
+    /// Opens the reward.
+    pub fn open(m: &mut Machine) -> Result<Self> {
+        m.critic = Some(Critic::open(&mut m.pipeline, &m.reward, &m.config, m.size)?);
+        Ok(Adversarial { next: Next::Texts })
+    }
+
+    /// The objective, and extra terms whose gradients are added to its own.
+    fn objectives(&self) -> Vec<Box<dyn Objective>> {
+        vec![Box::new(Grpo::default())]
+    }
+
+    /// Begins an iteration, if there is to be one.
+    fn iteration(&mut self, m: &mut Machine, s: &mut State) -> Result<Option<Box<dyn Stage>>> {
+        let spare =
+            m.clock.left(1.0).is_none_or(|left| s.metrics.seconds == 0.0 || left >= s.metrics.seconds);
+        if m.clock.deadline.is_none() && s.iteration >= m.config.iterations || !spare {
+            return Ok(None);
+        }
+        m.clock.started = Instant::now();
+        s.metrics = Metrics { iteration: s.iteration + 1, ..Metrics::default() };
+        let c = &m.config;
+        let runs: usize = self.objectives().iter().map(|o| o.runs(m)).sum();
+        s.parts = (0, c.rollout.steps + c.images().div_ceil(describe::BATCH) + c.grpo.updates * runs);
+        Ok(Some(Box::new(Rollout::begin(m, s)?)))
+    }
+}
+
+impl Course for Adversarial {
+    fn next(&mut self, m: &mut Machine, s: &mut State) -> Result<Option<Box<dyn Stage>>> {
+        let (stage, next): (Box<dyn Stage>, Next) = match self.next {
+            Next::Texts => (Box::new(Texts::default()), Next::Latents),
+            Next::Latents => (Box::new(Latents), Next::References),
+            Next::References => (Box::new(Describe::new(Of::References)), Next::Warm),
+            Next::Warm => (Box::new(Warm::new(m, vec![Box::new(Supervised)])), Next::Restart),
+            Next::Restart => {
+                s.restart(&m.config);
+                self.next = Next::Iteration;
+                return self.next(m, s);
+            }
+            Next::Iteration => {
+                let stage = self.iteration(m, s)?;
+                if stage.is_some() {
+                    self.next = Next::Describe;
+                }
+                return Ok(stage);
+            }
+            Next::Describe => (Box::new(Describe::new(Of::Images)), Next::Teach),
+            Next::Teach => (Box::new(Teach::new(m, s)), Next::Score),
+            Next::Score => (Box::new(Score::default()), Next::Update),
+            Next::Update => {
+                let updates = m.config.grpo.updates;
+                (Box::new(Update::begin(m, s, updates, self.objectives())?), Next::Iteration)
+            }
+        };
+        self.next = next;
+        Ok(Some(stage))
+    }
+}

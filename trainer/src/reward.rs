@@ -1,0 +1,47 @@
+//! Rewards: frozen networks, what learns on top of them, and who judges whom.
+pub mod dino;
+pub mod head;
+pub mod judge;
+pub mod pickscore;
+
+use crate::config::Config;
+use crate::stage::describe;
+use crate::{Error, Result};
+use dino::Backbone;
+use head::{Head, Shape};
+use pentimento::exec::PlanId;
+use pentimento::pipeline::Pipeline;
+use std::path::Path;
+
+/// What a step of a reward that learns reports.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HeadStep {
+    /// Hinge loss: class token plus weighted patches.
+    pub loss: f32,
+    /// Part of class logits on the right side of zero, before the step.
+    pub accuracy: f32,
+}
+
+/// The reward on latents: decoded and described on the device, judged by a head that learns.
+pub(crate) struct Critic {
+    pub backbone: Backbone,
+    pub head: Head,
+    /// From latents to tokens, see [`describe`].
+    pub describe: PlanId,
+}
+
+impl Critic {
+    /// Opens a DINOv2 folder and draws a head from the seed. `size`: latent height and width.
+    pub fn open(pipeline: &mut Pipeline, folder: &Path, config: &Config, size: [usize; 2]) -> Result<Self> {
+        let mut backbone = Backbone::open(folder)?;
+        let (shape, images) = (Shape::of(&backbone), config.images());
+        let head = Head::new(&mut *pipeline.exec, shape, &config.head, config.seed, images)?;
+        let describe = describe::plan(pipeline, &mut backbone, size)?;
+        Ok(Critic { backbone, head, describe })
+    }
+}
+
+/// A stage asks for a reward that its recipe has not opened.
+pub(crate) fn none() -> Error {
+    Error::missing("recipe", "a reward")
+}

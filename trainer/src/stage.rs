@@ -1,0 +1,22 @@
+//! What a training is made of, one file each. A stage writes the inputs of one plan at a time and reads what it gave; the
+//! trainer submits between the two, so that a host can pause anywhere. A recipe says which stage comes next.
+pub(crate) mod describe;
+pub(crate) mod head;
+pub(crate) mod prepare;
+pub mod rollout;
+pub(crate) mod score;
+pub(crate) mod update;
+pub mod warm;
+
+use crate::Result;
+use crate::machine::{Machine, State};
+use crate::train::Event;
+use pentimento::exec::PlanId;
+
+/// A part of a training. It keeps only what must not outlive it: an interrupted stage begins anew.
+pub(crate) trait Stage {
+    /// Writes the inputs of the next run and returns its plan; `None` when the stage is complete.
+    fn launch(&mut self, m: &mut Machine, s: &mut State) -> Result<Option<PlanId>>;
+    /// Reads the finished run.
+    fn collect(&mut self, m: &mut Machine, s: &mut State) -> Result<Event>;
+}

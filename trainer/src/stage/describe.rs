@@ -1,0 +1,80 @@
+//! Latents to what the reward reads: decoded and described on the device, several images a run.
+use super::{Stage, prepare};
+use crate::Result;
+use crate::machine::{Machine, State};
+use crate::reward::dino::Backbone;
+use crate::train::Event;
+use pentimento::exec::PlanId;
+use pentimento::graph::Graph;
+use pentimento::pipeline::Pipeline;
+
+/// Images described in one run.
+pub(crate) const BATCH: usize = 8;
+
+/// Whose latents.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Of {
+    References,
+    Images,
+}
+
+/// Describes latents from `first` on.
+pub(crate) struct Describe {
+    of: Of,
+    first: usize,
+}
+
+impl Describe {
+    pub fn new(of: Of) -> Self {
+        Describe { of, first: 0 }
+    }
+    fn latents<'a>(&self, m: &'a Machine, s: &'a State) -> &'a [Vec<f32>] {
+        match self.of {
+            Of::References => &m.known.latents,
+            Of::Images => &s.batch.images,
+        }
+    }
+}
+
+impl Stage for Describe {
+    fn launch(&mut self, m: &mut Machine, s: &mut State) -> Result<Option<PlanId>> {
+        let rest = self.latents(m, s).get(self.first..).unwrap_or_default();
+        if rest.is_empty() {
+            return Ok(None);
+        }
+        let mut x: Vec<f32> = rest.iter().take(BATCH).flatten().copied().collect();
+        x.resize(BATCH * m.per_image(), 0.0);
+        let (pipeline, critic) = m.judged()?;
+        let plan = critic.describe;
+        pipeline.exec.write(plan, "latents", &x)?;
+        Ok(Some(plan))
+    }
+    fn collect(&mut self, m: &mut Machine, s: &mut State) -> Result<Event> {
+        let wanted = self.latents(m, s).len() - self.first;
+        let (pipeline, critic) = m.judged()?;
+        let tokens = pipeline.exec.read(critic.describe, "tokens")?;
+        let tokens = tokens.chunks_exact(critic.backbone.token_numbers()).take(wanted).map(<[f32]>::to_vec);
+        self.first += BATCH;
+        match self.of {
+            Of::References => {
+                m.known.tokens.extend(tokens);
+                Ok(prepare::encoded(m, None))
+            }
+            Of::Images => {
+                s.batch.tokens.extend(tokens);
+                Ok(s.part())
+            }
+        }
+    }
+}
+
+/// Latents to reward tokens: decode, resize, encode.
+pub(crate) fn plan(pipeline: &mut Pipeline, backbone: &mut Backbone, size: [usize; 2]) -> Result<PlanId> {
+    let mut g = Graph::new();
+    let x = g.input("latents", &[BATCH, size[0], size[1], pipeline.vae.latent_channels]);
+    let image = pipeline.decode_graph(&mut g, x);
+    let tokens = backbone.tokens(&mut g, image);
+    g.check()?;
+    backbone.upload(&mut *pipeline.exec, &g)?;
+    pipeline.compile(g, &[("tokens", tokens)], size)
+}

@@ -1,0 +1,124 @@
+//! What comes before training: prompts and references as the networks see them, one piece a step.
+use super::Stage;
+use crate::machine::{Machine, State};
+use crate::train::{Event, Setup};
+use crate::{Error, Result};
+use pentimento::exec::PlanId;
+use pentimento::pipeline::{self, Text, encoder_pixels};
+use std::path::{Path, PathBuf};
+
+/// What is known before training, and what of it is still to be encoded.
+#[derive(Default)]
+pub(crate) struct Known {
+    /// The empty prompt, the training prompts, the references' captions.
+    list: Vec<String>,
+    /// How many of them are training prompts.
+    count: usize,
+    /// Where encoded texts are kept between runs.
+    text_cache: Option<PathBuf>,
+    /// References, then mirrored, in 0 to 1, `[H, W, 3]`; each is dropped when it is encoded.
+    images: Vec<Vec<f32>>,
+    /// The empty prompt, for guidance.
+    pub null: Text,
+    /// Training prompts.
+    pub prompts: Vec<Text>,
+    /// Captions of the references, empty ones where they have none.
+    pub captions: Vec<Text>,
+    /// Reference latents: as given, then mirrored.
+    pub latents: Vec<Vec<f32>>,
+    /// Reward tokens of those latents.
+    pub tokens: Vec<Vec<f32>>,
+}
+
+impl Known {
+    /// Prompts, or captions where none are given; references and their mirror images, `width` pixels wide.
+    pub fn new(setup: &Setup<'_>, width: usize) -> Result<Self> {
+        if setup.references.is_empty() {
+            return Err(Error::missing("references", "images").with_hint("Give at least one."));
+        }
+        let captions: Vec<String> = setup.references.iter().filter_map(|r| r.caption.clone()).collect();
+        let prompts = if setup.prompts.is_empty() { captions } else { setup.prompts.to_vec() };
+        if prompts.is_empty() {
+            return Err(Error::missing("references", "captions")
+                .with_hint("Give prompts, or a NAME.txt beside each image, or a metadata.jsonl."));
+        }
+        let captions = setup.references.iter().map(|r| r.caption.clone().unwrap_or_default());
+        let given = setup.references.iter().map(|r| r.pixels.clone());
+        let mirrored = setup.references.iter().map(|r| mirror(&r.pixels, width));
+        let images = given.chain(mirrored).collect();
+        Ok(Known { images, ..Known::texts(setup, prompts, captions.collect()) })
+    }
+    /// Texts only.
+    pub fn texts(setup: &Setup<'_>, prompts: Vec<String>, captions: Vec<String>) -> Self {
+        let count = prompts.len();
+        let list = core::iter::once(String::new()).chain(prompts).chain(captions).collect();
+        Known { list, count, text_cache: setup.text_cache.map(Path::to_path_buf), ..Known::default() }
+    }
+}
+
+/// Encodes the texts.
+#[derive(Default)]
+pub(crate) struct Texts(Option<pipeline::Texts>);
+
+impl Stage for Texts {
+    fn launch(&mut self, m: &mut Machine, _: &mut State) -> Result<Option<PlanId>> {
+        let mut job = match self.0.take() {
+            Some(job) => job,
+            None => {
+                let texts: Vec<&str> = m.known.list.iter().map(String::as_str).collect();
+                m.pipeline.begin_texts(&texts)?
+            }
+        };
+        if let Some(plan) = m.pipeline.launch_texts(&mut job)? {
+            self.0 = Some(job);
+            return Ok(Some(plan));
+        }
+        let mut texts = m.pipeline.finish_texts(job)?;
+        let known = &mut m.known;
+        crate::texts::save(&mut m.pipeline, known.text_cache.as_deref())?;
+        known.captions = texts.split_off((1 + known.count).min(texts.len()));
+        known.prompts = texts.split_off(1.min(texts.len()));
+        known.null = texts.pop().unwrap_or_default();
+        Ok(None)
+    }
+    fn collect(&mut self, m: &mut Machine, _: &mut State) -> Result<Event> {
+        let Some(job) = &mut self.0 else { return Ok(encoded(m, None)) };
+        m.pipeline.collect_texts(job)?;
+        let progress = m.pipeline.texts_progress(job);
+        Ok(encoded(m, Some(progress)))
+    }
+}
+
+/// Encodes the references.
+#[derive(Default)]
+pub(crate) struct Latents;
+
+impl Stage for Latents {
+    fn launch(&mut self, m: &mut Machine, _: &mut State) -> Result<Option<PlanId>> {
+        let Some(image) = m.known.images.get_mut(m.known.latents.len()) else { return Ok(None) };
+        let image = core::mem::take(image);
+        let plan = m.pipeline.image_encoder(m.pixels.0, m.pixels.1)?;
+        m.pipeline.exec.write(plan, "image", &encoder_pixels(&image))?;
+        Ok(Some(plan))
+    }
+    fn collect(&mut self, m: &mut Machine, _: &mut State) -> Result<Event> {
+        let plan = m.pipeline.image_encoder(m.pixels.0, m.pixels.1)?;
+        m.known.latents.push(m.pipeline.exec.read(plan, "z")?);
+        Ok(encoded(m, None))
+    }
+}
+
+/// How far the preparation is, in texts, latents and descriptions. `texts`: done and all of the distinct ones, while they
+/// are on their way.
+pub(super) fn encoded(m: &Machine, texts: Option<(usize, usize)>) -> Event {
+    let (known, all) = (&m.known, m.known.list.len());
+    let texts = texts.map_or(all, |(done, distinct)| done * all / distinct.max(1));
+    let each = 1 + usize::from(m.critic.is_some());
+    Event::Encoded(texts + known.latents.len() + known.tokens.len(), all + each * known.images.len())
+}
+
+/// Left and right exchanged. `[H, W, 3]`.
+fn mirror(pixels: &[f32], width: usize) -> Vec<f32> {
+    let row = |r: &[f32]| r.chunks_exact(3).rev().flatten().copied().collect::<Vec<f32>>();
+    pixels.chunks_exact(3 * width).flat_map(row).collect()
+}

@@ -1,0 +1,170 @@
+//! Sampling a batch of groups.
+use super::Stage;
+use crate::config::counts;
+use crate::machine::{Batch, Machine, State};
+use crate::objective::grpo::Taken;
+use crate::train::Event;
+use crate::{Error, Result};
+use pentimento::exec::PlanId;
+use pentimento::pipeline::{Text, Velocity};
+use pentimento::sampler;
+
+/// Settings of rollouts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Prompts in an iteration.
+    pub prompts: usize,
+    /// Images a prompt: the group (released: 16).
+    pub group: usize,
+    /// Sampling steps (released: 10).
+    pub steps: usize,
+    /// Classifier-free guidance, of rollouts and of training (released: 4.5).
+    pub guidance: f32,
+    /// Noise level eta of the stochastic steps (released: 0.8). Flow-CPS, arXiv 2509.05952.
+    pub eta: f32,
+    /// Stochastic steps, the ones that are trained (released: 2).
+    pub window: usize,
+    /// First stochastic step; `None` draws it anew each iteration (MixGRPO), released: 0.
+    pub window_start: Option<usize>,
+    /// A group shares its initial noise and the steps before the window; its images part at the window.
+    pub share_noise: bool,
+    /// The noises of a group's stochastic steps come in pairs z, -z.
+    pub antithetic: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            prompts: 4,
+            group: 8,
+            steps: 6,
+            guidance: 4.5,
+            eta: 0.8,
+            window: 2,
+            window_start: None,
+            share_noise: true,
+            antithetic: true,
+        }
+    }
+}
+
+impl Settings {
+    /// The released ones.
+    pub fn released() -> Self {
+        let own = Settings { share_noise: false, antithetic: false, ..Settings::default() };
+        Settings { group: 16, steps: 10, window_start: Some(0), ..own }
+    }
+    pub(crate) fn check(&self) -> Result<()> {
+        let bad = |field: &str, expected: &str, found: usize| {
+            Err(Error::bad(format!("rollout.{field}"), expected, found.to_string()))
+        };
+        counts(&[
+            ("rollout.prompts", self.prompts),
+            ("rollout.steps", self.steps),
+            ("rollout.window", self.window),
+        ])?;
+        if self.group < 2 || self.group > 4096 || (self.antithetic && !self.group.is_multiple_of(2)) {
+            return bad("group", "at least 2, and even when noises come in pairs", self.group);
+        }
+        if self.window > self.steps || self.window_start.is_some_and(|w| w + self.window > self.steps) {
+            return bad("window", "stochastic steps within the sampling steps", self.window);
+        }
+        Ok(())
+    }
+    /// Whether a run computes the unconditioned half, too.
+    pub fn guided(&self) -> bool {
+        self.guidance != 1.0
+    }
+}
+
+/// A batch on its way from noise to images.
+pub(crate) struct Rollout {
+    sigmas: Vec<f32>,
+    step: usize,
+    window: usize,
+    /// One row per image, or per group before they part.
+    x: Vec<f32>,
+    apart: bool,
+    velocity: Option<Velocity>,
+}
+
+impl Rollout {
+    /// Draws prompts, window and initial noise.
+    pub fn begin(m: &Machine, s: &mut State) -> Result<Self> {
+        let c = &m.config.rollout;
+        while s.order.len() < c.prompts {
+            let mut more: Vec<usize> = (0..m.known.prompts.len()).collect();
+            s.rng.shuffle(&mut more);
+            s.order.extend(more);
+        }
+        let prompts: Vec<usize> = s.order.drain(..c.prompts).collect();
+        let mu = m.pipeline.schedule.mu(m.pipeline.mmdit.image_tokens(m.size[0], m.size[1]) as u32);
+        // The scheduler's spacing with its last, almost noiseless evaluation left out: its end point is the image.
+        let mut sigmas = m.pipeline.schedule.sigmas(c.steps + 1, mu)?;
+        sigmas.pop();
+        let last = (c.steps - c.window) as u32;
+        let window = c.window_start.unwrap_or_else(|| s.rng.below(last + 1) as usize);
+        let rows = if c.share_noise { c.prompts } else { c.prompts * c.group };
+        let mut x = vec![0.0; rows * m.per_image()];
+        s.rng.normals(&mut x);
+        s.batch = Batch { prompts, ..Batch::default() };
+        Ok(Rollout { sigmas, step: 0, window, x, apart: !c.share_noise, velocity: None })
+    }
+
+    /// Flow-CPS: `x' = mean + std z`.
+    fn stochastic_step(&self, m: &Machine, s: &mut State, v: &[f32], sigmas: [f32; 2]) -> Result<Taken> {
+        let mut z = vec![0.0; v.len()];
+        let per = m.per_image();
+        if m.config.rollout.antithetic {
+            for pair in z.chunks_exact_mut(2 * per) {
+                let (a, b) = pair.split_at_mut(per);
+                s.rng.normals(a);
+                b.iter_mut().zip(a).for_each(|(b, a)| *b = -*a);
+            }
+        } else {
+            s.rng.normals(&mut z);
+        }
+        let shape = [per, m.pipeline.mmdit.in_channels];
+        Taken::step(&m.config, sigmas, &self.x, v, &z, shape)
+    }
+}
+
+impl Stage for Rollout {
+    fn launch(&mut self, m: &mut Machine, s: &mut State) -> Result<Option<PlanId>> {
+        if self.step + 1 == self.sigmas.len() {
+            return Ok(None);
+        }
+        let (c, per) = (&m.config.rollout, m.per_image());
+        if !self.apart && self.step == self.window {
+            self.x = self.x.chunks_exact(per).flat_map(|row| row.repeat(c.group)).collect();
+            self.apart = true;
+        }
+        let (guided, repeat) = (c.guided(), if self.apart { c.group } else { 1 });
+        let rows = c.prompts * repeat;
+        let velocity = m.pipeline.velocity(if guided { 2 * rows } else { rows }, m.size)?;
+        self.velocity = Some(velocity);
+        let texts: Vec<&Text> = s.batch.texts(&m.known, repeat);
+        let null = guided.then_some(&m.known.null);
+        m.pipeline.write_velocity(velocity, &self.x, self.sigmas[self.step], &texts, null)?;
+        Ok(Some(velocity.plan))
+    }
+
+    fn collect(&mut self, m: &mut Machine, s: &mut State) -> Result<Event> {
+        let c = &m.config.rollout;
+        let Some(velocity) = self.velocity else { return Ok(Event::Working) };
+        let v = m.pipeline.read_velocity(velocity, c.guided().then_some(c.guidance))?;
+        let sigmas = [self.sigmas[self.step], self.sigmas[self.step + 1]];
+        if (self.window..self.window + c.window).contains(&self.step) {
+            let taken = self.stochastic_step(m, s, &v, sigmas)?;
+            self.x.clone_from(&taken.next);
+            s.batch.taken.push(taken);
+        } else {
+            self.x = sampler::euler(&self.x, &v, sigmas[0], sigmas[1])?;
+        }
+        self.step += 1;
+        if self.step + 1 == self.sigmas.len() {
+            s.batch.images = self.x.chunks_exact(m.per_image()).map(<[f32]>::to_vec).collect();
+        }
+        Ok(s.part())
+    }
+}
