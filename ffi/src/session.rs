@@ -43,7 +43,7 @@ impl Session {
         let side = |n: usize| if n == 0 { pipeline.native_size() } else { n };
         let (width, height) = (side(config.width), side(config.height));
         pipeline.latent_size(width, height).map_err(Failure::Argument)?;
-        if config.recipe == Recipe::Default {
+        if !matches!(config.recipe, Recipe::Released(_)) {
             Backbone::open(&reward)?;
         }
         Ok(Session {

@@ -4,6 +4,7 @@
 //! (seed, stream, i), so a shader can draw element `i` without drawing those before it and a checkpoint only
 //! needs [`Philox::position`].
 
+use alloc::vec::Vec;
 pub use pentimento_wgsl::cpu::philox4x32_10;
 
 /// Splits a `u64` into (low, high) words.
@@ -83,6 +84,18 @@ impl Philox {
     /// One standard normal number. Always uses two words, so [`Philox::position`] is the whole state.
     pub fn normal(&mut self) -> f32 {
         self.normal_pair()[0]
+    }
+
+    /// `n` signs, 1 or -1, one bit each; begins with a new word.
+    pub fn signs(&mut self, n: usize) -> Vec<f32> {
+        let mut word = 0;
+        let mut sign = |i: usize| {
+            if i % 32 == 0 {
+                word = self.next_u32();
+            }
+            if word >> (i % 32) & 1 == 1 { 1.0 } else { -1.0 }
+        };
+        (0..n).map(&mut sign).collect()
     }
 
     /// Fills `out` with standard normal numbers: two per two words; the spare of an odd length is dropped.

@@ -1,11 +1,11 @@
 //! Settings of a training. Each part lives with the code that obeys it, with unit, default and source.
-use crate::objective::grpo;
-use crate::recipe::{Recipe, released};
+use crate::objective::{anchor, grpo, pathwise};
+use crate::recipe::Recipe;
 use crate::reward::head;
 use crate::stage::{rollout, warm};
 use crate::{Error, Result, optim};
 
-/// Settings of a personalisation. `Default` is the recipe measured in README.md; `released()` is the released one.
+/// Settings of a personalisation; see [`Config::recipe`] for those of the recipes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// Everything random follows from it.
@@ -30,6 +30,10 @@ pub struct Config {
     pub rollout: rollout::Settings,
     /// The clipped objective.
     pub grpo: grpo::Settings,
+    /// The pathwise objective.
+    pub pathwise: pathwise::Settings,
+    /// What holds the layout.
+    pub anchor: anchor::Settings,
     /// The reward head.
     pub head: head::Settings,
     /// The adapter's optimiser.
@@ -46,10 +50,12 @@ impl Default for Config {
             rank: 16,
             lora_scale: 2.0,
             iterations: 5,
-            recipe: Recipe::Default,
+            recipe: Recipe::Pathwise,
             warm: warm::Settings::default(),
             rollout: rollout::Settings::default(),
             grpo: grpo::Settings::default(),
+            pathwise: pathwise::Settings::default(),
+            anchor: anchor::Settings::default(),
             head: head::Settings::default(),
             optim: optim::Settings::default(),
         }
@@ -57,24 +63,6 @@ impl Default for Config {
 }
 
 impl Config {
-    /// The released settings (arXiv 2511.20256, `train_sd3_fast_dino_patch.py`), with the released
-    /// schedule: no warm start, own noise per image, the first two of ten steps, one advantage per image over the global
-    /// deviation. With [`Recipe::Default`] they give the released objective on a loop which uses every rollout for head
-    /// and generator.
-    pub fn released() -> Self {
-        Config {
-            text_tokens: 128,
-            rank: 32,
-            recipe: Recipe::Released(released::Schedule::default()),
-            warm: warm::Settings { steps: 0, ..warm::Settings::default() },
-            rollout: rollout::Settings::released(),
-            grpo: grpo::Settings::released(),
-            head: head::Settings::released(),
-            optim: optim::Settings::released(),
-            ..Config::default()
-        }
-    }
-
     /// Rejects settings that cannot run.
     ///
     /// # Errors
@@ -89,10 +77,16 @@ impl Config {
             ("head.batch", self.head.batch),
         ])?;
         self.rollout.check()?;
+        self.pathwise.check()?;
+        self.anchor.check()?;
+        let grpo = !matches!(self.recipe, Recipe::Pathwise);
+        if grpo && window == 0 {
+            return Err(Error::bad("rollout.window", "at least one stochastic step", "none"));
+        }
         if let Recipe::Released(schedule) = &self.recipe {
             schedule.check(self)?;
         }
-        if updates > window {
+        if grpo && updates > window {
             return Err(Error::bad("grpo.updates", "at most one per stochastic step", updates.to_string()));
         }
         Ok(())

@@ -42,6 +42,8 @@ pub(crate) struct Machine {
 pub(crate) struct State {
     /// The adapter, A then B of each target.
     pub values: Vec<Vec<f32>>,
+    /// The adapter as the warm start left it, for the anchor.
+    pub warm: Vec<Vec<f32>>,
     pub adam: AdamW,
     /// The averaged adapter, once there is one.
     pub ema: Option<Ema>,
@@ -72,6 +74,8 @@ pub(crate) struct Batch {
     pub prompts: Vec<usize>,
     /// Its stochastic steps.
     pub taken: Vec<Taken>,
+    /// Latents before the last sampling step, image after image.
+    pub before_last: Vec<f32>,
     /// Finished latents.
     pub images: Vec<Vec<f32>>,
     /// What the reward reads of each image.
@@ -127,6 +131,7 @@ impl Machine {
         let state = State {
             adam: adam(&config, &values),
             values,
+            warm: Vec::new(),
             ema: None,
             rng: Philox::new(config.seed, 1),
             order: Vec::new(),
@@ -196,6 +201,7 @@ impl State {
     /// Starts optimiser and average anew: two losses differ in scale.
     pub fn restart(&mut self, config: &Config) {
         self.adam = adam(config, &self.values);
+        self.warm.clone_from(&self.values);
         self.ema = Some(Ema::new(config.optim.ema, &self.values));
     }
     /// The averaged adapter; the current one before there is an average.

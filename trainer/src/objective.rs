@@ -1,8 +1,10 @@
 //! What an adapter learns from, an objective a file: its loss on the graph, and how its runs are fed. [`Learn`] gathers the
 //! gradients of an optimiser step from an objective and any extra terms, which are objectives, too.
+pub mod anchor;
 pub mod flow;
 pub mod grpo;
 mod learn;
+pub mod pathwise;
 
 pub(crate) use learn::{At, Gradients, Learn, Objective};
 
@@ -11,7 +13,7 @@ use pentimento::exec::{Executor, PlanId};
 use pentimento::grad::gradients;
 use pentimento::graph::{Graph, Id};
 use pentimento::model::mmdit;
-use pentimento::pipeline::Pipeline;
+use pentimento::pipeline::{Pipeline, Text};
 
 /// The adapter's parameters, A then B of each target. The last block drops its text queries' outputs, so the gradient
 /// of their adapter is exactly zero; it stays in the file because q, k and v must be adapted together.
@@ -104,4 +106,40 @@ fn with_gradients(
 fn compile(pipeline: &mut Pipeline, g: Graph, outputs: &[(String, Id)], size: [usize; 2]) -> Result<PlanId> {
     let outputs: Vec<(&str, Id)> = outputs.iter().map(|(n, i)| (n.as_str(), *i)).collect();
     pipeline.compile(g, &outputs, size)
+}
+
+/// Guided velocity of `n` latents, `u + guidance (c - u)`, and the latents. Gradients go through c, and through u only
+/// without `detach`.
+fn guided(
+    pipeline: &Pipeline,
+    g: &mut Graph,
+    guidance: f32,
+    detach: bool,
+    n: usize,
+    size: [usize; 2],
+    latents: Option<Id>,
+) -> (Id, Id) {
+    let (x, cond) = pipeline.velocity_graph(g, "", n, size, latents);
+    if guidance == 1.0 {
+        return (x, cond);
+    }
+    let (_, uncond) = pipeline.velocity_graph(g, "u.", n, size, Some(x));
+    let uncond = if detach { g.detach(uncond) } else { uncond };
+    let d = g.sub(cond, uncond);
+    let d = g.affine(d, guidance, 0.0);
+    (x, g.add(uncond, d))
+}
+
+/// Writes a velocity's inputs but the latents: time embeddings of all rows, and a text for each.
+fn write_condition(
+    pipeline: &mut Pipeline,
+    plan: PlanId,
+    prefix: &str,
+    time: &[f32],
+    texts: &[&Text],
+) -> Result<()> {
+    let all = |f: fn(&Text) -> &[f32]| texts.iter().flat_map(|t| f(t)).copied().collect::<Vec<f32>>();
+    pipeline.exec.write(plan, &format!("{prefix}time"), time)?;
+    pipeline.exec.write(plan, &format!("{prefix}pooled"), &all(|t| &t.pooled))?;
+    pipeline.exec.write(plan, &format!("{prefix}context"), &all(|t| &t.context))
 }

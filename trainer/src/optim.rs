@@ -18,14 +18,14 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings { rate: 8e-4, weight_decay: 1e-4, max_norm: 1.0, ema: 0.3, micro_batch: 16 }
+        Settings { rate: 2e-4, weight_decay: 1e-4, max_norm: 1.0, ema: 0.9, micro_batch: 16 }
     }
 }
 
 impl Settings {
     /// The released ones.
     pub fn released() -> Self {
-        Settings { rate: 3e-4, ema: 0.9, ..Settings::default() }
+        Settings { rate: 3e-4, ..Settings::default() }
     }
 }
 

@@ -43,6 +43,10 @@ pub struct Metrics {
     pub updates: usize,
     /// Gradient norm before clipping, of the last optimiser step.
     pub gradient_norm: f32,
+    /// Mean reward of the images that the pathwise gradient went through.
+    pub reward_pathwise: f32,
+    /// Mean squared distance from the warm start's velocities where noise is high.
+    pub anchor_loss: f32,
     /// Loss of the last supervised step.
     pub supervised_loss: f32,
     /// Seconds of the whole iteration.
@@ -102,15 +106,15 @@ impl Trainer {
     pub fn new(exec: Box<dyn Executor>, setup: &Setup<'_>, config: Config) -> Result<Self> {
         let recipe = config.recipe.clone();
         let known = |(width, _): (usize, usize)| match &recipe {
-            Recipe::Default => Known::new(setup, width),
             Recipe::Released(_) => released::known(setup),
+            _ => Known::new(setup, width),
         };
         let (mut machine, mut state) = Machine::open(exec, setup, config, known)?;
         let course: Box<dyn Course> = match recipe.clone() {
-            Recipe::Default => Box::new(Adversarial::open(&mut machine)?),
             Recipe::Released(schedule) => {
                 Box::new(Released::open(&mut machine, &mut state, setup, schedule)?)
             }
+            _ => Box::new(Adversarial::open(&mut machine)?),
         };
         Ok(Trainer { machine, state, course, stage: None, running: None, held: None })
     }

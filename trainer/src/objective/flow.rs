@@ -6,6 +6,7 @@ use pentimento::exec::PlanId;
 use pentimento::graph::Graph;
 use pentimento::model::mmdit::time_projection;
 use pentimento::pipeline::{Pipeline, Text};
+use pentimento::rng::Philox;
 use pentimento_wgsl::kernel::Unary;
 
 /// Flow matching on clean latents: `mean((v(x_sigma) - (eps - x0))^2)` (Lipman et al. 2023, eq. 14 for straight paths).
@@ -34,6 +35,35 @@ pub fn supervised(
     Ok(plan)
 }
 
+/// Noised latents on their way into a velocity plan, and their conditions.
+#[derive(Default)]
+pub(crate) struct Rows {
+    noisy: Vec<f32>,
+    /// The noise minus the clean latents: the velocity of the straight path.
+    pub straight: Vec<f32>,
+    time: Vec<f32>,
+    texts: Vec<Text>,
+}
+
+impl Rows {
+    /// Adds `(1 - sigma) x0 + sigma eps` with new noise eps.
+    pub fn noised(&mut self, m: &Machine, x0: &[f32], sigma: f32, text: &Text, rng: &mut Philox) {
+        self.texts.push(text.clone());
+        self.time.extend(time_projection(m.pipeline.schedule.timestep(sigma)));
+        for &x0 in x0 {
+            let eps = rng.normal();
+            self.noisy.push((1.0 - sigma) * x0 + sigma * eps);
+            self.straight.push(eps - x0);
+        }
+    }
+    /// Writes the inputs of a velocity: all but a target.
+    pub fn write(&self, m: &mut Machine, plan: PlanId) -> Result<()> {
+        let texts: Vec<&Text> = self.texts.iter().collect();
+        super::write_condition(&mut m.pipeline, plan, "", &self.time, &texts)?;
+        m.pipeline.exec.write(plan, "latents", &self.noisy)
+    }
+}
+
 /// [`supervised`] on references drawn anew for each step, with settings of [`crate::stage::warm`].
 pub(crate) struct Supervised;
 
@@ -42,42 +72,33 @@ impl Objective for Supervised {
         1
     }
     fn launch(&mut self, m: &mut Machine, s: &mut State, _: At) -> Result<PlanId> {
-        let plan = plan(m)?;
+        let plan = supervised_plan(m)?;
         let (batch, caption_drop) = (m.config.warm.batch, m.config.warm.caption_drop);
         let known = &m.known;
-        let (mut noisy, mut target, mut time) = (Vec::new(), Vec::new(), Vec::new());
-        let mut texts: Vec<&Text> = Vec::with_capacity(batch);
+        let mut rows = Rows::default();
         for _ in 0..batch {
             let i = s.rng.below(known.latents.len() as u32) as usize;
             let drop = s.rng.uniform() < caption_drop;
             let sigma = s.rng.uniform();
-            texts.push(if drop { &known.null } else { &known.captions[i % known.captions.len()] });
-            time.extend(time_projection(m.pipeline.schedule.timestep(sigma)));
-            for &x0 in &known.latents[i] {
-                let eps = s.rng.normal();
-                noisy.push((1.0 - sigma) * x0 + sigma * eps);
-                target.push(eps - x0);
-            }
+            let text = if drop { &known.null } else { &known.captions[i % known.captions.len()] };
+            rows.noised(m, &known.latents[i], sigma, text, &mut s.rng);
         }
-        let all = |f: fn(&Text) -> &[f32]| texts.iter().flat_map(|t| f(t)).copied().collect::<Vec<f32>>();
-        let (pooled, context) = (all(|t| &t.pooled), all(|t| &t.context));
+        rows.write(m, plan)?;
         let exec = &mut m.pipeline.exec;
-        exec.write(plan, "latents", &noisy)?;
-        exec.write(plan, "target", &target)?;
-        exec.write(plan, "time", &time)?;
-        exec.write(plan, "pooled", &pooled)?;
-        exec.write(plan, "context", &context)?;
+        exec.write(plan, "target", &rows.straight)?;
+        exec.write(plan, "seed", &vec![1.0 / batch as f32; batch])?;
         Ok(plan)
     }
     fn collect(&mut self, m: &mut Machine, s: &mut State, _: At, sum: &mut Gradients) -> Result<()> {
-        let plan = plan(m)?;
+        let plan = supervised_plan(m)?;
         let loss = m.pipeline.exec.read(plan, "loss")?;
         s.metrics.supervised_loss = loss.iter().sum::<f32>() / loss.len() as f32;
         sum.add(m, plan)
     }
 }
 
-fn plan(m: &mut Machine) -> Result<PlanId> {
+/// [`supervised`] in batches of the warm start's.
+pub(crate) fn supervised_plan(m: &mut Machine) -> Result<PlanId> {
     m.plan("supervised", |pipeline, params, config, size| {
         supervised(pipeline, params, config.warm.batch, size, false)
     })

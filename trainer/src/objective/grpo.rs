@@ -38,6 +38,9 @@ pub struct Settings {
     pub beta: f32,
     /// Whether gradients stop at the unconditioned half of guidance (released: no).
     pub detach_unconditional: bool,
+    /// Norm that the gradient is brought to before extra terms such as the anchor are added, so that their weights mean
+    /// the same as beside the pathwise gradient; 0 leaves it as it is (released).
+    pub norm: f32,
 }
 
 impl Default for Settings {
@@ -50,6 +53,7 @@ impl Default for Settings {
             updates: 1,
             beta: 0.0,
             detach_unconditional: true,
+            norm: 5.0,
         }
     }
 }
@@ -58,12 +62,11 @@ impl Settings {
     /// The released ones.
     pub fn released() -> Self {
         let own = Settings { credit: Credit::Image, spread: Spread::Global, ..Settings::default() };
-        Settings { updates: 2, detach_unconditional: false, ..own }
+        Settings { updates: 2, detach_unconditional: false, norm: 0.0, ..own }
     }
 }
 
-/// Guided velocity of a micro-batch at `size`, `u + guidance (c - u)`, and its latents. Gradients go through c, and
-/// through u only without `detach_unconditional`.
+/// [`super::guided`] for a micro-batch.
 fn guided(
     pipeline: &Pipeline,
     g: &mut Graph,
@@ -71,16 +74,8 @@ fn guided(
     size: [usize; 2],
     latents: Option<Id>,
 ) -> (Id, Id) {
-    let n = config.optim.micro_batch;
-    let (x, cond) = pipeline.velocity_graph(g, "", n, size, latents);
-    if !config.rollout.guided() {
-        return (x, cond);
-    }
-    let (_, uncond) = pipeline.velocity_graph(g, "u.", n, size, Some(x));
-    let uncond = if config.grpo.detach_unconditional { g.detach(uncond) } else { uncond };
-    let d = g.sub(cond, uncond);
-    let d = g.affine(d, config.rollout.guidance, 0.0);
-    (x, g.add(uncond, d))
+    let (n, guidance) = (config.optim.micro_batch, config.rollout.guidance);
+    super::guided(pipeline, g, guidance, config.grpo.detach_unconditional, n, size, latents)
 }
 
 /// Mean of a stochastic step: `mean_x x + mean_v v`; mean_x, mean_v: `[B, 1, 1, 1]`.
@@ -231,6 +226,9 @@ impl Objective for Grpo {
     fn runs(&self, m: &Machine) -> usize {
         let c = &m.config;
         c.rollout.window / c.grpo.updates * c.images().div_ceil(c.optim.micro_batch)
+    }
+    fn norm(&self, m: &Machine) -> f32 {
+        m.config.grpo.norm
     }
     fn launch(&mut self, m: &mut Machine, s: &mut State, at: At) -> Result<PlanId> {
         let plan = plan(m)?;

@@ -21,6 +21,11 @@ pub(crate) trait Objective {
     }
     /// Device runs of one optimiser step, at least one.
     fn runs(&self, m: &Machine) -> usize;
+    /// Norm that its gradients are brought to before those of extra terms are added; 0 leaves them.
+    fn norm(&self, m: &Machine) -> f32 {
+        let _ = m;
+        0.0
+    }
     /// Writes the inputs of a run and returns its plan.
     fn launch(&mut self, m: &mut Machine, s: &mut State, at: At) -> Result<PlanId>;
     /// Reads the finished run and adds its gradients.
@@ -41,6 +46,14 @@ impl Gradients {
             }
         }
         Ok(())
+    }
+    /// Scales to this norm; a gradient of zero stays.
+    fn scale_to(&mut self, norm: f32) {
+        let own = self.0.iter().flatten().map(|&g| f64::from(g) * f64::from(g)).sum::<f64>().sqrt();
+        if own > 0.0 {
+            let by = (f64::from(norm) / own) as f32;
+            self.0.iter_mut().flatten().for_each(|g| *g *= by);
+        }
     }
     /// Clips, moves the adapter and forgets. Returns the norm before clipping.
     pub fn apply(&mut self, m: &mut Machine, s: &mut State, rate: f32) -> Result<f32> {
@@ -89,6 +102,10 @@ impl Learn {
         objective.collect(m, s, self.at, &mut self.sum)?;
         self.at.run += 1;
         if self.at.run >= objective.runs(m) {
+            let norm = objective.norm(m);
+            if self.who == 0 && norm > 0.0 {
+                self.sum.scale_to(norm);
+            }
             self.at.run = 0;
             self.who += 1;
         }

@@ -1,14 +1,14 @@
-//! The default recipe: a supervised warm start, then Adv-GRPO (arXiv 2511.20256) that uses every rollout for head and
-//! generator.
+//! The adversarial recipes: a supervised warm start, then every rollout serves head and generator (Adv-GRPO, arXiv
+//! 2511.20256, and its pathwise sibling).
 //!
 //! ```text
-//! prompts -> rollout (Flow-CPS) -> decode -> tokens -> head steps -> rewards -> advantages -> clipped loss -> AdamW
-//!                                              ^ references, encoded once
+//! prompts -> rollout -> decode -> tokens -> head steps -> rewards -> objective + anchor -> AdamW
+//!                                   ^ references, encoded once
 //! ```
-use super::Course;
+use super::{Course, Recipe};
 use crate::Result;
 use crate::machine::{Machine, State};
-use crate::objective::{Objective, flow::Supervised, grpo::Grpo};
+use crate::objective::{Objective, anchor::Anchor, flow::Supervised, grpo::Grpo, pathwise::Pathwise};
 use crate::reward::Critic;
 use crate::stage::Stage;
 use crate::stage::describe::{self, Describe, Of};
@@ -48,8 +48,15 @@ impl Adversarial {
     }
 
     /// The objective, and extra terms whose gradients are added to its own.
-    fn objectives(&self) -> Vec<Box<dyn Objective>> {
-        vec![Box::new(Grpo::default())]
+    fn objectives(m: &Machine) -> Vec<Box<dyn Objective>> {
+        let mut all: Vec<Box<dyn Objective>> = vec![match m.config.recipe {
+            Recipe::Pathwise => Box::new(Pathwise::default()),
+            Recipe::Grpo | Recipe::FlowGrpo | Recipe::Released(_) => Box::new(Grpo::default()),
+        }];
+        if m.config.anchor.weight > 0.0 {
+            all.push(Box::new(Anchor::default()));
+        }
+        all
     }
 
     /// Begins an iteration, if there is to be one.
@@ -62,7 +69,7 @@ impl Adversarial {
         m.clock.started = Instant::now();
         s.metrics = Metrics { iteration: s.iteration + 1, ..Metrics::default() };
         let c = &m.config;
-        let runs: usize = self.objectives().iter().map(|o| o.runs(m)).sum();
+        let runs: usize = Self::objectives(m).iter().map(|o| o.runs(m)).sum();
         s.parts = (0, c.rollout.steps + c.images().div_ceil(describe::BATCH) + c.grpo.updates * runs);
         Ok(Some(Box::new(Rollout::begin(m, s)?)))
     }
@@ -92,7 +99,7 @@ impl Course for Adversarial {
             Next::Score => (Box::new(Score::default()), Next::Update),
             Next::Update => {
                 let updates = m.config.grpo.updates;
-                (Box::new(Update::begin(m, s, updates, self.objectives())?), Next::Iteration)
+                (Box::new(Update::begin(m, s, updates, Self::objectives(m))?), Next::Iteration)
             }
         };
         self.next = next;

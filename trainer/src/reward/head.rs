@@ -32,7 +32,14 @@ pub struct Settings {
     pub batch: usize,
     /// Generated images kept; half of a step's negatives come from there.
     pub replay: usize,
+    /// Weight of `(h(token + noise) - h(token))^2 / d^2` beside the hinge loss, with noise of plus or minus d =
+    /// [`STEADY`] standard deviations of the references' tokens: an R1 penalty (Mescheder et al. 2018) by finite
+    /// differences, as APT (arXiv 2501.08316) makes it. 0 leaves it out (released).
+    pub steady: f32,
 }
+
+/// Size of that noise, in standard deviations.
+pub const STEADY: f32 = 0.1;
 
 impl Default for Settings {
     fn default() -> Self {
@@ -46,6 +53,7 @@ impl Default for Settings {
             steps: 2,
             batch: 16,
             replay: 256,
+            steady: 1.0,
         }
     }
 }
@@ -53,7 +61,7 @@ impl Default for Settings {
 impl Settings {
     /// The released ones.
     pub fn released() -> Self {
-        Settings { rate: 1e-4, steps: 1, patches: 64, normalise_reward: true, ..Settings::default() }
+        Settings { rate: 1e-4, steps: 1, patches: 64, normalise_reward: true, steady: 0.0, ..Settings::default() }
     }
 }
 
@@ -116,6 +124,9 @@ pub struct Head {
     batch: usize,
     patch_loss: f32,
     rate: f32,
+    steady: f32,
+    /// Signs of the noise.
+    signs: Philox,
     params: Vec<Vec<f32>>,
     adam: AdamW,
     step_plan: PlanId,
@@ -125,6 +136,13 @@ pub struct Head {
     weights: Vec<f64>,
     score_plan: PlanId,
     score_batch: usize,
+}
+
+impl Head {
+    /// The head's outputs on tokens `[B, 1 + N, D]` of another graph: `[B, 1 + N, 1]`.
+    pub fn graph(&self, g: &mut Graph, tokens: Id) -> Id {
+        head(g, tokens, self.shape).0
+    }
 }
 
 fn head(g: &mut Graph, tokens: Id, shape: Shape) -> (Id, [Id; 4]) {
@@ -167,7 +185,7 @@ impl Head {
         for (name, data) in NAMES.iter().zip(&params) {
             exec.set_leaf(name, LeafData::F32(data))?;
         }
-        let step_plan = step_plan(exec, 2 * settings.batch, shape)?;
+        let step_plan = step_plan(exec, 2 * settings.batch, shape, settings.steady)?;
         let mut g = Graph::new();
         let x = g.input("tokens", &[score_batch, tokens, width]);
         let (h, _) = head(&mut g, x, shape);
@@ -179,6 +197,8 @@ impl Head {
             batch,
             patch_loss,
             rate,
+            steady: settings.steady,
+            signs: Philox::new(seed, 0x516),
             params,
             adam,
             step_plan,
@@ -232,6 +252,13 @@ impl Head {
         let mut x: Vec<f32> = real.iter().chain(fake).flat_map(|t| t.iter().copied()).collect();
         x.resize(all * self.shape.tokens * self.shape.width, 0.0);
         exec.write(self.step_plan, "tokens", &x)?;
+        if self.steady > 0.0 {
+            let known = &x[..n * self.shape.tokens * self.shape.width];
+            let size = STEADY * deviation(known);
+            let signs = self.signs.signs(x.len());
+            let noisy: Vec<f32> = x.iter().zip(signs).map(|(v, s)| v + s * size).collect();
+            exec.write(self.step_plan, "noisy", &noisy)?;
+        }
         // relu(1 - h) for references, relu(1 + h) for generated images.
         let sign: Vec<f32> = (0..all).map(|i| if i < n { -1.0 } else { 1.0 }).collect();
         exec.write(self.step_plan, "sign", &sign)?;
@@ -379,7 +406,14 @@ fn all_patches(class_weight: f32, class: f32, patches: &[f32]) -> f32 {
     class_weight * class + (1.0 - class_weight) * patches.iter().sum::<f32>() / patches.len() as f32
 }
 
-fn step_plan(exec: &mut dyn Executor, batch: usize, shape: Shape) -> Result<PlanId> {
+/// Standard deviation of all numbers.
+fn deviation(x: &[f32]) -> f32 {
+    let n = x.len().max(1) as f64;
+    let mean = x.iter().map(|&v| f64::from(v)).sum::<f64>() / n;
+    (x.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / n).sqrt() as f32
+}
+
+fn step_plan(exec: &mut dyn Executor, batch: usize, shape: Shape, steady: f32) -> Result<PlanId> {
     let Shape { tokens, width, .. } = shape;
     let mut g = Graph::new();
     let x = g.input("tokens", &[batch, tokens, width]);
@@ -390,8 +424,18 @@ fn step_plan(exec: &mut dyn Executor, batch: usize, shape: Shape) -> Result<Plan
     let signed = g.mul(h, sign);
     let margin = g.affine(signed, 1.0, 1.0);
     let hinge = g.unary(Unary::Act(Act::Relu), margin);
-    // The last bias's gradient is summed on the host, see [`Head::shift`].
-    let grads = gradients(&mut g, hinge, weight, &params[..3], false)?;
+    let mut loss = hinge;
+    if steady > 0.0 {
+        let noisy = g.input("noisy", &[batch, tokens, width]);
+        let (other, _) = head(&mut g, noisy, shape);
+        let other = g.reshape(other, &[batch, tokens]);
+        let change = g.sub(other, h);
+        let square = g.unary(Unary::Square, change);
+        let penalty = g.affine(square, steady / (STEADY * STEADY), 0.0);
+        loss = g.add(hinge, penalty);
+    }
+    // The last bias's gradient is summed on the host, see [`Head::shift`]; the penalty does not depend on it.
+    let grads = gradients(&mut g, loss, weight, &params[..3], false)?;
     let mut outputs = vec![("hinge", hinge)];
     outputs.extend(NAMES.into_iter().zip(grads));
     compile(exec, g, &outputs)

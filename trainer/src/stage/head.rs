@@ -7,7 +7,7 @@ use crate::reward::head::Patches;
 use crate::train::Event;
 use pentimento::exec::PlanId;
 
-/// Head steps of an iteration: `head.warm` in the first, `head.steps` in the others, at least one.
+/// Head steps of an iteration: `head.warm` in the first, `head.steps` in the others.
 pub(crate) struct Teach {
     left: usize,
 }
@@ -15,7 +15,7 @@ pub(crate) struct Teach {
 impl Teach {
     pub fn new(m: &Machine, s: &State) -> Self {
         let c = &m.config.head;
-        Teach { left: if s.iteration == 0 { c.warm } else { c.steps }.max(1) }
+        Teach { left: if s.iteration == 0 { c.warm } else { c.steps } }
     }
 }
 

@@ -22,7 +22,7 @@ pub struct Settings {
     pub guidance: f32,
     /// Noise level eta of the stochastic steps (released: 0.8). Flow-CPS, arXiv 2509.05952.
     pub eta: f32,
-    /// Stochastic steps, the ones that are trained (released: 2).
+    /// Stochastic steps, the ones that the clipped objective trains (released: 2); 0 samples without noise.
     pub window: usize,
     /// First stochastic step; `None` draws it anew each iteration (MixGRPO), released: 0.
     pub window_start: Option<usize>,
@@ -49,6 +49,10 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// Images of as many prompts, without groups and without noise in their steps.
+    pub fn plain(images: usize) -> Self {
+        Settings { prompts: images, group: 1, window: 0, ..Settings::default() }
+    }
     /// The released ones.
     pub fn released() -> Self {
         let own = Settings { share_noise: false, antithetic: false, ..Settings::default() };
@@ -61,9 +65,9 @@ impl Settings {
         counts(&[
             ("rollout.prompts", self.prompts),
             ("rollout.steps", self.steps),
-            ("rollout.window", self.window),
+            ("rollout.group", self.group),
         ])?;
-        if self.group < 2 || self.group > 4096 || (self.antithetic && !self.group.is_multiple_of(2)) {
+        if self.window > 0 && (self.group < 2 || self.antithetic && !self.group.is_multiple_of(2)) {
             return bad("group", "at least 2, and even when noises come in pairs", self.group);
         }
         if self.window > self.steps || self.window_start.is_some_and(|w| w + self.window > self.steps) {
@@ -75,6 +79,15 @@ impl Settings {
     pub fn guided(&self) -> bool {
         self.guidance != 1.0
     }
+}
+
+/// Noise levels of a rollout: the scheduler's spacing with its last, almost noiseless evaluation left out; its end point is
+/// the image.
+pub(crate) fn sigmas(m: &Machine) -> Result<Vec<f32>> {
+    let mu = m.pipeline.schedule.mu(m.pipeline.mmdit.image_tokens(m.size[0], m.size[1]) as u32);
+    let mut sigmas = m.pipeline.schedule.sigmas(m.config.rollout.steps + 1, mu)?;
+    sigmas.pop();
+    Ok(sigmas)
 }
 
 /// A batch on its way from noise to images.
@@ -98,17 +111,15 @@ impl Rollout {
             s.order.extend(more);
         }
         let prompts: Vec<usize> = s.order.drain(..c.prompts).collect();
-        let mu = m.pipeline.schedule.mu(m.pipeline.mmdit.image_tokens(m.size[0], m.size[1]) as u32);
-        // The scheduler's spacing with its last, almost noiseless evaluation left out: its end point is the image.
-        let mut sigmas = m.pipeline.schedule.sigmas(c.steps + 1, mu)?;
-        sigmas.pop();
+        let sigmas = sigmas(m)?;
         let last = (c.steps - c.window) as u32;
         let window = c.window_start.unwrap_or_else(|| s.rng.below(last + 1) as usize);
-        let rows = if c.share_noise { c.prompts } else { c.prompts * c.group };
+        let apart = !c.share_noise || c.window == 0;
+        let rows = if !apart { c.prompts } else { c.prompts * c.group };
         let mut x = vec![0.0; rows * m.per_image()];
         s.rng.normals(&mut x);
         s.batch = Batch { prompts, ..Batch::default() };
-        Ok(Rollout { sigmas, step: 0, window, x, apart: !c.share_noise, velocity: None })
+        Ok(Rollout { sigmas, step: 0, window, x, apart, velocity: None })
     }
 
     /// Flow-CPS: `x' = mean + std z`.
@@ -154,6 +165,9 @@ impl Stage for Rollout {
         let Some(velocity) = self.velocity else { return Ok(Event::Working) };
         let v = m.pipeline.read_velocity(velocity, c.guided().then_some(c.guidance))?;
         let sigmas = [self.sigmas[self.step], self.sigmas[self.step + 1]];
+        if self.step + 2 == self.sigmas.len() {
+            s.batch.before_last.clone_from(&self.x);
+        }
         if (self.window..self.window + c.window).contains(&self.step) {
             let taken = self.stochastic_step(m, s, &v, sigmas)?;
             self.x.clone_from(&taken.next);

@@ -84,21 +84,17 @@ pub struct Args {
 /// Images in a contact sheet, and how they are sampled.
 const SHEET: usize = 8;
 const SHEET_STEPS: usize = 10;
-/// Epochs of the released schedule unless told otherwise: two of them train the generator.
-const EPOCHS: usize = 20;
 
 impl Args {
-    fn settings(&self) -> Config {
-        let mut config = Config::default();
-        if self.official || self.recipe == "released" {
-            config = Config { iterations: EPOCHS, ..Config::released() };
-        }
+    fn settings(&self, slow: bool) -> Result<Config> {
+        let name = if self.official { "released" } else { &self.recipe };
+        let mut config = Config::recipe(name, slow)?;
         config.seed = self.seed;
         config.text_tokens = self.text_tokens.unwrap_or(config.text_tokens);
         config.rank = self.rank.unwrap_or(config.rank);
         config.iterations = self.iterations.unwrap_or(config.iterations);
         config.warm.steps = self.warm_steps.unwrap_or(config.warm.steps);
-        config
+        Ok(config)
     }
     fn framing(&self) -> Result<Framing> {
         let usual = if self.official { Fit::Squash } else { Fit::default() };
@@ -112,13 +108,13 @@ impl Args {
 }
 
 pub fn run(args: &Args, stop: &Stop) -> Result<()> {
-    let config = args.settings();
-    config.check()?;
     let framing = args.framing()?;
     if let Some(m) = args.minutes.filter(|m| !(m.is_finite() && *m > 0.0)) {
         return Err(Error::bad("--minutes", "a positive number", m.to_string()));
     }
     let exec = args.device.open()?;
+    let config = args.settings(exec.caps().class == pentimento_wgsl::Class::Software)?;
+    config.check()?;
     println!("training on {}", exec.caps().name);
     let side = native_size(args)?;
     let mut references = load_framed(&args.references, side as u32, side as u32, &framing)?;

@@ -1,0 +1,181 @@
+//! The pathwise adversarial objective: the gradient of the head's reward through backbone, resize, decoder and one sampling
+//! step into the adapter (as DRaFT, arXiv 2309.17400, with one step). It needs no log-probabilities and no groups, and its
+//! gradients of independent batches agree much better than those of the clipped objective.
+use super::{At, Gradients, Objective, Params, compile, with_gradients};
+use crate::machine::{Machine, State};
+use crate::reward::Critic;
+use crate::stage::rollout;
+use crate::{Error, Result, config};
+use pentimento::exec::PlanId;
+use pentimento::graph::{Graph, Id};
+use pentimento::model::mmdit::time_projection;
+use pentimento::pipeline::{Pipeline, Text};
+
+/// Where the sampling step begins that gradients go through.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum From {
+    /// At the states that the rollout's last step began with.
+    LastStep,
+    /// At finished images, noised anew to a level drawn evenly from this range; the step ends where sampling does
+    /// (as DRaFT-LV does it).
+    Noised(f32, f32),
+}
+
+/// Settings of the pathwise objective.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Where the step begins.
+    pub from: From,
+    /// Images of an iteration that gradients go through.
+    pub images: usize,
+    /// Images in one training run.
+    pub batch: usize,
+    /// Whether values of transformer blocks, decoder and backbone are computed again instead of kept.
+    pub recompute: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings { from: From::Noised(0.05, 0.5), images: 16, batch: 8, recompute: false }
+    }
+}
+
+impl Settings {
+    pub(crate) fn check(&self) -> Result<()> {
+        config::counts(&[("pathwise.images", self.images), ("pathwise.batch", self.batch)])?;
+        match self.from {
+            From::Noised(low, high) if !(low > 0.0 && low <= high && high <= 1.0) => Err(Error::bad(
+                "pathwise.from",
+                "noise levels above 0, rising, at most 1",
+                format!("{low} to {high}"),
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Reward of images after one guided step: `reward(decode(x + span v))`, `v = u + guidance (c - u)`, gradients through c.
+/// Inputs: the velocity's twice (`u.` and plain), `span` `[B, 1, 1, 1]`: noise level after the step minus the one before,
+/// `seed` `[B]`. Outputs: `reward` `[B]` and the gradients.
+///
+/// # Errors
+/// The device refuses the plan.
+pub(crate) fn pathwise(
+    pipeline: &mut Pipeline,
+    critic: &mut Critic,
+    params: &Params,
+    c: &config::Config,
+    size: [usize; 2],
+) -> Result<PlanId> {
+    let n = c.pathwise.batch;
+    let mut g = Graph::new();
+    let (x, v) = super::guided(pipeline, &mut g, c.rollout.guidance, true, n, size, None);
+    let span = g.input("span", &[n, 1, 1, 1]);
+    let move_by = g.mul(v, span);
+    let x0 = g.add(x, move_by);
+    let image = pipeline.decode_graph(&mut g, x0);
+    let tokens = critic.backbone.tokens(&mut g, image);
+    let scores = critic.head.graph(&mut g, tokens);
+    let reward = reward(&mut g, scores, n, c.head.class_weight);
+    let seed = g.input("seed", &[n]);
+    let outputs = vec![("reward".into(), reward)];
+    let outputs = with_gradients(&mut g, reward, seed, params, c.pathwise.recompute, outputs)?;
+    critic.backbone.upload(&mut *pipeline.exec, &g)?;
+    compile(pipeline, g, &outputs, size)
+}
+
+/// `w h(class) + (1 - w) mean h(patches)` of `[B, 1 + N, 1]`: `[B]`, as [`crate::reward::head::rewards`].
+fn reward(g: &mut Graph, scores: Id, n: usize, class_weight: f32) -> Id {
+    let tokens = g.shape(scores)[1];
+    let h = g.reshape(scores, &[n, tokens]);
+    let class = g.slice(h, 1, 0, 1);
+    let class = g.mean(class, 1);
+    let patches = g.slice(h, 1, 1, tokens - 1);
+    let patches = g.mean(patches, 1);
+    let (class, patches) = (g.affine(class, class_weight, 0.0), g.affine(patches, 1.0 - class_weight, 0.0));
+    g.add(class, patches)
+}
+
+/// The objective on some of an iteration's images.
+#[derive(Default)]
+pub(crate) struct Pathwise {
+    /// Which images.
+    chosen: Vec<usize>,
+    /// Sum of their rewards so far.
+    reward: f64,
+}
+
+impl Pathwise {
+    /// Latents, noise level and span of a row.
+    fn row(&self, m: &Machine, s: &mut State, image: usize) -> Result<(Vec<f32>, f32, f32)> {
+        let sigmas = rollout::sigmas(m)?;
+        let (end, last) = (sigmas[sigmas.len() - 1], sigmas[sigmas.len() - 2]);
+        let per = m.per_image();
+        match m.config.pathwise.from {
+            From::LastStep => Ok((s.batch.before_last[image * per..][..per].to_vec(), last, end - last)),
+            From::Noised(low, high) => {
+                let sigma = low + (high - low) * s.rng.uniform();
+                let noised = s.batch.images[image].iter().map(|x0| (1.0 - sigma) * x0 + sigma * s.rng.normal());
+                Ok((noised.collect(), sigma, end - sigma))
+            }
+        }
+    }
+}
+
+impl Objective for Pathwise {
+    fn begin(&mut self, m: &mut Machine, s: &mut State) -> Result<()> {
+        let mut all: Vec<usize> = (0..s.batch.images.len()).collect();
+        s.rng.shuffle(&mut all);
+        all.truncate(m.config.pathwise.images);
+        *self = Pathwise { chosen: all, reward: 0.0 };
+        Ok(())
+    }
+    fn runs(&self, m: &Machine) -> usize {
+        m.config.pathwise.images.min(m.config.images()).div_ceil(m.config.pathwise.batch)
+    }
+    fn launch(&mut self, m: &mut Machine, s: &mut State, at: At) -> Result<PlanId> {
+        let plan = plan(m)?;
+        let n = m.config.pathwise.batch;
+        let rows: Vec<usize> = self.chosen.iter().skip(at.run * n).take(n).copied().collect();
+        // The loss is the mean of minus the rewards; places that are left over repeat the last image and weigh nothing.
+        let mut seed = vec![-1.0 / self.chosen.len() as f32; rows.len()];
+        seed.resize(n, 0.0);
+        let last = *rows.last().ok_or_else(|| Error::bad("pathwise", "images", "none"))?;
+        let rows: Vec<usize> = rows.into_iter().chain(core::iter::repeat(last)).take(n).collect();
+        let (mut x, mut time, mut span) = (Vec::new(), Vec::new(), Vec::new());
+        for &image in &rows {
+            let (latents, sigma, by) = self.row(m, s, image)?;
+            x.extend(latents);
+            time.extend(time_projection(m.pipeline.schedule.timestep(sigma)));
+            span.push(by);
+        }
+        let texts = s.batch.texts(&m.known, m.config.rollout.group);
+        let texts: Vec<&Text> = rows.iter().map(|&i| texts[i]).collect();
+        super::write_condition(&mut m.pipeline, plan, "", &time, &texts)?;
+        if m.config.rollout.guided() {
+            super::write_condition(&mut m.pipeline, plan, "u.", &time, &vec![&m.known.null; n])?;
+        }
+        let exec = &mut m.pipeline.exec;
+        exec.write(plan, "latents", &x)?;
+        exec.write(plan, "span", &span)?;
+        exec.write(plan, "seed", &seed)?;
+        Ok(plan)
+    }
+    fn collect(&mut self, m: &mut Machine, s: &mut State, at: At, sum: &mut Gradients) -> Result<()> {
+        let plan = plan(m)?;
+        let rewards = m.pipeline.exec.read(plan, "reward")?;
+        let real = self.chosen.len().saturating_sub(at.run * rewards.len());
+        self.reward += rewards.iter().take(real).map(|&r| f64::from(r)).sum::<f64>();
+        s.metrics.reward_pathwise = (self.reward / self.chosen.len() as f64) as f32;
+        sum.add(m, plan)
+    }
+}
+
+fn plan(m: &mut Machine) -> Result<PlanId> {
+    let mut critic = m.critic.take().ok_or_else(crate::reward::none)?;
+    let plan = m.plan("pathwise", |pipeline, params, config, size| {
+        pathwise(pipeline, &mut critic, params, config, size)
+    });
+    m.critic = Some(critic);
+    plan
+}

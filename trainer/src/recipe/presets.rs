@@ -1,0 +1,77 @@
+//! Settings of the recipes, as measured in RESULTS.md.
+use super::{Recipe, released};
+use crate::config::Config;
+use crate::objective::grpo::{self, Credit};
+use crate::objective::{anchor, pathwise};
+use crate::reward::head;
+use crate::stage::{rollout, warm};
+use crate::{Error, Result, optim};
+
+impl Config {
+    /// The settings of a recipe by its name among [`Recipe::NAMES`]; `slow` for devices such as CPU drivers, on which
+    /// an iteration takes many seconds and therefore has fewer images.
+    ///
+    /// # Errors
+    /// Another name.
+    pub fn recipe(name: &str, slow: bool) -> Result<Self> {
+        match name {
+            "default" | "pathwise" => Ok(Config::pathwise(slow)),
+            "grpo" => Ok(Config::grpo(slow)),
+            "flow-grpo" => Ok(Config::flow_grpo(slow)),
+            "released" => Ok(Config::released()),
+            other => Err(Error::bad("recipe", format!("one of {:?}", Recipe::NAMES), other)),
+        }
+    }
+
+    /// The pathwise adversarial objective with the layout anchor.
+    pub fn pathwise(slow: bool) -> Self {
+        let images = if slow { 16 } else { 32 };
+        let pathwise = pathwise::Settings { images, ..pathwise::Settings::default() };
+        let iterations = if slow { 15 } else { 100 };
+        Config { iterations, rollout: rollout::Settings::plain(images), pathwise, ..Config::default() }
+    }
+
+    /// Adv-GRPO with the layout anchor: as many images as the device makes in about a second, because gradients of few
+    /// disagree.
+    pub fn grpo(slow: bool) -> Self {
+        let (prompts, group) = if slow { (4, 8) } else { (16, 16) };
+        Config {
+            iterations: if slow { 5 } else { 50 },
+            recipe: Recipe::Grpo,
+            rollout: rollout::Settings { prompts, group, ..rollout::Settings::default() },
+            ..Config::default()
+        }
+    }
+
+    /// Flow-GRPO: fixed reward, one advantage an image, held to the base model.
+    pub fn flow_grpo(slow: bool) -> Self {
+        let own = Config::grpo(slow);
+        Config {
+            recipe: Recipe::FlowGrpo,
+            grpo: grpo::Settings { credit: Credit::Image, beta: 0.04, norm: 0.0, ..own.grpo },
+            head: head::Settings { steps: 0, ..own.head },
+            anchor: anchor::Settings { weight: 0.0, ..own.anchor },
+            ..own
+        }
+    }
+
+    /// The released settings (arXiv 2511.20256, `train_sd3_fast_dino_patch.py`), with the released
+    /// schedule: no warm start, own noise per image, the first two of ten steps, one advantage per image over the global
+    /// deviation. With [`Recipe::Grpo`] they give the released objective on a loop which uses every rollout for head
+    /// and generator.
+    pub fn released() -> Self {
+        Config {
+            text_tokens: 128,
+            rank: 32,
+            iterations: 20,
+            recipe: Recipe::Released(released::Schedule::default()),
+            warm: warm::Settings { steps: 0, ..warm::Settings::default() },
+            rollout: rollout::Settings::released(),
+            grpo: grpo::Settings::released(),
+            head: head::Settings::released(),
+            optim: optim::Settings::released(),
+            anchor: anchor::Settings { weight: 0.0, ..anchor::Settings::default() },
+            ..Config::default()
+        }
+    }
+}
