@@ -26,6 +26,9 @@ pub enum From {
 pub struct Settings {
     /// Where the step begins.
     pub from: From,
+    /// Whether gradients stop at the unconditioned half of guidance. With them, what the caption says of colour, which
+    /// guidance multiplies, is unlearnt too, and long runs keep getting better.
+    pub detach_unconditional: bool,
     /// Images of an iteration that gradients go through.
     pub images: usize,
     /// Images in one training run.
@@ -36,7 +39,13 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings { from: From::Noised(0.05, 0.5), images: 16, batch: 8, recompute: false }
+        Settings {
+            from: From::Noised(0.1, 0.8),
+            detach_unconditional: false,
+            images: 16,
+            batch: 8,
+            recompute: false,
+        }
     }
 }
 
@@ -54,7 +63,8 @@ impl Settings {
     }
 }
 
-/// Reward of images after one guided step: `reward(decode(x + span v))`, `v = u + guidance (c - u)`, gradients through c.
+/// Reward of images after one guided step: `reward(decode(x + span v))`, `v = u + guidance (c - u)`; gradients through c
+/// and, without `detach_unconditional`, through u.
 /// Inputs: the velocity's twice (`u.` and plain), `span` `[B, 1, 1, 1]`: noise level after the step minus the one before,
 /// `seed` `[B]`. Outputs: `reward` `[B]` and the gradients.
 ///
@@ -69,7 +79,8 @@ pub(crate) fn pathwise(
 ) -> Result<PlanId> {
     let n = c.pathwise.batch;
     let mut g = Graph::new();
-    let (x, v) = super::guided(pipeline, &mut g, c.rollout.guidance, true, n, size, None);
+    let (x, v) =
+        super::guided(pipeline, &mut g, c.rollout.guidance, c.pathwise.detach_unconditional, n, size, None);
     let span = g.input("span", &[n, 1, 1, 1]);
     let move_by = g.mul(v, span);
     let x0 = g.add(x, move_by);
@@ -115,7 +126,8 @@ impl Pathwise {
             From::LastStep => Ok((s.batch.before_last[image * per..][..per].to_vec(), last, end - last)),
             From::Noised(low, high) => {
                 let sigma = low + (high - low) * s.rng.uniform();
-                let noised = s.batch.images[image].iter().map(|x0| (1.0 - sigma) * x0 + sigma * s.rng.normal());
+                let noised =
+                    s.batch.images[image].iter().map(|x0| (1.0 - sigma) * x0 + sigma * s.rng.normal());
                 Ok((noised.collect(), sigma, end - sigma))
             }
         }
