@@ -33,9 +33,13 @@ pub struct Settings {
     pub images: usize,
     /// Images in one training run.
     pub batch: usize,
-    /// Whether values of transformer blocks, decoder and backbone are computed again instead of kept.
+    /// Whether values of transformer blocks, decoder and backbone are computed again instead of kept; always above
+    /// [`KEPT`] latent positions.
     pub recompute: bool,
 }
+
+/// Latent positions up to which values may be kept: 256 x 256 pixels.
+pub const KEPT: usize = 32 * 32;
 
 impl Default for Settings {
     fn default() -> Self {
@@ -90,7 +94,8 @@ pub(crate) fn pathwise(
     let reward = reward(&mut g, scores, n, c.head.class_weight);
     let seed = g.input("seed", &[n]);
     let outputs = vec![("reward".into(), reward)];
-    let outputs = with_gradients(&mut g, reward, seed, params, c.pathwise.recompute, outputs)?;
+    let recompute = c.pathwise.recompute || size[0] * size[1] > KEPT;
+    let outputs = with_gradients(&mut g, reward, seed, params, recompute, outputs)?;
     critic.backbone.upload(&mut *pipeline.exec, &g)?;
     compile(pipeline, g, &outputs, size)
 }

@@ -12,6 +12,7 @@ use pentimento_trainer::recipe::Recipe;
 use pentimento_trainer::references::{Colour, Fit, Framing, load_framed, summary as framed};
 use pentimento_trainer::train::{Event, Metrics, Setup, Trainer};
 use pentimento_trainer::{Error, Result};
+use pentimento_wgsl::Class;
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -113,7 +114,7 @@ pub fn run(args: &Args, stop: &Stop) -> Result<()> {
         return Err(Error::bad("--minutes", "a positive number", m.to_string()));
     }
     let exec = args.device.open()?;
-    let config = args.settings(exec.caps().class == pentimento_wgsl::Class::Software)?;
+    let config = args.settings(exec.caps().class == Class::Software || large(args)?)?;
     config.check()?;
     println!("training on {}", exec.caps().name);
     let side = native_size(args)?;
@@ -184,6 +185,16 @@ impl Log {
         write_atomically(&self.path, self.text.as_bytes())
     }
 }
+
+/// Whether an iteration takes many seconds on any device: SD3's sizes do.
+fn large(args: &Args) -> Result<bool> {
+    let folder = ModelFolder::open_with(&args.model, args.config.as_deref())?;
+    let config = folder.component_config("transformer")?;
+    let number = |key: &str| config.get(key).and_then(serde_json::Value::as_u64).unwrap_or(0);
+    Ok(number("num_attention_heads") * number("attention_head_dim") >= LARGE)
+}
+/// Width of a transformer that is large.
+const LARGE: u64 = 1024;
 
 fn native_size(args: &Args) -> Result<usize> {
     let folder = ModelFolder::open_with(&args.model, args.config.as_deref())?;
