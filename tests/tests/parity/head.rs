@@ -30,7 +30,7 @@ impl Case {
             rate: number("lr") as f32,
             patch_loss: number("patch_loss_weight") as f32,
             class_weight: number("cls_weight") as f32,
-            ..Settings::default()
+            ..Settings::released()
         };
         let shape = Shape { tokens, width, hidden: start[1].len() };
         assert_eq!(train["betas"], serde_json::json!([0.5, 0.999]));
