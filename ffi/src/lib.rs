@@ -139,8 +139,9 @@ pub unsafe extern "C" fn pmt_context_cancel(context: *const pmt_context) -> pmt_
     })
 }
 
-/// Fills in the recommended settings. `size` is `sizeof(pmt_config)`; one that is larger than the library knows, so of a
-/// newer header, is PMT_STATUS_BAD_ARGUMENT. Returns at once.
+/// Fills in the recommended settings, for GPUs; with a CPU driver set `max_seconds`, or draw fewer images. `size` is
+/// `sizeof(pmt_config)`; one that is larger than the library knows, so of a newer header, is PMT_STATUS_BAD_ARGUMENT.
+/// Returns at once.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pmt_config_default(config: *mut pmt_config, size: usize) -> pmt_status {
     guard!(_, {
@@ -151,13 +152,14 @@ pub unsafe extern "C" fn pmt_config_default(config: *mut pmt_config, size: usize
     })
 }
 
-/// Fills in the settings of the released schedule, as `pmt_config_default` does the recommended ones. Returns at once.
+/// Fills in the settings of a recipe, one of `pmt_recipe`, as `pmt_config_default` does the recommended ones. Returns at
+/// once.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pmt_config_released(config: *mut pmt_config, size: usize) -> pmt_status {
+pub unsafe extern "C" fn pmt_config_recipe(config: *mut pmt_config, size: usize, recipe: u32) -> pmt_status {
     guard!(_, {
         // SAFETY: the rules in the header.
         let config = unsafe { record(config, size, "config")? };
-        config.fill(&pmt_config { size: size as u64, ..pmt_config::released() });
+        config.fill(&pmt_config { size: size as u64, ..pmt_config::recipe(recipe)? });
         Ok(())
     })
 }

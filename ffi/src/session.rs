@@ -1,6 +1,6 @@
 //! What the two working handles hold.
 use crate::guard::{Failure, Result, Shared};
-use crate::types::pmt_recipe;
+use crate::types::{no_recipe, pmt_recipe};
 use crate::{pmt_config, pmt_phase, pmt_progress};
 use pentimento_trainer::adapted;
 use pentimento_trainer::config::Config;
@@ -43,7 +43,7 @@ impl Session {
         let side = |n: usize| if n == 0 { pipeline.native_size() } else { n };
         let (width, height) = (side(config.width), side(config.height));
         pipeline.latent_size(width, height).map_err(Failure::Argument)?;
-        if !matches!(config.recipe, Recipe::Released(_)) {
+        if !matches!(config.recipe, Recipe::Released(_) | Recipe::Supervised) {
             Backbone::open(&reward)?;
         }
         Ok(Session {
@@ -155,11 +155,7 @@ fn config(c: &pmt_config) -> Result<Config> {
     if let Some((name, value)) = floats.iter().find(|(_, v)| !(v.is_finite() && *v >= 0.0)) {
         return Err(Failure::argument(name, "a finite number, not negative", value.to_string()));
     }
-    let base = match c.recipe {
-        r if r == pmt_recipe::Default as u32 => Config::default(),
-        r if r == pmt_recipe::Released as u32 => Config::released(),
-        r => return Err(Failure::argument("recipe", "one of pmt_recipe", r.to_string())),
-    };
+    let base = pmt_recipe::settings(c.recipe).ok_or_else(|| no_recipe(c.recipe))?;
     let mut config = Config {
         seed: c.seed,
         width: c.width as usize,
@@ -173,6 +169,7 @@ fn config(c: &pmt_config) -> Result<Config> {
     (config.rollout.prompts, config.rollout.group) = (c.prompts as usize, c.group as usize);
     (config.rollout.steps, config.rollout.window) = (c.steps as usize, c.window as usize);
     config.rollout.guidance = c.guidance;
+    config.pathwise.images = config.images();
     config.optim.micro_batch = c.micro_batch as usize;
     (config.head.warm, config.head.batch) = (c.head_warm as usize, c.head_batch as usize);
     config.check().map_err(Failure::Argument)?;

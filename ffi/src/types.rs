@@ -1,5 +1,5 @@
 //! What crosses the boundary by value: statuses, settings, progress.
-use crate::guard::{self, bytes, check_size};
+use crate::guard::{self, Failure, bytes, check_size};
 use pentimento_trainer::config::Config;
 
 /// The outcome of a call.
@@ -24,6 +24,11 @@ pub enum pmt_status {
     Internal = 7,
 }
 
+/// The number names no recipe.
+pub fn no_recipe(number: u32) -> Failure {
+    Failure::argument("recipe", "one of pmt_recipe", number.to_string())
+}
+
 /// Where a training is.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,29 +38,57 @@ pub enum pmt_phase {
     Encode = 0,
     /// Supervised steps on the references; `done` of `total`.
     Warm = 1,
-    /// Adversarial iterations; `done` of `total` model runs within the one that follows `iteration`.
+    /// Iterations; `done` of `total` model runs within the one that follows `iteration`.
     Adversarial = 2,
     /// Finished.
     Done = 3,
 }
 
-/// Recipes.
+/// Recipes. All but the released one begin with supervised steps on the references. Take the settings of another than the
+/// default from `pmt_config_recipe`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum pmt_recipe {
-    /// A supervised warm start, then Adv-GRPO that uses every batch for reward head and adapter.
+    /// What suits the device: `Pathwise`.
     Default = 0,
     /// The released schedule, epoch by epoch: `iterations` counts epochs of `prompts` batches (at least 2), of which every
     /// tenth trains the adapter. With PickScore as reward model, the adapter trains while the references score higher.
-    /// The `warm` and `head` fields are not used. Take the other settings from `pmt_config_released`.
+    /// The `warm` and `head` fields are not used.
     Released = 1,
+    /// The adversarial reward's own gradient, through backbone, decoder and a sampling step.
+    Pathwise = 2,
+    /// Adv-GRPO that uses every batch for reward head and adapter.
+    Grpo = 3,
+    /// Flow-GRPO, the baseline: a reward that is fixed after its first steps, and a policy held to the base model.
+    FlowGrpo = 4,
+    /// The forward-process objective on every batch (DiffusionNFT).
+    Nft = 5,
+    /// Supervised fine-tuning with prior preservation and without a reward: an iteration is ten optimiser steps. `prompts`,
+    /// `group` and the `head` fields are not used.
+    Supervised = 6,
 }
 
-/// Settings of a training. Start from `pmt_config_default`.
+impl pmt_recipe {
+    /// Its settings in the library, for GPUs; `None` for a number that is no recipe.
+    pub fn settings(number: u32) -> Option<Config> {
+        use pmt_recipe::*;
+        let all = [Default, Released, Pathwise, Grpo, FlowGrpo, Nft, Supervised];
+        Some(match all.into_iter().find(|r| *r as u32 == number)? {
+            Default | Pathwise => Config::pathwise(false),
+            Released => Config::released(),
+            Grpo => Config::grpo(false),
+            FlowGrpo => Config::flow_grpo(false),
+            Nft => Config::nft(false),
+            Supervised => Config::supervised(false),
+        })
+    }
+}
+
+/// Settings of a training. Start from `pmt_config_default` or `pmt_config_recipe`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct pmt_config {
-    /// Bytes of this structure in the program, set by `pmt_config_default`.
+    /// Bytes of this structure in the program, set by the functions that fill it in.
     pub size: u64,
     /// Everything random follows from it.
     pub seed: u64,
@@ -73,15 +106,15 @@ pub struct pmt_config {
     pub warm_batch: u32,
     /// Learning rate of those steps.
     pub warm_rate: f32,
-    /// Adversarial iterations.
+    /// Iterations after those steps.
     pub iterations: u32,
     /// Prompts in an iteration.
     pub prompts: u32,
-    /// Images drawn for each prompt, even.
+    /// Images drawn for each prompt; even where `window` is not 0.
     pub group: u32,
     /// Sampling steps of those images.
     pub steps: u32,
-    /// How many of these are stochastic, the ones that are trained; at most `steps`.
+    /// How many of these are stochastic, the ones that the GRPO recipes train; at most `steps`.
     pub window: u32,
     /// Samples in one training run: less of them, less memory.
     pub micro_batch: u32,
@@ -143,16 +176,16 @@ const _: () = assert!(size_of::<pmt_config>() == 3 * 8 + 20 * 4 && align_of::<pm
 const _: () = assert!(size_of::<pmt_progress>() == 14 * 4 && size_of::<pmt_phase>() == 4);
 impl Default for pmt_config {
     fn default() -> Self {
-        Self::of(&Config::default(), pmt_recipe::Default)
+        Self::of(&Config::pathwise(false), pmt_recipe::Default as u32)
     }
 }
 
 impl pmt_config {
-    /// The released settings; 20 epochs, of which two train the adapter.
-    pub fn released() -> Self {
-        Self::of(&Config { iterations: 20, ..Config::released() }, pmt_recipe::Released)
+    /// The settings of a recipe by its number.
+    pub fn recipe(number: u32) -> guard::Result<Self> {
+        pmt_recipe::settings(number).map(|c| Self::of(&c, number)).ok_or_else(|| no_recipe(number))
     }
-    fn of(c: &Config, recipe: pmt_recipe) -> Self {
+    fn of(c: &Config, recipe: u32) -> Self {
         pmt_config {
             size: size_of::<Self>() as u64,
             seed: c.seed,
@@ -175,7 +208,7 @@ impl pmt_config {
             rate: c.optim.rate,
             fit: 0,
             background: 0xff_ffff,
-            recipe: recipe as u32,
+            recipe,
             reserved: 0,
         }
     }

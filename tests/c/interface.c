@@ -108,7 +108,7 @@ static void settings(const char *model) {
     REFUSED(size, sizeof config + 8, "config.size");
     REFUSED(size, 7, "config.size");
     REFUSED(rank, 0, "rank: expected 1 to 4096, found 0");
-    REFUSED(group, 1, "group");
+    REFUSED(recipe, 99, "recipe: expected one of pmt_recipe, found 99");
     REFUSED(window, 100, "window");
     REFUSED(width, 63, "image size: expected multiples of ");
     REFUSED(guidance, -1, "guidance");
@@ -116,6 +116,19 @@ static void settings(const char *model) {
     REFUSED(fit, 3, "fit: expected 0, 1 or 2, found 3");
     REFUSED(background, 0x1000000, "background: expected a colour");
     CHECK(config.fit == 0 && config.background == 0xffffff);
+    for (uint32_t recipe = PMT_RECIPE_DEFAULT; recipe <= PMT_RECIPE_SUPERVISED; recipe++) {
+        OK(pmt_config_recipe(&config, sizeof config, recipe));
+        CHECK(config.recipe == recipe && config.size == sizeof config);
+        OK(pmt_trainer_new(context, model, NULL, &config, &trainer));
+        pmt_trainer_free(trainer);
+    }
+    config.rank = 7;
+    CHECK(pmt_config_recipe(&config, sizeof config, 99) == PMT_STATUS_BAD_ARGUMENT && config.rank == 7);
+    OK(pmt_config_recipe(&config, sizeof config, PMT_RECIPE_GRPO));
+    before = config;
+    REFUSED(group, 1, "group");
+    OK(pmt_config_default(&config, sizeof config));
+    before = config;
     config.size = offsetof(pmt_config, rank); // an older program's: defaults for the rest
     config.rank = 0;
     OK(pmt_trainer_new(context, model, NULL, &config, &trainer));

@@ -11,6 +11,7 @@ use pentimento::rng::Philox;
 use pentimento::weights::Weights;
 use pentimento_trainer::config::Config;
 use pentimento_trainer::objective::{self, Params, device_rank};
+use pentimento_trainer::recipe::Recipe;
 use pentimento_trainer::references::{Reference, load_references};
 use pentimento_trainer::train::{Event, Metrics, Setup, Trainer};
 use std::path::{Path, PathBuf};
@@ -56,30 +57,40 @@ fn tiny(seed: u64) -> Config {
     c.optim.micro_batch = 2;
     c
 }
+/// The same with the clipped objective.
+fn clipped(seed: u64) -> Config {
+    with(tiny(seed), |c| c.recipe = Recipe::Grpo)
+}
 /// With one more change.
 fn with(mut config: Config, change: impl FnOnce(&mut Config)) -> Config {
     change(&mut config);
     config
 }
 
-fn train(config: Config) -> Option<(Vec<u8>, Vec<u8>, Metrics)> {
+/// The adapter before training and after, and what each iteration did.
+fn iterations(config: Config) -> Option<([Vec<u8>; 2], Vec<Metrics>)> {
     let gpu = adapter("a small training run")?;
     let (model, references) = (model(), references());
     let setup = setup(&model, &references);
     let mut trainer = Trainer::new(Box::new(gpu), &setup, config).expect("a trainer");
     let start = trainer.adapter().and_then(|a| a.write_bytes()).expect("an adapter");
-    let mut metrics = None;
+    let mut all = Vec::new();
     for _ in 0..10_000 {
         match trainer.step().expect("a step") {
-            Event::Iteration(m) => metrics = Some(m),
+            Event::Iteration(m) => all.push(m),
             Event::Done => {
                 let bytes = trainer.adapter().and_then(|a| a.write_bytes()).expect("an adapter");
-                return Some((start, bytes, metrics.expect("an iteration")));
+                return Some(([start, bytes], all));
             }
             _ => {}
         }
     }
     panic!("the trainer does not end");
+}
+/// The last iteration only.
+fn train(config: Config) -> Option<(Vec<u8>, Vec<u8>, Metrics)> {
+    let ([start, end], mut all) = iterations(config)?;
+    Some((start, end, all.pop().expect("an iteration")))
 }
 
 #[test]
@@ -92,6 +103,73 @@ fn same_seed_same_bits() {
     // The first update is on policy: the ratio is 1 up to the rounding of two differently fused forward passes.
     assert!(metrics.gradient_norm > 0.0 && metrics.gradient_norm.is_finite(), "{metrics:?}");
     assert!((0.0..=1.0).contains(&metrics.head_accuracy), "{metrics:?}");
+}
+
+/// A recipe's preset in small.
+fn preset(name: &str, iterations: usize) -> Config {
+    let own = Config::recipe(name, true).expect("a preset");
+    let small = tiny(5);
+    let (window, steps) = (own.rollout.window.min(1), small.rollout.steps);
+    with(Config { rank: 4, seed: 5, iterations, warm: small.warm, head: own.head.clone(), ..own }, |c| {
+        (c.rollout.prompts, c.rollout.group, c.rollout.steps, c.rollout.window) = (2, 2, steps, window);
+        (c.head.warm, c.head.batch, c.optim.micro_batch) = (2, 2, 3);
+        (c.pathwise.images, c.pathwise.batch, c.prior.images) = (2, 2, 3);
+    })
+}
+fn finite(name: &str, m: &Metrics) {
+    let all = [
+        m.reward_generated,
+        m.reward_reference,
+        m.head_loss,
+        m.advantage_spread,
+        m.gradient_norm,
+        m.reward_pathwise,
+        m.anchor_loss,
+        m.supervised_loss,
+        m.prior_loss,
+    ];
+    assert!(all.iter().all(|v| v.is_finite()) && m.gradient_norm > 0.0, "{name}: {m:?}");
+}
+
+/// Every recipe runs, moves the adapter, and uses what it says it does.
+#[test]
+fn every_recipe_trains() {
+    for name in ["pathwise", "grpo", "flow-grpo", "nft", "sft"] {
+        let Some((start, end, m)) = train(preset(name, 2)) else { return };
+        assert!(start != end && m.iteration == 2, "{name} changed nothing");
+        finite(name, &m);
+        let judged = m.reward_reference != 0.0;
+        assert_eq!(judged, name != "sft", "{name}: {m:?}");
+        assert_eq!(m.head_steps, if matches!(name, "flow-grpo" | "sft") { 0 } else { 2 }, "{name}: {m:?}");
+        assert_eq!(m.updates, if name == "sft" { 10 } else { 1 }, "{name}: {m:?}");
+        assert_eq!(m.anchor_loss > 0.0, matches!(name, "pathwise" | "grpo" | "nft"), "{name}: {m:?}");
+        assert_eq!(m.prior_loss > 0.0, name == "sft", "{name}: {m:?}");
+        if matches!(name, "pathwise" | "nft") {
+            let Some((_, again, _)) = train(preset(name, 2)) else { return };
+            assert!(end == again, "{name}: two runs with one seed differ");
+        }
+    }
+}
+
+/// The reward of Flow-GRPO is fixed after the first iteration's head steps, so references keep their rewards to the bit;
+/// Adv-GRPO's do not.
+#[test]
+fn the_head_of_flow_grpo_is_fixed() {
+    let rewards = |name| {
+        let (_, all) = iterations(preset(name, 3))?;
+        Some(all.iter().map(|m| m.reward_reference).collect::<Vec<f32>>())
+    };
+    let (Some(fixed), Some(moving)) = (rewards("flow-grpo"), rewards("grpo")) else { return };
+    assert!(fixed.len() == 3 && fixed.iter().all(|r| *r == fixed[0]), "{fixed:?}");
+    assert!(moving.windows(2).all(|r| r[0] != r[1]), "{moving:?}");
+}
+
+/// Without prior preservation nothing is drawn beforehand, and the references pull further from the base model.
+#[test]
+fn supervised_training_without_a_prior_runs() {
+    let Some((_, held, _)) = train(preset("sft", 1)) else { return };
+    let Some((start, free, m)) = train(with(preset("sft", 1), |c| c.prior.weight = 0.0)) else { return };
+    assert!(free != start && free != held && m.prior_loss == 0.0, "{m:?}");
 }
 
 /// With a deadline the number of steps and iterations follows from the time they take, not from the settings.
@@ -250,7 +328,7 @@ fn padding_is_inert() {
 #[test]
 fn the_released_objective_runs() {
     let released = Config::released();
-    let config = with(tiny(5), |c| {
+    let config = with(clipped(5), |c| {
         (c.grpo.credit, c.grpo.spread) = (released.grpo.credit, released.grpo.spread);
         c.head.patches = released.head.patches;
         c.head.normalise_reward = released.head.normalise_reward;
@@ -266,8 +344,8 @@ fn the_released_objective_runs() {
 /// The distance from the model without its adapter counts when it is asked for, and costs nothing when it is not.
 #[test]
 fn the_kl_term_pulls_back() {
-    let Some((_, free, _)) = train(tiny(5)) else { return };
-    let Some((_, held, metrics)) = train(with(tiny(5), |c| c.grpo.beta = 10.0)) else { return };
+    let Some((_, free, _)) = train(clipped(5)) else { return };
+    let Some((_, held, metrics)) = train(with(clipped(5), |c| c.grpo.beta = 10.0)) else { return };
     assert!(free != held, "beta changed nothing");
     assert!(metrics.gradient_norm > 0.0 && metrics.gradient_norm.is_finite(), "{metrics:?}");
 }
@@ -327,7 +405,10 @@ fn settings_that_cannot_run_are_named() {
         (with(tiny(0), |c| c.rank = 0), "rank"),
         (with(tiny(0), |c| c.rollout.group = 3), "group"),
         (with(tiny(0), |c| c.rollout.window = 9), "window"),
-        (with(tiny(0), |c| c.grpo.updates = 5), "updates"),
+        (with(clipped(0), |c| c.grpo.updates = 5), "updates"),
+        (with(preset("nft", 1), |c| c.rollout.group = 1), "group"),
+        (with(preset("nft", 1), |c| c.nft.noisings = 0), "noisings"),
+        (with(preset("sft", 1), |c| c.prior.weight = f32::NAN), "prior.weight"),
     ] {
         let error = config.check().expect_err(field).to_string();
         assert!(error.contains(field), "{error}");

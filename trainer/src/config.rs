@@ -1,5 +1,5 @@
 //! Settings of a training. Each part lives with the code that obeys it, with unit, default and source.
-use crate::objective::{anchor, grpo, pathwise};
+use crate::objective::{anchor, grpo, nft, pathwise, prior};
 use crate::recipe::Recipe;
 use crate::reward::head;
 use crate::stage::{rollout, warm};
@@ -32,6 +32,10 @@ pub struct Config {
     pub grpo: grpo::Settings,
     /// The pathwise objective.
     pub pathwise: pathwise::Settings,
+    /// The forward-process objective; its advantages are those of `grpo`.
+    pub nft: nft::Settings,
+    /// What holds a supervised training to the base model.
+    pub prior: prior::Settings,
     /// What holds the layout.
     pub anchor: anchor::Settings,
     /// The reward head.
@@ -55,6 +59,8 @@ impl Default for Config {
             rollout: rollout::Settings::default(),
             grpo: grpo::Settings::default(),
             pathwise: pathwise::Settings::default(),
+            nft: nft::Settings::default(),
+            prior: prior::Settings::default(),
             anchor: anchor::Settings::default(),
             head: head::Settings::default(),
             optim: optim::Settings::default(),
@@ -78,8 +84,13 @@ impl Config {
         ])?;
         self.rollout.check()?;
         self.pathwise.check()?;
+        self.nft.check()?;
+        self.prior.check()?;
         self.anchor.check()?;
-        let grpo = !matches!(self.recipe, Recipe::Pathwise);
+        let grpo = matches!(self.recipe, Recipe::Grpo | Recipe::FlowGrpo | Recipe::Released(_));
+        if matches!(self.recipe, Recipe::Nft) && self.rollout.group < 2 {
+            return Err(Error::bad("rollout.group", "at least 2 images to compare", "1"));
+        }
         if grpo && window == 0 {
             return Err(Error::bad("rollout.window", "at least one stochastic step", "none"));
         }
@@ -90,6 +101,12 @@ impl Config {
             return Err(Error::bad("grpo.updates", "at most one per stochastic step", updates.to_string()));
         }
         Ok(())
+    }
+
+    /// Images that the base model draws before training.
+    pub(crate) fn base_images(&self) -> usize {
+        let held = matches!(self.recipe, Recipe::Supervised) && self.prior.weight > 0.0;
+        if held { self.prior.images } else { 0 }
     }
 
     /// Images in an iteration.

@@ -4,7 +4,9 @@ pub mod anchor;
 pub mod flow;
 pub mod grpo;
 mod learn;
+pub mod nft;
 pub mod pathwise;
+pub mod prior;
 
 pub(crate) use learn::{At, Gradients, Learn, Objective};
 

@@ -2,10 +2,13 @@
 pub(crate) mod adversarial;
 mod presets;
 pub mod released;
+pub(crate) mod supervised;
 
 use crate::Result;
 use crate::machine::{Machine, State};
 use crate::stage::Stage;
+use crate::train::Metrics;
+use std::time::Instant;
 
 /// Which recipe. All but the released one begin with a supervised warm start; [`Config::recipe`] has settings for each.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -19,17 +22,35 @@ pub enum Recipe {
     /// The baseline Flow-GRPO (arXiv 2505.05470): the reward is fixed after the first iteration's head steps, and the policy
     /// is held to the base model.
     FlowGrpo,
+    /// The forward-process objective on every rollout (DiffusionNFT, arXiv 2509.16117); see [`crate::objective::nft`].
+    Nft,
+    /// Supervised flow matching on the references, the warm start's loss throughout, without a reward; with the prior
+    /// preservation of [`crate::objective::prior`].
+    Supervised,
     /// The released schedule, epoch by epoch; see [`released`].
     Released(released::Schedule),
 }
 
 impl Recipe {
     /// What the command line calls them; `default` is the one that suits the device.
-    pub const NAMES: [&'static str; 5] = ["default", "pathwise", "grpo", "flow-grpo", "released"];
+    pub const NAMES: [&'static str; 7] =
+        ["default", "pathwise", "grpo", "flow-grpo", "nft", "sft", "released"];
 }
 
 /// The course of a training.
 pub(crate) trait Course {
     /// The stage after the one that is complete, or the first; `None` at the end.
     fn next(&mut self, m: &mut Machine, s: &mut State) -> Result<Option<Box<dyn Stage>>>;
+}
+
+/// Begins an iteration's clock and metrics, if there is to be one: the deadline leaves time for one as long as the last, or
+/// without a deadline there are fewer than configured.
+fn begins(m: &mut Machine, s: &mut State) -> bool {
+    let spare = m.clock.left(1.0).is_none_or(|left| s.metrics.seconds == 0.0 || left >= s.metrics.seconds);
+    if m.clock.deadline.is_none() && s.iteration >= m.config.iterations || !spare {
+        return false;
+    }
+    m.clock.started = Instant::now();
+    s.metrics = Metrics { iteration: s.iteration + 1, ..Metrics::default() };
+    true
 }

@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::machine::{Machine, State};
 use crate::recipe::adversarial::Adversarial;
 use crate::recipe::released::{self, Released};
+use crate::recipe::supervised::Supervised;
 use crate::recipe::{Course, Recipe};
 use crate::references::Reference;
 use crate::stage::Stage;
@@ -49,6 +50,8 @@ pub struct Metrics {
     pub anchor_loss: f32,
     /// Loss of the last supervised step.
     pub supervised_loss: f32,
+    /// Mean squared distance from the base model's velocities on its own images.
+    pub prior_loss: f32,
     /// Seconds of the whole iteration.
     pub seconds: f64,
 }
@@ -114,6 +117,7 @@ impl Trainer {
             Recipe::Released(schedule) => {
                 Box::new(Released::open(&mut machine, &mut state, setup, schedule)?)
             }
+            Recipe::Supervised => Box::new(Supervised::default()),
             _ => Box::new(Adversarial::open(&mut machine)?),
         };
         Ok(Trainer { machine, state, course, stage: None, running: None, held: None })

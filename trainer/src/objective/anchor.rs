@@ -1,6 +1,6 @@
 //! The layout anchor: where noise is high, a sampling step decides the layout, so there the velocity is held to that of the
 //! frozen warm start. Style, decided later, stays free.
-use super::flow::{Rows, supervised_plan};
+use super::flow::{Pull, Rows, add_supervised};
 use super::{At, Gradients, Objective};
 use crate::machine::{Machine, State};
 use crate::{Error, Result};
@@ -34,32 +34,23 @@ impl Settings {
 
 /// The anchor on images of the iteration: one run with the frozen adapter for its velocities, one for the gradients.
 #[derive(Default)]
-pub(crate) struct Anchor {
-    rows: Rows,
-    target: Vec<f32>,
-}
+pub(crate) struct Anchor(Pull);
 
 impl Objective for Anchor {
     fn runs(&self, _: &Machine) -> usize {
         2
     }
     fn launch(&mut self, m: &mut Machine, s: &mut State, at: At) -> Result<PlanId> {
-        let batch = m.config.warm.batch;
         if at.run > 0 {
-            let plan = supervised_plan(m)?;
-            self.rows.write(m, plan)?;
-            let exec = &mut m.pipeline.exec;
-            exec.write(plan, "target", &self.target)?;
-            exec.write(plan, "seed", &vec![m.config.anchor.weight / batch as f32; batch])?;
-            return Ok(plan);
+            return self.0.follow(m, m.config.anchor.weight);
         }
-        self.rows = Rows::default();
+        let mut rows = Rows::default();
         let group = m.config.rollout.group;
-        for _ in 0..batch {
+        for _ in 0..m.config.warm.batch {
             let i = s.rng.below(s.batch.images.len() as u32) as usize;
             let lowest = m.config.anchor.lowest;
             let sigma = lowest + (1.0 - lowest) * s.rng.uniform();
-            self.rows.noised(
+            rows.noised(
                 m,
                 &s.batch.images[i],
                 sigma,
@@ -67,20 +58,13 @@ impl Objective for Anchor {
                 &mut s.rng,
             );
         }
-        m.set_adapter(&s.warm)?;
-        let velocity = m.pipeline.velocity(batch, m.size)?;
-        self.rows.write(m, velocity.plan)?;
-        Ok(velocity.plan)
+        self.0.aim(m, rows, &s.warm)
     }
     fn collect(&mut self, m: &mut Machine, s: &mut State, at: At, sum: &mut Gradients) -> Result<()> {
-        if at.run > 0 {
-            let plan = supervised_plan(m)?;
-            let loss = m.pipeline.exec.read(plan, "loss")?;
-            s.metrics.anchor_loss = loss.iter().sum::<f32>() / loss.len() as f32;
-            return sum.add(m, plan);
+        if at.run == 0 {
+            return self.0.aimed(m, &s.values);
         }
-        let velocity = m.pipeline.velocity(m.config.warm.batch, m.size)?;
-        self.target = m.pipeline.exec.read(velocity.plan, "velocity")?;
-        m.set_adapter(&s.values)
+        s.metrics.anchor_loss = add_supervised(m, sum)?;
+        Ok(())
     }
 }

@@ -90,11 +90,51 @@ impl Objective for Supervised {
         Ok(plan)
     }
     fn collect(&mut self, m: &mut Machine, s: &mut State, _: At, sum: &mut Gradients) -> Result<()> {
-        let plan = supervised_plan(m)?;
-        let loss = m.pipeline.exec.read(plan, "loss")?;
-        s.metrics.supervised_loss = loss.iter().sum::<f32>() / loss.len() as f32;
-        sum.add(m, plan)
+        s.metrics.supervised_loss = add_supervised(m, sum)?;
+        Ok(())
     }
+}
+
+/// Rows on which the velocity is pulled to the one with other values of the adapter, in batches of the warm start's: a run
+/// for that velocity, then one for the gradients.
+#[derive(Default)]
+pub(crate) struct Pull {
+    rows: Rows,
+    target: Vec<f32>,
+}
+
+impl Pull {
+    /// Launches the velocity with `values` for the adapter.
+    pub fn aim(&mut self, m: &mut Machine, rows: Rows, values: &[Vec<f32>]) -> Result<PlanId> {
+        self.rows = rows;
+        m.set_adapter(values)?;
+        let velocity = m.pipeline.velocity(m.config.warm.batch, m.size)?;
+        self.rows.write(m, velocity.plan)?;
+        Ok(velocity.plan)
+    }
+    /// Reads it, and gives the model its `current` adapter back.
+    pub fn aimed(&mut self, m: &mut Machine, current: &[Vec<f32>]) -> Result<()> {
+        let velocity = m.pipeline.velocity(m.config.warm.batch, m.size)?;
+        self.target = m.pipeline.exec.read(velocity.plan, "velocity")?;
+        m.set_adapter(current)
+    }
+    /// Launches `weight mean((v - target)^2)` and its gradients.
+    pub fn follow(&self, m: &mut Machine, weight: f32) -> Result<PlanId> {
+        let plan = supervised_plan(m)?;
+        self.rows.write(m, plan)?;
+        let batch = m.config.warm.batch;
+        m.pipeline.exec.write(plan, "target", &self.target)?;
+        m.pipeline.exec.write(plan, "seed", &vec![weight / batch as f32; batch])?;
+        Ok(plan)
+    }
+}
+
+/// Reads a run of [`supervised_plan`]: adds its gradients, returns the mean of its losses without their weight.
+pub(crate) fn add_supervised(m: &mut Machine, sum: &mut Gradients) -> Result<f32> {
+    let plan = supervised_plan(m)?;
+    let loss = m.pipeline.exec.read(plan, "loss")?;
+    sum.add(m, plan)?;
+    Ok(loss.iter().sum::<f32>() / loss.len() as f32)
 }
 
 /// [`supervised`] in batches of the warm start's.

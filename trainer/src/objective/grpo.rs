@@ -201,7 +201,7 @@ impl Grpo {
 }
 
 /// How much better each place is than its group, `[images, places]`.
-fn credited(m: &Machine, s: &State) -> Result<Vec<f32>> {
+pub(super) fn credited(m: &Machine, s: &State) -> Result<Vec<f32>> {
     let (c, group) = (&m.config.grpo, m.config.rollout.group);
     let image = advantages(&s.batch.rewards, group, 1, c.spread, c.advantage_limit);
     let Credit::Patch(part) = c.credit else { return Ok(image) };
@@ -215,11 +215,14 @@ fn credited(m: &Machine, s: &State) -> Result<Vec<f32>> {
     Ok(mixed.collect())
 }
 
+pub(super) fn root_mean_square(x: &[f32]) -> f32 {
+    (x.iter().map(|v| v * v).sum::<f32>() / x.len() as f32).sqrt()
+}
+
 impl Objective for Grpo {
     fn begin(&mut self, m: &mut Machine, s: &mut State) -> Result<()> {
         let advantages = credited(m, s)?;
-        let squares = advantages.iter().map(|a| a * a).sum::<f32>();
-        s.metrics.advantage_spread = (squares / advantages.len() as f32).sqrt();
+        s.metrics.advantage_spread = root_mean_square(&advantages);
         *self = Grpo { advantages, ..Grpo::default() };
         Ok(())
     }

@@ -8,7 +8,9 @@
 use super::{Course, Recipe};
 use crate::Result;
 use crate::machine::{Machine, State};
-use crate::objective::{Objective, anchor::Anchor, flow::Supervised, grpo::Grpo, pathwise::Pathwise};
+use crate::objective::{
+    Objective, anchor::Anchor, flow::Supervised, grpo::Grpo, nft::Nft, pathwise::Pathwise,
+};
 use crate::reward::Critic;
 use crate::stage::Stage;
 use crate::stage::describe::{self, Describe, Of};
@@ -18,8 +20,6 @@ use crate::stage::rollout::Rollout;
 use crate::stage::score::Score;
 use crate::stage::update::Update;
 use crate::stage::warm::Warm;
-use crate::train::Metrics;
-use std::time::Instant;
 
 /// What comes next.
 enum Next {
@@ -51,7 +51,10 @@ impl Adversarial {
     fn objectives(m: &Machine) -> Vec<Box<dyn Objective>> {
         let mut all: Vec<Box<dyn Objective>> = vec![match m.config.recipe {
             Recipe::Pathwise => Box::new(Pathwise::default()),
-            Recipe::Grpo | Recipe::FlowGrpo | Recipe::Released(_) => Box::new(Grpo::default()),
+            Recipe::Nft => Box::new(Nft::default()),
+            Recipe::Grpo | Recipe::FlowGrpo | Recipe::Supervised | Recipe::Released(_) => {
+                Box::new(Grpo::default())
+            }
         }];
         if m.config.anchor.weight > 0.0 {
             all.push(Box::new(Anchor::default()));
@@ -61,13 +64,9 @@ impl Adversarial {
 
     /// Begins an iteration, if there is to be one.
     fn iteration(&mut self, m: &mut Machine, s: &mut State) -> Result<Option<Box<dyn Stage>>> {
-        let spare =
-            m.clock.left(1.0).is_none_or(|left| s.metrics.seconds == 0.0 || left >= s.metrics.seconds);
-        if m.clock.deadline.is_none() && s.iteration >= m.config.iterations || !spare {
+        if !super::begins(m, s) {
             return Ok(None);
         }
-        m.clock.started = Instant::now();
-        s.metrics = Metrics { iteration: s.iteration + 1, ..Metrics::default() };
         let c = &m.config;
         let runs: usize = Self::objectives(m).iter().map(|o| o.runs(m)).sum();
         s.parts = (0, c.rollout.steps + c.images().div_ceil(describe::BATCH) + c.grpo.updates * runs);

@@ -2,7 +2,7 @@
 use super::{Recipe, released};
 use crate::config::Config;
 use crate::objective::grpo::{self, Credit};
-use crate::objective::{anchor, pathwise};
+use crate::objective::{anchor, pathwise, prior};
 use crate::reward::head;
 use crate::stage::{rollout, warm};
 use crate::{Error, Result, optim};
@@ -18,6 +18,8 @@ impl Config {
             "default" | "pathwise" => Ok(Config::pathwise(slow)),
             "grpo" => Ok(Config::grpo(slow)),
             "flow-grpo" => Ok(Config::flow_grpo(slow)),
+            "nft" => Ok(Config::nft(slow)),
+            "sft" => Ok(Config::supervised(slow)),
             "released" => Ok(Config::released()),
             other => Err(Error::bad("recipe", format!("one of {:?}", Recipe::NAMES), other)),
         }
@@ -52,6 +54,32 @@ impl Config {
             head: head::Settings { steps: 0, ..own.head },
             anchor: anchor::Settings { weight: 0.0, ..own.anchor },
             ..own
+        }
+    }
+
+    /// The forward-process objective with the layout anchor; rollouts without noise in their steps.
+    pub fn nft(slow: bool) -> Self {
+        let (prompts, group) = if slow { (4, 8) } else { (16, 16) };
+        Config {
+            iterations: if slow { 10 } else { 50 },
+            recipe: Recipe::Nft,
+            rollout: rollout::Settings { prompts, group, window: 0, ..rollout::Settings::default() },
+            optim: optim::Settings { rate: 3e-4, ..optim::Settings::default() },
+            ..Config::default()
+        }
+    }
+
+    /// Supervised fine-tuning with prior preservation, the plain alternative: an iteration is ten optimiser steps.
+    /// `prior.weight` 0 leaves the preservation out.
+    pub fn supervised(slow: bool) -> Self {
+        Config {
+            iterations: if slow { 30 } else { 60 },
+            recipe: Recipe::Supervised,
+            rollout: rollout::Settings { steps: 10, ..rollout::Settings::plain(1) },
+            prior: prior::Settings { weight: 1.0, ..prior::Settings::default() },
+            anchor: anchor::Settings { weight: 0.0, ..anchor::Settings::default() },
+            optim: optim::Settings { rate: 5e-4, ..optim::Settings::default() },
+            ..Config::default()
         }
     }
 

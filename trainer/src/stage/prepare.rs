@@ -28,6 +28,8 @@ pub(crate) struct Known {
     pub latents: Vec<Vec<f32>>,
     /// Reward tokens of those latents.
     pub tokens: Vec<Vec<f32>>,
+    /// Latents that the base model drew, each with the index of its prompt.
+    pub base: Vec<(usize, Vec<f32>)>,
 }
 
 impl Known {
@@ -108,13 +110,14 @@ impl Stage for Latents {
     }
 }
 
-/// How far the preparation is, in texts, latents and descriptions. `texts`: done and all of the distinct ones, while they
+/// How far the preparation is, in texts, latents, descriptions and images of the base model. `texts`: done and all of the distinct ones, while they
 /// are on their way.
 pub(super) fn encoded(m: &Machine, texts: Option<(usize, usize)>) -> Event {
     let (known, all) = (&m.known, m.known.list.len());
     let texts = texts.map_or(all, |(done, distinct)| done * all / distinct.max(1));
     let each = 1 + usize::from(m.critic.is_some());
-    Event::Encoded(texts + known.latents.len() + known.tokens.len(), all + each * known.images.len())
+    let done = texts + known.latents.len() + known.tokens.len() + known.base.len();
+    Event::Encoded(done, all + each * known.images.len() + m.config.base_images())
 }
 
 /// Left and right exchanged. `[H, W, 3]`.

@@ -1,0 +1,267 @@
+//! The forward-process objective (DiffusionNFT, arXiv 2509.16117): finished images are noised anew, and the
+//! velocity is pulled towards the good ones and pushed from the bad ones. It needs no log-probabilities, no guidance and no
+//! noise in the sampling steps.
+use super::flow::Rows;
+use super::{At, Gradients, Objective, Params, compile, grpo, with_gradients};
+use crate::config::Config;
+use crate::machine::{Machine, State};
+use crate::{Error, Result, config};
+use pentimento::exec::PlanId;
+use pentimento::graph::{Graph, Id};
+use pentimento::pipeline::Pipeline;
+use pentimento_wgsl::kernel::Unary;
+
+/// Settings of the forward-process objective. Credit, spread and limit of its advantages, and the norm its gradient is
+/// brought to, are those of [`grpo::Settings`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// How far v+ and v- stand from the averaged adapter's velocity; at 1, v+ is the velocity itself.
+    pub beta: f32,
+    /// Noise levels, and noises, for each image in an optimiser step.
+    pub noisings: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings { beta: 1.0, noisings: 2 }
+    }
+}
+
+impl Settings {
+    pub(crate) fn check(&self) -> Result<()> {
+        if !(self.beta.is_finite() && self.beta > 0.0) {
+            return Err(Error::bad("nft.beta", "a number above 0", self.beta.to_string()));
+        }
+        config::counts(&[("nft.noisings", self.noisings)])
+    }
+}
+
+/// `mean(r e+^2 / w+ + (1 - r) e-^2 / w-)` of each image, where `e+` and `e-` are the errors of the clean latents that
+/// `v+ = (1 - b) v_old + b v` and `v- = (1 + b) v_old - b v` predict: `x - sigma v - x0 = sigma (straight - v)`, up to the
+/// sign. w is the error's mean absolute value over the image, at least 1e-3, without gradient.
+///
+/// v, old, straight: `[B, H, W, C]`; sigma `[B, 1, 1, 1]`; good r: `[B, H, W, 1]` or `[B, 1, 1, 1]`. `[B]`.
+pub(crate) fn contrast(g: &mut Graph, [v, old, straight]: [Id; 3], sigma: Id, good: Id, beta: f32) -> Id {
+    let bad = g.affine(good, -1.0, 1.0);
+    let mut side = |beta: f32, share: Id| {
+        let (kept, moved) = (g.affine(old, 1.0 - beta, 0.0), g.affine(v, beta, 0.0));
+        let mixed = g.add(kept, moved);
+        let off = g.sub(mixed, straight);
+        let error = g.mul(off, sigma);
+        let width = g.unary(Unary::Abs, error);
+        let width = g.mean(width, 1);
+        let width = g.unary(Unary::Clamp(1e-3, f32::MAX), width);
+        let weight = g.unary(Unary::Reciprocal, width);
+        let weight = g.detach(weight);
+        let batch = g.len(weight);
+        let weight = g.reshape(weight, &[batch, 1, 1, 1]);
+        let square = g.unary(Unary::Square, error);
+        let square = g.mul(square, weight);
+        g.mul(square, share)
+    };
+    let (pull, push) = (side(beta, good), side(-beta, bad));
+    let both = g.add(pull, push);
+    g.mean(both, 1)
+}
+
+/// [`contrast`] of the conditional velocity. Inputs: the velocity's, `old`, `straight` as the latents, `sigma`
+/// `[B, 1, 1, 1]`, `good` `[B, P]`, `seed` `[B]`. Outputs: `loss` `[B]` and the gradients. P is 1 or the number of latent
+/// positions.
+///
+/// # Errors
+/// The device refuses the plan.
+pub fn nft(
+    pipeline: &mut Pipeline,
+    params: &Params,
+    c: &Config,
+    size: [usize; 2],
+    recompute: bool,
+) -> Result<PlanId> {
+    let n = c.optim.micro_batch;
+    let mut g = Graph::new();
+    let (x, v) = pipeline.velocity_graph(&mut g, "", n, size, None);
+    let shape = g.shape(x).to_vec();
+    let (old, straight) = (g.input("old", &shape), g.input("straight", &shape));
+    let sigma = g.input("sigma", &[n, 1, 1, 1]);
+    let places = grpo::places(c, size);
+    let good = g.input("good", &[n, places]);
+    let good = g.reshape(good, &if places == 1 { [n, 1, 1, 1] } else { [n, size[0], size[1], 1] });
+    let loss = contrast(&mut g, [v, old, straight], sigma, good, c.nft.beta);
+    let seed = g.input("seed", &[n]);
+    let outputs = with_gradients(&mut g, loss, seed, params, recompute, vec![("loss".into(), loss)])?;
+    compile(pipeline, g, &outputs, size)
+}
+
+/// The objective on all of an iteration's images, some noisings of each: for a micro-batch one run with the averaged
+/// adapter, one for the gradients.
+#[derive(Default)]
+pub(crate) struct Nft {
+    /// r, `[images, places]`.
+    good: Vec<f32>,
+    /// Images of the micro-batch in progress, their noised latents and noise levels, and the averaged adapter's velocities.
+    images: Vec<usize>,
+    rows: Rows,
+    sigmas: Vec<f32>,
+    old: Vec<f32>,
+}
+
+impl Nft {
+    /// Noises the images of a micro-batch; places past the end repeat the last image.
+    fn draw(&mut self, m: &Machine, s: &mut State, run: usize) {
+        let (n, all) = (m.config.optim.micro_batch, m.config.images());
+        let first = run / 2 % all.div_ceil(n) * n;
+        self.images = (first..first + n).map(|i| i.min(all - 1)).collect();
+        (self.rows, self.sigmas) = Default::default();
+        for &i in &self.images {
+            let sigma = s.rng.uniform();
+            let prompt = s.batch.prompts[i / m.config.rollout.group];
+            self.rows.noised(m, &s.batch.images[i], sigma, &m.known.prompts[prompt], &mut s.rng);
+            self.sigmas.push(sigma);
+        }
+    }
+    /// Weight of each place's loss in that of the optimiser step: a mean over images and noisings.
+    fn seed(&self, m: &Machine) -> Vec<f32> {
+        let all = m.config.images();
+        let each = 1.0 / (all * m.config.nft.noisings) as f32;
+        let first = self.images.first().copied().unwrap_or(0);
+        (first..first + self.images.len()).map(|i| if i < all { each } else { 0.0 }).collect()
+    }
+}
+
+impl Objective for Nft {
+    fn begin(&mut self, m: &mut Machine, s: &mut State) -> Result<()> {
+        let advantages = grpo::credited(m, s)?;
+        s.metrics.advantage_spread = grpo::root_mean_square(&advantages);
+        let limit = m.config.grpo.advantage_limit;
+        let good = advantages.iter().map(|a| (a / (2.0 * limit) + 0.5).clamp(0.0, 1.0));
+        *self = Nft { good: good.collect(), ..Nft::default() };
+        Ok(())
+    }
+    fn runs(&self, m: &Machine) -> usize {
+        2 * m.config.nft.noisings * m.config.images().div_ceil(m.config.optim.micro_batch)
+    }
+    fn norm(&self, m: &Machine) -> f32 {
+        m.config.grpo.norm
+    }
+    fn launch(&mut self, m: &mut Machine, s: &mut State, at: At) -> Result<PlanId> {
+        if at.run.is_multiple_of(2) {
+            self.draw(m, s, at.run);
+            m.set_adapter(s.average())?;
+            let velocity = m.pipeline.velocity(m.config.optim.micro_batch, m.size)?;
+            self.rows.write(m, velocity.plan)?;
+            return Ok(velocity.plan);
+        }
+        let plan = plan(m)?;
+        self.rows.write(m, plan)?;
+        let places = grpo::places(&m.config, m.size);
+        let good = self.images.iter().flat_map(|&i| &self.good[i * places..][..places]).copied();
+        let good: Vec<f32> = good.collect();
+        let seed = self.seed(m);
+        let exec = &mut m.pipeline.exec;
+        exec.write(plan, "old", &self.old)?;
+        exec.write(plan, "straight", &self.rows.straight)?;
+        exec.write(plan, "sigma", &self.sigmas)?;
+        exec.write(plan, "good", &good)?;
+        exec.write(plan, "seed", &seed)?;
+        Ok(plan)
+    }
+    fn collect(&mut self, m: &mut Machine, s: &mut State, at: At, sum: &mut Gradients) -> Result<()> {
+        if at.run.is_multiple_of(2) {
+            let velocity = m.pipeline.velocity(m.config.optim.micro_batch, m.size)?;
+            self.old = m.pipeline.exec.read(velocity.plan, "velocity")?;
+            return m.set_adapter(&s.values);
+        }
+        let plan = plan(m)?;
+        sum.add(m, plan)
+    }
+}
+
+fn plan(m: &mut Machine) -> Result<PlanId> {
+    m.plan("nft", |pipeline, params, config, size| nft(pipeline, params, config, size, false))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pentimento::exec::cpu::Cpu;
+    use pentimento::exec::{Executor, LeafData, compile};
+    use pentimento::grad::gradients;
+    use pentimento::rng::Philox;
+
+    const SHAPE: [usize; 4] = [3, 2, 3, 4];
+    const PER: usize = SHAPE[1] * SHAPE[2] * SHAPE[3];
+    const BETA: f64 = 0.7;
+
+    /// Signed errors of the clean latents, v+ and v-, as the paper writes them.
+    fn errors(t: &[Vec<f32>; 3], v: &[f64], sigma: &[f32], side: f64) -> Vec<f64> {
+        let [_, old, straight] = t;
+        let one = |i: usize| {
+            let (old, straight) = (f64::from(old[i]), f64::from(straight[i]));
+            let (x0, sigma) = (0.3, f64::from(sigma[i / PER]));
+            let noisy = x0 + sigma * straight; // (1 - sigma) x0 + sigma eps, straight = eps - x0
+            noisy - sigma * ((1.0 - side * BETA) * old + side * BETA * v[i]) - x0
+        };
+        (0..v.len()).map(one).collect()
+    }
+    fn widths(errors: &[f64]) -> Vec<f64> {
+        let mean = |e: &[f64]| (e.iter().map(|e| e.abs()).sum::<f64>() / PER as f64).max(1e-3);
+        errors.chunks_exact(PER).map(mean).collect()
+    }
+    /// Losses of the images, with the widths of the velocity `at`.
+    fn losses(t: &[Vec<f32>; 3], v: &[f64], at: &[f64], sigma: &[f32], good: &[f32]) -> Vec<f64> {
+        let mut loss = vec![0.0; SHAPE[0]];
+        for side in [1.0, -1.0] {
+            let widths = widths(&errors(t, at, sigma, side));
+            for (i, e) in errors(t, v, sigma, side).into_iter().enumerate() {
+                let r = f64::from(good[i / SHAPE[3]]);
+                let share = if side > 0.0 { r } else { 1.0 - r };
+                loss[i / PER] += share * e * e / widths[i / PER] / PER as f64;
+            }
+        }
+        loss
+    }
+
+    /// The graph against the formula, and its gradient against central differences of the formula with fixed widths. The
+    /// second image is all but noiseless, so that its widths are at their lowest.
+    #[test]
+    fn loss_and_gradient_are_the_formula_s() {
+        let mut rng = Philox::new(7, 0);
+        let mut draw = || -> Vec<f32> { (0..SHAPE[0] * PER).map(|_| rng.normal()).collect() };
+        let t = [draw(), draw(), draw()];
+        let good: Vec<f32> = (0..SHAPE[0] * PER / SHAPE[3]).map(|_| rng.uniform()).collect();
+        let (sigma, seed) = ([0.9, 1e-4, 0.4], [1.0, -2.0, 0.5]);
+        let mut g = Graph::new();
+        let v = g.param("v", &SHAPE);
+        let (old, straight) = (g.input("old", &SHAPE), g.input("straight", &SHAPE));
+        let s = g.input("sigma", &[SHAPE[0], 1, 1, 1]);
+        let r = g.input("good", &[SHAPE[0], SHAPE[1], SHAPE[2], 1]);
+        let loss = contrast(&mut g, [v, old, straight], s, r, BETA as f32);
+        let dy = g.input("seed", &[SHAPE[0]]);
+        let dv = gradients(&mut g, loss, dy, &[v], false).expect("gradients");
+        let mut cpu = Cpu::double();
+        cpu.set_leaf("v", LeafData::F32(&t[0])).expect("a parameter");
+        let plan = compile(&mut cpu, g, &[("loss", loss), ("dv", dv[0])]).expect("a plan");
+        let inputs = [("old", &t[1][..]), ("straight", &t[2]), ("sigma", &sigma), ("good", &good)];
+        for (name, data) in inputs.into_iter().chain([("seed", &seed[..])]) {
+            cpu.write(plan, name, data).expect("an input");
+        }
+        cpu.run(plan).expect("a run");
+        let at: Vec<f64> = t[0].iter().map(|&v| f64::from(v)).collect();
+        let close = |got: f32, want: f64, scale: f64| (f64::from(got) - want).abs() <= 1e-6 * scale;
+        let right = losses(&t, &at, &at, &sigma, &good);
+        for (got, want) in cpu.read(plan, "loss").expect("losses").into_iter().zip(&right) {
+            assert!(*want > 0.0 && close(got, *want, *want), "{got} instead of {want}");
+        }
+        let got = cpu.read(plan, "dv").expect("a gradient");
+        for (i, got) in got.into_iter().enumerate() {
+            let step = |by: f64| {
+                let mut v = at.clone();
+                v[i] += by;
+                losses(&t, &v, &at, &sigma, &good)[i / PER]
+            };
+            // Quadratic, so the difference is exact for any step.
+            let want = f64::from(seed[i / PER]) * (step(0.5) - step(-0.5));
+            assert!(close(got, want, want.abs() + 1e-9), "{i}: {got} instead of {want}");
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! Prior preservation (after DreamBooth, arXiv 2208.12242): on images that the base model drew itself, the velocity is held
+//! to the base model's. What the references' captions share with other prompts is held, too: at weight 1 supervised training
+//! hardly takes on a style that its captions do not name.
+use super::flow::{Pull, Rows, add_supervised};
+use super::{At, Gradients, Objective};
+use crate::machine::{Machine, State};
+use crate::{Error, Result, config};
+use pentimento::exec::PlanId;
+
+/// Settings of prior preservation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Weight of `mean((v - v_base)^2)`, conditional velocities, beside the supervised loss; 0 leaves it out.
+    pub weight: f32,
+    /// Images that the base model draws of the training prompts before training.
+    pub images: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings { weight: 0.0, images: 32 }
+    }
+}
+
+impl Settings {
+    pub(crate) fn check(&self) -> Result<()> {
+        if !(self.weight.is_finite() && self.weight >= 0.0) {
+            return Err(Error::bad("prior.weight", "a weight of 0 or more", self.weight.to_string()));
+        }
+        config::counts(&[("prior.images", self.images)])
+    }
+}
+
+/// The term on images drawn anew for each step, with the batch and the dropped captions of [`crate::stage::warm`]: one run
+/// without the adapter, one for the gradients.
+#[derive(Default)]
+pub(crate) struct Prior(Pull);
+
+impl Objective for Prior {
+    fn runs(&self, _: &Machine) -> usize {
+        2
+    }
+    fn launch(&mut self, m: &mut Machine, s: &mut State, at: At) -> Result<PlanId> {
+        if at.run > 0 {
+            return self.0.follow(m, m.config.prior.weight);
+        }
+        let (known, caption_drop) = (&m.known, m.config.warm.caption_drop);
+        let mut rows = Rows::default();
+        for _ in 0..m.config.warm.batch {
+            let (prompt, x0) = &known.base[s.rng.below(known.base.len() as u32) as usize];
+            let drop = s.rng.uniform() < caption_drop;
+            let sigma = s.rng.uniform();
+            let text = if drop { &known.null } else { &known.prompts[*prompt] };
+            rows.noised(m, x0, sigma, text, &mut s.rng);
+        }
+        self.0.aim(m, rows, &without_b(&s.values))
+    }
+    fn collect(&mut self, m: &mut Machine, s: &mut State, at: At, sum: &mut Gradients) -> Result<()> {
+        if at.run == 0 {
+            return self.0.aimed(m, &s.values);
+        }
+        s.metrics.prior_loss = add_supervised(m, sum)?;
+        Ok(())
+    }
+}
+
+/// The base model's adapter: A does not matter where B is zero.
+fn without_b(values: &[Vec<f32>]) -> Vec<Vec<f32>> {
+    let of = |(i, v): (usize, &Vec<f32>)| if i % 2 == 1 { vec![0.0; v.len()] } else { v.clone() };
+    values.iter().enumerate().map(of).collect()
+}
