@@ -2,7 +2,7 @@
 use crate::objective::{anchor, grpo, pathwise};
 use crate::recipe::Recipe;
 use crate::reward::head;
-use crate::stage::{rollout, warm};
+use crate::stage::{rollout, warm, watch};
 use crate::{Error, Result, optim};
 
 /// Settings of a personalisation; see [`Config::recipe`] for those of the recipes.
@@ -38,6 +38,8 @@ pub struct Config {
     pub head: head::Settings,
     /// The adapter's optimiser.
     pub optim: optim::Settings,
+    /// How a training watches itself.
+    pub watch: watch::Settings,
 }
 
 impl Default for Config {
@@ -58,6 +60,7 @@ impl Default for Config {
             anchor: anchor::Settings::default(),
             head: head::Settings::default(),
             optim: optim::Settings::default(),
+            watch: watch::Settings::default(),
         }
     }
 }
@@ -79,6 +82,7 @@ impl Config {
         self.rollout.check()?;
         self.pathwise.check()?;
         self.anchor.check()?;
+        self.watch.check()?;
         let grpo = !matches!(self.recipe, Recipe::Pathwise);
         if grpo && window == 0 {
             return Err(Error::bad("rollout.window", "at least one stochastic step", "none"));
