@@ -131,6 +131,11 @@ impl Session {
                 (p.head_loss, p.head_accuracy) = (m.head_loss, m.head_accuracy);
                 (p.clip_fraction, p.iteration_seconds) = (m.clip_fraction, m.seconds as f32);
             }
+            Event::Watch(look) => {
+                p.silhouettes = look.silhouettes.unwrap_or(-1.0);
+                p.distance = look.distance;
+                p.best_iteration = look.best.unwrap_or(0) as u32;
+            }
             Event::Done => at(pmt_phase::Done, 0, 0),
         }
     }
@@ -170,6 +175,7 @@ fn config(c: &pmt_config) -> Result<Config> {
     (config.rollout.steps, config.rollout.window) = (c.steps as usize, c.window as usize);
     config.rollout.guidance = c.guidance;
     config.pathwise.images = config.images();
+    config.watch.every = c.watch_every as usize;
     config.optim.micro_batch = c.micro_batch as usize;
     (config.head.warm, config.head.batch) = (c.head_warm as usize, c.head_batch as usize);
     config.check().map_err(Failure::Argument)?;

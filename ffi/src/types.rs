@@ -133,8 +133,9 @@ pub struct pmt_config {
     pub background: u32,
     /// What is done, and in which order: one of `pmt_recipe`.
     pub recipe: u32,
-    /// Not used.
-    pub reserved: u32,
+    /// Iterations from one look at fixed pictures to the next; looks end a training that gets clearly worse, and the adapter is
+    /// then the best one seen. 0: none. Not in the released schedule.
+    pub watch_every: u32,
 }
 
 /// How far a training is. Numbers of the last complete iteration stay until the next one is complete.
@@ -169,11 +170,17 @@ pub struct pmt_progress {
     pub gradient_norm: f32,
     /// Seconds the iteration took.
     pub iteration_seconds: f32,
+    /// How far fixed pictures keep the base model's shapes at the last look, 0 to 1; -1 where those have no background.
+    pub silhouettes: f32,
+    /// How far they are from the references, in units of the references' deviations.
+    pub distance: f32,
+    /// Iteration of the best look so far; 0: the warm start's. It is the adapter's when the last look is worse.
+    pub best_iteration: u32,
 }
 
 // Fields may be added at the end only if there is no padding in which old programs have garbage.
 const _: () = assert!(size_of::<pmt_config>() == 3 * 8 + 20 * 4 && align_of::<pmt_config>() == 8);
-const _: () = assert!(size_of::<pmt_progress>() == 14 * 4 && size_of::<pmt_phase>() == 4);
+const _: () = assert!(size_of::<pmt_progress>() == 17 * 4 && size_of::<pmt_phase>() == 4);
 impl Default for pmt_config {
     fn default() -> Self {
         Self::of(&Config::pathwise(false), pmt_recipe::Default as u32)
@@ -209,7 +216,7 @@ impl pmt_config {
             fit: 0,
             background: 0xff_ffff,
             recipe,
-            reserved: 0,
+            watch_every: c.watch.every as u32,
         }
     }
 

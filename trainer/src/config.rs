@@ -2,7 +2,7 @@
 use crate::objective::{anchor, grpo, nft, pathwise, prior};
 use crate::recipe::Recipe;
 use crate::reward::head;
-use crate::stage::{rollout, warm};
+use crate::stage::{rollout, warm, watch};
 use crate::{Error, Result, optim};
 
 /// Settings of a personalisation; see [`Config::recipe`] for those of the recipes.
@@ -42,6 +42,8 @@ pub struct Config {
     pub head: head::Settings,
     /// The adapter's optimiser.
     pub optim: optim::Settings,
+    /// How a training watches itself.
+    pub watch: watch::Settings,
 }
 
 impl Default for Config {
@@ -64,6 +66,7 @@ impl Default for Config {
             anchor: anchor::Settings::default(),
             head: head::Settings::default(),
             optim: optim::Settings::default(),
+            watch: watch::Settings::default(),
         }
     }
 }
@@ -87,6 +90,7 @@ impl Config {
         self.nft.check()?;
         self.prior.check()?;
         self.anchor.check()?;
+        self.watch.check()?;
         let grpo = matches!(self.recipe, Recipe::Grpo | Recipe::FlowGrpo | Recipe::Released(_));
         if matches!(self.recipe, Recipe::Nft) && self.rollout.group < 2 {
             return Err(Error::bad("rollout.group", "at least 2 images to compare", "1"));

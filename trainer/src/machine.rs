@@ -7,6 +7,7 @@ use crate::optim::{AdamW, Ema};
 use crate::recipe::released::Bench;
 use crate::reward::{self, Critic};
 use crate::stage::prepare::Known;
+use crate::stage::watch::Seen;
 use crate::train::{Event, Metrics, Setup};
 use crate::{Result, texts};
 use pentimento::exec::{Executor, PlanId};
@@ -57,6 +58,8 @@ pub(crate) struct State {
     /// What this iteration has made so far.
     pub batch: Batch,
     pub metrics: Metrics,
+    /// What looks at fixed pictures have shown.
+    pub watch: Seen,
     /// Model runs of this iteration, done and all.
     pub parts: (usize, usize),
     /// Gradients of training runs that have not made a step yet (released schedule).
@@ -139,6 +142,7 @@ impl Machine {
             replay: VecDeque::new(),
             batch: Batch::default(),
             metrics: Metrics::default(),
+            watch: Seen::new(&config.watch),
             parts: (0, 0),
             carried: Gradients::default(),
             micro_steps: 0,
@@ -207,6 +211,12 @@ impl State {
     /// The averaged adapter; the current one before there is an average.
     pub fn average(&self) -> &[Vec<f32>] {
         self.ema.as_ref().map_or(&self.values, |e| &e.average)
+    }
+    /// The adapter to hand out: the averaged one, or the best one seen where that is better.
+    pub fn kept(&self) -> &[Vec<f32>] {
+        let average = self.average();
+        let good = !self.watch.verdict.refuses() && average.iter().flatten().all(|v| v.is_finite());
+        if good || self.watch.best.is_empty() { average } else { &self.watch.best }
     }
     /// One more model run of this iteration is done.
     pub fn part(&mut self) -> Event {

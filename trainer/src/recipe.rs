@@ -46,7 +46,10 @@ pub(crate) trait Course {
 /// Begins an iteration's clock and metrics, if there is to be one: the deadline leaves time for one as long as the last, or
 /// without a deadline there are fewer than configured.
 fn begins(m: &mut Machine, s: &mut State) -> bool {
-    let spare = m.clock.left(1.0).is_none_or(|left| s.metrics.seconds == 0.0 || left >= s.metrics.seconds);
+    let spare = m
+        .clock
+        .left(1.0)
+        .is_none_or(|left| s.metrics.seconds == 0.0 || left >= s.metrics.seconds + s.watch.seconds);
     if m.clock.deadline.is_none() && s.iteration >= m.config.iterations || !spare {
         return false;
     }

@@ -8,6 +8,7 @@ pub mod rollout;
 pub(crate) mod score;
 pub(crate) mod update;
 pub mod warm;
+pub mod watch;
 
 use crate::Result;
 use crate::machine::{Machine, State};

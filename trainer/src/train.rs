@@ -14,6 +14,7 @@ use crate::recipe::{Course, Recipe};
 use crate::references::Reference;
 use crate::stage::Stage;
 use crate::stage::prepare::Known;
+use crate::stage::watch::Look;
 use pentimento::exec::{Executor, PlanId};
 use pentimento::pipeline::Pipeline;
 use std::path::Path;
@@ -69,6 +70,8 @@ pub enum Event {
     Part(usize, usize),
     /// An iteration is complete.
     Iteration(Metrics),
+    /// A look at fixed pictures, see [`crate::stage::watch`].
+    Watch(Look),
     /// All iterations are complete.
     Done,
 }
@@ -167,18 +170,30 @@ impl Trainer {
         }
     }
 
-    /// The averaged adapter as it would be saved now; the current one before the first iteration.
+    /// The adapter as it would be saved now: the averaged one, or the best one that was seen if the last look found the
+    /// averaged one worse; the current one before the first iteration.
     ///
     /// # Errors
     /// Factors that do not fit (never, for a trainer's own).
     pub fn adapter(&self) -> Result<Adapter> {
+        self.machine.adapter(self.state.kept())
+    }
+    /// The averaged adapter, whatever looks have shown.
+    ///
+    /// # Errors
+    /// As [`Trainer::adapter`].
+    pub fn average(&self) -> Result<Adapter> {
         self.machine.adapter(self.state.average())
     }
-    /// Makes [`Trainer::pipeline`] draw with the averaged adapter (`true`) or with the one in training.
+    /// Which adapter [`Trainer::adapter`] gives and why, a sentence; `None` before a first look.
+    pub fn verdict(&self) -> Option<String> {
+        self.state.watch.verdict.sentence()
+    }
+    /// Makes [`Trainer::pipeline`] draw with the adapter that would be saved (`true`) or with the one in training.
     ///
     /// # Errors
     /// The device failed.
     pub fn show_average(&mut self, average: bool) -> Result<()> {
-        self.machine.set_adapter(if average { self.state.average() } else { &self.state.values })
+        self.machine.set_adapter(if average { self.state.kept() } else { &self.state.values })
     }
 }

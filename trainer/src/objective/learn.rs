@@ -60,6 +60,7 @@ impl Gradients {
         let mut grads = core::mem::take(&mut self.0);
         let norm = clip_norm(&mut grads, m.config.optim.max_norm);
         if !norm.is_finite() {
+            s.watch.verdict.diverge();
             return Err(Error::bad("gradient norm", "a finite number", norm.to_string())
                 .with_hint("Training diverged: use a smaller learning rate."));
         }

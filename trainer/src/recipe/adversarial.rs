@@ -5,6 +5,7 @@
 //! prompts -> rollout -> decode -> tokens -> head steps -> rewards -> objective + anchor -> AdamW
 //!                                   ^ references, encoded once
 //! ```
+//! Between iterations a training looks at itself, see [`watch`].
 use super::{Course, Recipe};
 use crate::Result;
 use crate::machine::{Machine, State};
@@ -20,6 +21,7 @@ use crate::stage::rollout::Rollout;
 use crate::stage::score::Score;
 use crate::stage::update::Update;
 use crate::stage::warm::Warm;
+use crate::stage::watch::{self, Watch};
 
 /// What comes next.
 enum Next {
@@ -28,6 +30,9 @@ enum Next {
     References,
     Warm,
     Restart,
+    Base,
+    Start,
+    Seen,
     Iteration,
     Describe,
     Teach,
@@ -64,7 +69,7 @@ impl Adversarial {
 
     /// Begins an iteration, if there is to be one.
     fn iteration(&mut self, m: &mut Machine, s: &mut State) -> Result<Option<Box<dyn Stage>>> {
-        if !super::begins(m, s) {
+        if s.watch.verdict.stopped() || !super::begins(m, s) {
             return Ok(None);
         }
         let c = &m.config;
@@ -83,13 +88,25 @@ impl Course for Adversarial {
             Next::Warm => (Box::new(Warm::new(m, vec![Box::new(Supervised)])), Next::Restart),
             Next::Restart => {
                 s.restart(&m.config);
+                self.next = if Watch::wanted(m) { Next::Base } else { Next::Iteration };
+                return self.next(m, s);
+            }
+            Next::Base => (Box::new(Watch::begin(m, watch::Of::Base)?), Next::Start),
+            Next::Start => (Box::new(Watch::begin(m, watch::Of::Average)?), Next::Iteration),
+            Next::Seen => {
+                s.watch.note(s.metrics.head_loss);
                 self.next = Next::Iteration;
+                if Watch::wanted(m) && s.watch.due(m.config.watch.every, s.iteration) {
+                    return Ok(Some(Box::new(Watch::begin(m, watch::Of::Average)?)));
+                }
                 return self.next(m, s);
             }
             Next::Iteration => {
                 let stage = self.iteration(m, s)?;
                 if stage.is_some() {
                     self.next = Next::Describe;
+                } else if s.watch.due(1, s.iteration) {
+                    return Ok(Some(Box::new(Watch::begin(m, watch::Of::Average)?)));
                 }
                 return Ok(stage);
             }
@@ -98,7 +115,7 @@ impl Course for Adversarial {
             Next::Score => (Box::new(Score::default()), Next::Update),
             Next::Update => {
                 let updates = m.config.grpo.updates;
-                (Box::new(Update::begin(m, s, updates, Self::objectives(m))?), Next::Iteration)
+                (Box::new(Update::begin(m, s, updates, Self::objectives(m))?), Next::Seen)
             }
         };
         self.next = next;

@@ -4,7 +4,7 @@ use crate::config::Config;
 use crate::objective::grpo::{self, Credit};
 use crate::objective::{anchor, pathwise, prior};
 use crate::reward::head;
-use crate::stage::{rollout, warm};
+use crate::stage::{rollout, warm, watch};
 use crate::{Error, Result, optim};
 
 impl Config {
@@ -23,6 +23,7 @@ impl Config {
             "released" => Ok(Config::released()),
             other => Err(Error::bad("recipe", format!("one of {:?}", Recipe::NAMES), other)),
         }
+        .map(|config| Config { watch: watch::Settings::of(slow), ..config })
     }
 
     /// The pathwise adversarial objective with the layout anchor.

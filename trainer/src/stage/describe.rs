@@ -68,7 +68,7 @@ impl Stage for Describe {
     }
 }
 
-/// Latents to reward tokens: decode, resize, encode.
+/// Latents to images and to reward tokens: decode, resize, encode.
 pub(crate) fn plan(pipeline: &mut Pipeline, backbone: &mut Backbone, size: [usize; 2]) -> Result<PlanId> {
     let mut g = Graph::new();
     let x = g.input("latents", &[BATCH, size[0], size[1], pipeline.vae.latent_channels]);
@@ -76,5 +76,5 @@ pub(crate) fn plan(pipeline: &mut Pipeline, backbone: &mut Backbone, size: [usiz
     let tokens = backbone.tokens(&mut g, image);
     g.check()?;
     backbone.upload(&mut *pipeline.exec, &g)?;
-    pipeline.compile(g, &[("tokens", tokens)], size)
+    pipeline.compile(g, &[("tokens", tokens), ("image", image)], size)
 }

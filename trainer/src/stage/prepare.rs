@@ -58,6 +58,15 @@ impl Known {
     }
 }
 
+impl Known {
+    /// Places of the first `most` training prompts that differ.
+    pub fn distinct(&self, most: usize) -> Vec<usize> {
+        let prompts = self.list.get(1..1 + self.count).unwrap_or_default();
+        let first = |i: &usize| !prompts[..*i].contains(&prompts[*i]);
+        (0..prompts.len()).filter(first).take(most).collect()
+    }
+}
+
 /// Encodes the texts.
 #[derive(Default)]
 pub(crate) struct Texts(Option<pipeline::Texts>);

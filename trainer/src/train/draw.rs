@@ -4,7 +4,7 @@ use crate::Result;
 use pentimento::pipeline::Sampling;
 
 impl Trainer {
-    /// Draws one image with the averaged adapter, `[H, W, 3]` in 0 to 1, and leaves the training as it was. `progress`
+    /// Draws one image with the adapter that would be saved, `[H, W, 3]` in 0 to 1, and leaves the training as it was. `progress`
     /// is called after every sampling step with (done, all) and may stop the drawing by returning false.
     ///
     /// # Errors

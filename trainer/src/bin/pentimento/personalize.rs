@@ -10,6 +10,7 @@ use pentimento_trainer::files::write_atomically;
 use pentimento_trainer::images::{Picture, contact_sheet};
 use pentimento_trainer::recipe::Recipe;
 use pentimento_trainer::references::{Colour, Fit, Framing, load_framed, summary as framed};
+use pentimento_trainer::stage::watch::Look;
 use pentimento_trainer::train::{Event, Metrics, Setup, Trainer};
 use pentimento_trainer::{Error, Result};
 use pentimento_wgsl::Class;
@@ -48,6 +49,10 @@ pub struct Args {
     /// Supervised steps on the references before the first iteration.
     #[arg(long)]
     warm_steps: Option<usize>,
+    /// Iterations from one look at fixed pictures to the next, which may end the training or go back to an earlier adapter;
+    /// 0: none.
+    #[arg(long)]
+    watch_every: Option<usize>,
     /// Everything random follows from it.
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -95,6 +100,7 @@ impl Args {
         config.rank = self.rank.unwrap_or(config.rank);
         config.iterations = self.iterations.unwrap_or(config.iterations);
         config.warm.steps = self.warm_steps.unwrap_or(config.warm.steps);
+        config.watch.every = self.watch_every.unwrap_or(config.watch.every);
         Ok(config)
     }
     fn framing(&self) -> Result<Framing> {
@@ -153,9 +159,10 @@ pub fn run(args: &Args, stop: &Stop) -> Result<()> {
     let how = Sampling { steps: SHEET_STEPS, guidance: 4.5, width: side, height: side };
     sheet(&mut work, args, &show, &how, stop, "before.png")?;
     let trained = train(&mut work, args, stop);
-    // Whatever happened, the adapter of the last complete step is worth keeping.
+    // Whatever happened, the best adapter so far is worth keeping.
     let path = args.out.join("pytorch_lora_weights.safetensors");
     work.adapter()?.save(&path)?;
+    work.verdict().iter().for_each(|sentence| println!("{sentence}"));
     println!("adapter: {}", path.display());
     trained?;
     work.show_average(true)?;
@@ -242,7 +249,7 @@ fn train(trainer: &mut Trainer, args: &Args, stop: &Stop) -> Result<()> {
             Event::Part(done, all) => {
                 if label != "training" {
                     // What the warm start alone gives, for comparison.
-                    trainer.adapter()?.save(&args.out.join("warm_start.safetensors"))?;
+                    trainer.average()?.save(&args.out.join("warm_start.safetensors"))?;
                     (label, progress) = ("training", bar((all * iterations) as u64, "training"));
                 }
                 let whole = progress.position() / all as u64;
@@ -255,8 +262,12 @@ fn train(trainer: &mut Trainer, args: &Args, stop: &Stop) -> Result<()> {
                 log.add(record(&m))?;
                 if args.keep {
                     let name = format!("iteration-{}.safetensors", m.iteration);
-                    trainer.adapter()?.save(&args.out.join(name))?;
+                    trainer.average()?.save(&args.out.join(name))?;
                 }
+            }
+            Event::Watch(look) => {
+                progress.println(glance(&look));
+                log.add(looked(&look))?;
             }
             Event::Done => break,
         }
@@ -276,6 +287,25 @@ fn summary(m: &Metrics) -> String {
         m.gradient_norm,
         m.seconds
     )
+}
+
+fn glance(look: &Look) -> String {
+    let shapes = look.silhouettes.map_or("without silhouettes".into(), |s| format!("silhouettes {s:.2}"));
+    let (distance, diversity) = (look.distance, look.diversity);
+    let end = look.stop.as_ref().map_or(String::new(), |why| format!("\n{why}"));
+    format!("{:>3}  {shapes}  distance {distance:.3}  diversity {diversity:.1}{end}", look.iteration)
+}
+
+fn looked(look: &Look) -> serde_json::Value {
+    json!({
+        "watch": look.iteration,
+        "silhouettes": look.silhouettes,
+        "distance": look.distance,
+        "diversity": look.diversity,
+        "head_loss": look.head_loss,
+        "best": look.best,
+        "stop": look.stop,
+    })
 }
 
 fn record(m: &Metrics) -> serde_json::Value {

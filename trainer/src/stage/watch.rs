@@ -1,0 +1,216 @@
+//! A training watches itself: every few iterations it draws the same few pictures with the averaged adapter and compares them
+//! with the base model's and the references. Clearly worse twice in a row ends it, and the adapter that is handed out is the
+//! best one seen when the last one is worse. The measures need no judge, and the head, their adversary, has no part in them.
+//! Shapes that melt, darkness, noise and pictures that become alike are found; subjects that fade slowly are found in part.
+mod silhouette;
+mod tokens;
+mod verdict;
+
+pub use verdict::Look;
+
+use super::{Stage, describe, rollout};
+use crate::machine::{Machine, State};
+use crate::train::Event;
+use crate::{Error, Result};
+use pentimento::exec::PlanId;
+use pentimento::pipeline::{Text, Velocity};
+use pentimento::rng::Philox;
+use pentimento::sampler;
+use std::time::Instant;
+use verdict::Verdict;
+
+/// Settings of the watch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Iterations from one look to the next, the last of which is at the end; 0: none at all. The released schedule has none.
+    pub every: usize,
+    /// Overlap of silhouettes with the base model's, 0 to 1, that is good enough; 92 % of the warm start's are enough, too.
+    pub silhouettes: f32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings { every: 10, silhouettes: 0.72 }
+    }
+}
+
+impl Settings {
+    /// Those for a device; `slow` as for [`crate::config::Config::recipe`].
+    pub fn of(slow: bool) -> Self {
+        Settings { every: if slow { 5 } else { 10 }, ..Settings::default() }
+    }
+    pub(crate) fn check(&self) -> Result<()> {
+        if (0.0..=1.0).contains(&self.silhouettes) {
+            return Ok(());
+        }
+        Err(Error::bad("watch.silhouettes", "0 to 1", self.silhouettes.to_string()))
+    }
+}
+
+/// Pictures of a look: what one description holds.
+const PICTURES: usize = describe::BATCH;
+/// Their noise has a stream of its own, so that training draws what it would draw without looks.
+const STREAM: u64 = 0x100c;
+
+/// What was seen so far.
+#[derive(Default)]
+pub(crate) struct Seen {
+    pub verdict: Verdict,
+    /// Silhouettes of the base model's pictures.
+    base: Vec<Vec<bool>>,
+    /// The adapter of the best look.
+    pub best: Vec<Vec<f32>>,
+    /// The head's losses since the last look, their sum and how many.
+    head_loss: (f64, usize),
+    /// Duration of the last look.
+    pub seconds: f64,
+}
+
+impl Seen {
+    pub fn new(settings: &Settings) -> Self {
+        Seen { verdict: Verdict::new(settings.silhouettes), ..Seen::default() }
+    }
+    /// Takes in an iteration.
+    pub fn note(&mut self, head_loss: f32) {
+        self.head_loss = (self.head_loss.0 + f64::from(head_loss), self.head_loss.1 + 1);
+    }
+    /// Whether it is time for another look.
+    pub fn due(&self, every: usize, iteration: usize) -> bool {
+        self.verdict.looked().is_some_and(|at| iteration >= at + every)
+    }
+}
+
+/// Whose pictures.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Of {
+    Base,
+    Average,
+}
+
+/// One look. As many pictures a run as an iteration has, at most; the device holds another adapter than the one in training
+/// only during a run.
+pub(crate) struct Watch {
+    of: Of,
+    sigmas: Vec<f32>,
+    step: usize,
+    /// First picture of this run.
+    first: usize,
+    rows: usize,
+    /// Latents of all pictures.
+    x: Vec<f32>,
+    prompts: Vec<usize>,
+    velocity: Option<Velocity>,
+    complete: bool,
+    began: Instant,
+}
+
+impl Watch {
+    /// Whether this training is watched: it has iterations, and looks are wanted.
+    pub fn wanted(m: &Machine) -> bool {
+        m.config.watch.every > 0 && (m.config.iterations > 0 || m.clock.deadline.is_some())
+    }
+    pub fn begin(m: &Machine, of: Of) -> Result<Self> {
+        let rows = m.config.images().clamp(1, PICTURES);
+        let mut x = vec![0.0; PICTURES * m.per_image()];
+        Philox::new(m.config.seed, STREAM).normals(&mut x);
+        Ok(Watch {
+            of,
+            sigmas: rollout::sigmas(m)?,
+            step: 0,
+            first: 0,
+            rows,
+            x,
+            prompts: m.known.distinct(PICTURES),
+            velocity: None,
+            complete: false,
+            began: Instant::now(),
+        })
+    }
+    /// Whether all pictures are sampled.
+    fn sampled(&self) -> bool {
+        self.first >= PICTURES
+    }
+    /// Latents of one run; places that are left over repeat the last picture.
+    fn run(&self, per: usize) -> (Vec<f32>, Vec<usize>) {
+        let which = (self.first..self.first + self.rows).map(|i| i.min(PICTURES - 1));
+        let x = which.clone().flat_map(|i| &self.x[i * per..][..per]).copied().collect();
+        (x, which.map(|i| self.prompts[i % self.prompts.len()]).collect())
+    }
+    fn sample(&mut self, m: &mut Machine, s: &State) -> Result<PlanId> {
+        match self.of {
+            Of::Average => m.set_adapter(s.average())?,
+            Of::Base => m.set_adapter(&s.values.iter().map(|v| vec![0.0; v.len()]).collect::<Vec<_>>())?,
+        }
+        let guided = m.config.rollout.guided();
+        let velocity = m.pipeline.velocity(if guided { 2 * self.rows } else { self.rows }, m.size)?;
+        self.velocity = Some(velocity);
+        let (x, prompts) = self.run(m.per_image());
+        let texts: Vec<&Text> = prompts.iter().map(|&p| &m.known.prompts[p]).collect();
+        let null = guided.then_some(&m.known.null);
+        m.pipeline.write_velocity(velocity, &x, self.sigmas[self.step], &texts, null)?;
+        Ok(velocity.plan)
+    }
+    fn sampled_step(&mut self, m: &mut Machine, s: &State) -> Result<Event> {
+        let (c, per) = (&m.config.rollout, m.per_image());
+        let Some(velocity) = self.velocity else { return Ok(Event::Working) };
+        let v = m.pipeline.read_velocity(velocity, c.guided().then_some(c.guidance))?;
+        let x = sampler::euler(&self.run(per).0, &v, self.sigmas[self.step], self.sigmas[self.step + 1])?;
+        let room = &mut self.x[self.first * per..];
+        room.iter_mut().zip(x).for_each(|(room, x)| *room = x);
+        self.step += 1;
+        if self.step + 1 == self.sigmas.len() {
+            (self.step, self.first) = (0, self.first + self.rows);
+        }
+        m.set_adapter(&s.values)?;
+        Ok(Event::Working)
+    }
+    /// Measures the pictures.
+    fn measure(&mut self, m: &mut Machine, s: &mut State) -> Result<Event> {
+        self.complete = true;
+        let width = m.pixels.0;
+        let (pipeline, critic) = m.judged()?;
+        let (numbers, channels) = (critic.backbone.token_numbers(), critic.backbone.shape()[1]);
+        let images = pipeline.exec.read(critic.describe, "image")?;
+        let each = images.len() / PICTURES;
+        let silhouettes =
+            images.chunks_exact(each.max(1)).map(|i| silhouette::silhouette(i, width)).collect();
+        if self.of == Of::Base {
+            s.watch.base = silhouettes;
+            return Ok(Event::Working);
+        }
+        let tokens = pipeline.exec.read(critic.describe, "tokens")?;
+        let tokens: Vec<Vec<f32>> = tokens.chunks_exact(numbers).map(<[f32]>::to_vec).collect();
+        let references = tokens::Style::of(&m.known.tokens, channels);
+        let (sum, count) = core::mem::take(&mut s.watch.head_loss);
+        let mut look = Look {
+            iteration: s.iteration,
+            silhouettes: silhouette::overlap(&s.watch.base, &silhouettes),
+            distance: tokens::Style::of(&tokens, channels).distance(&references),
+            diversity: tokens::diversity(&tokens, channels),
+            head_loss: (count > 0).then(|| (sum / count as f64) as f32),
+            ..Look::default()
+        };
+        if s.watch.verdict.see(&mut look) {
+            s.watch.best = s.average().to_vec();
+        }
+        s.watch.seconds = self.began.elapsed().as_secs_f64();
+        Ok(Event::Watch(look))
+    }
+}
+
+impl Stage for Watch {
+    fn launch(&mut self, m: &mut Machine, s: &mut State) -> Result<Option<PlanId>> {
+        if self.complete {
+            return Ok(None);
+        }
+        if !self.sampled() {
+            return self.sample(m, s).map(Some);
+        }
+        let (pipeline, critic) = m.judged()?;
+        pipeline.exec.write(critic.describe, "latents", &self.x)?;
+        Ok(Some(critic.describe))
+    }
+    fn collect(&mut self, m: &mut Machine, s: &mut State) -> Result<Event> {
+        if self.sampled() { self.measure(m, s) } else { self.sampled_step(m, s) }
+    }
+}
