@@ -1,6 +1,6 @@
 //! The forward-process objective (DiffusionNFT, arXiv 2509.16117): finished images are noised anew, and the
 //! velocity is pulled towards the good ones and pushed from the bad ones. It needs no log-probabilities, no guidance and no
-//! noise in the sampling steps.
+//! noise in the sampling steps. Rollouts are drawn by the current adapter, where the paper draws them by the averaged one.
 use super::flow::Rows;
 use super::{At, Gradients, Objective, Params, compile, grpo, with_gradients};
 use crate::config::Config;
