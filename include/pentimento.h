@@ -55,20 +55,32 @@ typedef enum pmt_phase {
     PMT_PHASE_ENCODE = 0,
     // Supervised steps on the references; `done` of `total`.
     PMT_PHASE_WARM = 1,
-    // Adversarial iterations; `done` of `total` model runs within the one that follows `iteration`.
+    // Iterations; `done` of `total` model runs within the one that follows `iteration`.
     PMT_PHASE_ADVERSARIAL = 2,
     // Finished.
     PMT_PHASE_DONE = 3,
 } pmt_phase;
 
-// Recipes.
+// Recipes. All but the released one begin with supervised steps on the references. Take the settings of another than the
+// default from `pmt_config_recipe`.
 typedef enum pmt_recipe {
-    // A supervised warm start, then Adv-GRPO that uses every batch for reward head and adapter.
+    // What suits the device: `Pathwise`.
     PMT_RECIPE_DEFAULT = 0,
     // The released schedule, epoch by epoch: `iterations` counts epochs of `prompts` batches (at least 2), of which every
     // tenth trains the adapter. With PickScore as reward model, the adapter trains while the references score higher.
-    // The `warm` and `head` fields are not used. Take the other settings from `pmt_config_released`.
+    // The `warm` and `head` fields are not used.
     PMT_RECIPE_RELEASED = 1,
+    // The adversarial reward's own gradient, through backbone, decoder and a sampling step.
+    PMT_RECIPE_PATHWISE = 2,
+    // Adv-GRPO that uses every batch for reward head and adapter.
+    PMT_RECIPE_GRPO = 3,
+    // Flow-GRPO, the baseline: a reward that is fixed after its first steps, and a policy held to the base model.
+    PMT_RECIPE_FLOW_GRPO = 4,
+    // The forward-process objective on every batch (DiffusionNFT).
+    PMT_RECIPE_NFT = 5,
+    // Supervised fine-tuning with prior preservation and without a reward: an iteration is ten optimiser steps. `prompts`,
+    // `group` and the `head` fields are not used.
+    PMT_RECIPE_SUPERVISED = 6,
 } pmt_recipe;
 
 // Where errors are told, and which device is used.
@@ -80,9 +92,9 @@ typedef struct pmt_pipeline pmt_pipeline;
 // A training.
 typedef struct pmt_trainer pmt_trainer;
 
-// Settings of a training. Start from `pmt_config_default`.
+// Settings of a training. Start from `pmt_config_default` or `pmt_config_recipe`.
 typedef struct pmt_config {
-    // Bytes of this structure in the program, set by `pmt_config_default`.
+    // Bytes of this structure in the program, set by the functions that fill it in.
     uint64_t size;
     // Everything random follows from it.
     uint64_t seed;
@@ -100,15 +112,15 @@ typedef struct pmt_config {
     uint32_t warm_batch;
     // Learning rate of those steps.
     float warm_rate;
-    // Adversarial iterations.
+    // Iterations after those steps.
     uint32_t iterations;
     // Prompts in an iteration.
     uint32_t prompts;
-    // Images drawn for each prompt, even.
+    // Images drawn for each prompt; even where `window` is not 0.
     uint32_t group;
     // Sampling steps of those images.
     uint32_t steps;
-    // How many of these are stochastic, the ones that are trained; at most `steps`.
+    // How many of these are stochastic, the ones that the GRPO recipes train; at most `steps`.
     uint32_t window;
     // Samples in one training run: less of them, less memory.
     uint32_t micro_batch;
@@ -193,14 +205,17 @@ size_t pmt_error_message(const struct pmt_context *context,
 // interrupted. For every thread, at any time before `pmt_context_free`. Returns at once.
 enum pmt_status pmt_context_cancel(const struct pmt_context *context);
 
-// Fills in the recommended settings. `size` is `sizeof(pmt_config)`; one that is larger than the library knows, so of a
-// newer header, is PMT_STATUS_BAD_ARGUMENT. Returns at once.
+// Fills in the recommended settings, for GPUs; with a CPU driver set `max_seconds`, or draw fewer images. `size` is
+// `sizeof(pmt_config)`; one that is larger than the library knows, so of a newer header, is PMT_STATUS_BAD_ARGUMENT.
+// Returns at once.
 enum pmt_status pmt_config_default(struct pmt_config *config,
                                    size_t size);
 
-// Fills in the settings of the released schedule, as `pmt_config_default` does the recommended ones. Returns at once.
-enum pmt_status pmt_config_released(struct pmt_config *config,
-                                    size_t size);
+// Fills in the settings of a recipe, one of `pmt_recipe`, as `pmt_config_default` does the recommended ones. Returns at
+// once.
+enum pmt_status pmt_config_recipe(struct pmt_config *config,
+                                  size_t size,
+                                  uint32_t recipe);
 
 // Makes a training. `model` is a diffusers folder of an SD3-family model, or a single file with what it lacks
 // (tokenizers) in folders beside it; `reward` is a Dinov2Model folder or NULL for the folder `reward` inside the

@@ -109,7 +109,6 @@ static void settings(const char *model) {
     REFUSED(size, 7, "config.size");
     REFUSED(rank, 0, "rank: expected 1 to 4096, found 0");
     REFUSED(recipe, 99, "recipe: expected one of pmt_recipe, found 99");
-    REFUSED(window, 100, "window");
     REFUSED(width, 63, "image size: expected multiples of ");
     REFUSED(guidance, -1, "guidance");
     REFUSED(max_seconds, -1, "max_seconds");
@@ -127,6 +126,7 @@ static void settings(const char *model) {
     OK(pmt_config_recipe(&config, sizeof config, PMT_RECIPE_GRPO));
     before = config;
     REFUSED(group, 1, "group");
+    REFUSED(window, 100, "window");
     OK(pmt_config_default(&config, sizeof config));
     before = config;
     config.size = offsetof(pmt_config, rank); // an older program's: defaults for the rest

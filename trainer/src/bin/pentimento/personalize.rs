@@ -43,7 +43,7 @@ pub struct Args {
     /// Train for about this long instead of a number of iterations.
     #[arg(long, conflicts_with = "iterations")]
     minutes: Option<f64>,
-    /// Adv-GRPO iterations after the warm start.
+    /// Iterations after the warm start.
     #[arg(long)]
     iterations: Option<usize>,
     /// Supervised steps on the references before the first iteration.
@@ -71,7 +71,7 @@ pub struct Args {
     /// Colour behind transparent references and around padded ones.
     #[arg(long, value_name = "RRGGBB", default_value = "ffffff")]
     background: Colour,
-    /// What is done, and in which order; with `released`, --iterations counts epochs.
+    /// What is done, and in which order; with `released`, --iterations counts epochs, with `sft` tens of steps.
     #[arg(long, default_value = "default", value_parser = Recipe::NAMES, conflicts_with = "official")]
     recipe: String,
     /// The same as --recipe released.
@@ -277,6 +277,12 @@ fn train(trainer: &mut Trainer, args: &Args, stop: &Stop) -> Result<()> {
 }
 
 fn summary(m: &Metrics) -> String {
+    if m.supervised_loss > 0.0 {
+        let Metrics { iteration, supervised_loss, prior_loss, gradient_norm, seconds, .. } = m;
+        return format!(
+            "{iteration:>3}  loss {supervised_loss:.4} prior {prior_loss:.4}  gradient {gradient_norm:.3}  {seconds:.1} s"
+        );
+    }
     format!(
         "{:>3}  reward {:+.3} (references {:+.3})  head loss {:.3} accuracy {:.2}  gradient {:.3}  {:.1} s",
         m.iteration,
@@ -319,6 +325,8 @@ fn record(m: &Metrics) -> serde_json::Value {
         "advantage_spread": m.advantage_spread,
         "clip_fraction": m.clip_fraction,
         "gradient_norm": m.gradient_norm,
+        "supervised_loss": m.supervised_loss,
+        "prior_loss": m.prior_loss,
         "seconds": m.seconds,
     })
 }
