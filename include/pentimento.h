@@ -127,8 +127,9 @@ typedef struct pmt_config {
     uint32_t background;
     // What is done, and in which order: one of `pmt_recipe`.
     uint32_t recipe;
-    // Not used.
-    uint32_t reserved;
+    // Iterations from one look at fixed pictures to the next; looks end a training that gets clearly worse, and the adapter is
+    // then the best one seen. 0: none. Not in the released schedule.
+    uint32_t watch_every;
 } pmt_config;
 
 // How far a training is. Numbers of the last complete iteration stay until the next one is complete.
@@ -161,6 +162,12 @@ typedef struct pmt_progress {
     float gradient_norm;
     // Seconds the iteration took.
     float iteration_seconds;
+    // How far fixed pictures keep the base model's shapes at the last look, 0 to 1; -1 where those have no background.
+    float silhouettes;
+    // How far they are from the references, in units of the references' deviations.
+    float distance;
+    // Iteration of the best look so far; 0: the warm start's. It is the adapter's when the last look is worse.
+    uint32_t best_iteration;
 } pmt_progress;
 
 #ifdef __cplusplus
