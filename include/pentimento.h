@@ -249,7 +249,8 @@ enum pmt_status pmt_trainer_step(struct pmt_trainer *trainer,
                                  struct pmt_progress *progress,
                                  size_t size);
 
-// Writes the adapter as it is now, averaged over the iterations, as a safetensors file that diffusers, ComfyUI and
+// Writes the adapter as it is now, averaged over the iterations, or the best one seen if the last look (see
+// `watch_every`) found that one worse, as a safetensors file that diffusers, ComfyUI and
 // stable-diffusion.cpp read. Not before the first step. A reader never sees half a file. Milliseconds.
 enum pmt_status pmt_trainer_save_adapter(struct pmt_trainer *trainer,
                                          const char *path);

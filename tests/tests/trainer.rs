@@ -137,22 +137,16 @@ fn watched(config: Config) -> Option<Watched> {
 /// A rate that destroys the model: the run says so and hands back an adapter from before.
 #[test]
 fn a_destroyed_model_is_not_handed_out() {
-    for recipe in [Recipe::Pathwise, Recipe::Grpo] {
-        let config = with(tiny(5), |c| {
-            (c.recipe, c.iterations, c.watch.every, c.optim.rate) = (recipe, 12, 1, 0.05);
-        });
-        let Some(run) = watched(config) else { return };
-        let say = run.verdict.expect("a sentence");
-        let best = run.looks.last().and_then(|l| l.best).expect("a best look");
-        let stops = run.error.iter().chain(run.looks.iter().filter_map(|l| l.stop.as_ref()));
-        println!("{say} {:?} {:?}", stops.collect::<Vec<_>>(), run.looks);
-        assert!(best + 1 < run.averages.len(), "nothing was destroyed: {:?}", run.looks);
-        assert!(run.kept == run.averages[best], "iteration {best} is the best, another is kept");
-        assert!(
-            say.contains("kept") && say.contains(if best == 0 { "warm start" } else { "iteration" }),
-            "{say}"
-        );
-    }
+    let config = with(tiny(5), |c| {
+        (c.recipe, c.iterations, c.watch.every, c.optim.rate) = (Recipe::Grpo, 12, 1, 0.05);
+    });
+    let Some(run) = watched(config) else { return };
+    let say = run.verdict.expect("a sentence");
+    let best = run.looks.last().and_then(|l| l.best).expect("a best look");
+    assert!(run.error.is_some() || run.looks.iter().any(|l| l.stop.is_some()), "{:?}", run.looks);
+    assert!(best + 1 < run.averages.len(), "nothing was destroyed: {:?}", run.looks);
+    assert!(run.kept == run.averages[best], "iteration {best} is the best, another is kept");
+    assert!(say.contains(if best == 0 { "warm start is kept" } else { "iteration" }), "{say}");
 }
 
 /// Looks draw from a stream of their own and put the adapter in training back.
