@@ -90,7 +90,7 @@ impl Philox {
     pub fn signs(&mut self, n: usize) -> Vec<f32> {
         let mut word = 0;
         let mut sign = |i: usize| {
-            if i % 32 == 0 {
+            if i.is_multiple_of(32) {
                 word = self.next_u32();
             }
             if word >> (i % 32) & 1 == 1 { 1.0 } else { -1.0 }
