@@ -139,8 +139,9 @@ typedef struct pmt_config {
     uint32_t background;
     // What is done, and in which order: one of `pmt_recipe`.
     uint32_t recipe;
-    // Not used.
-    uint32_t reserved;
+    // Iterations from one look at fixed pictures to the next; looks end a training that gets clearly worse, and the adapter is
+    // then the best one seen. 0: none. Not in the released schedule.
+    uint32_t watch_every;
 } pmt_config;
 
 // How far a training is. Numbers of the last complete iteration stay until the next one is complete.
@@ -173,6 +174,12 @@ typedef struct pmt_progress {
     float gradient_norm;
     // Seconds the iteration took.
     float iteration_seconds;
+    // How far fixed pictures keep the base model's shapes at the last look, 0 to 1; -1 where those have no background.
+    float silhouettes;
+    // How far they are from the references, in units of the references' deviations.
+    float distance;
+    // Iteration of the best look so far; 0: the warm start's. It is the adapter's when the last look is worse.
+    uint32_t best_iteration;
 } pmt_progress;
 
 #ifdef __cplusplus
@@ -257,7 +264,8 @@ enum pmt_status pmt_trainer_step(struct pmt_trainer *trainer,
                                  struct pmt_progress *progress,
                                  size_t size);
 
-// Writes the adapter as it is now, averaged over the iterations, as a safetensors file that diffusers, ComfyUI and
+// Writes the adapter as it is now, averaged over the iterations, or the best one seen if the last look (see
+// `watch_every`) found that one worse, as a safetensors file that diffusers, ComfyUI and
 // stable-diffusion.cpp read. Not before the first step. A reader never sees half a file. Milliseconds.
 enum pmt_status pmt_trainer_save_adapter(struct pmt_trainer *trainer,
                                          const char *path);

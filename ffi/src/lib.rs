@@ -270,7 +270,8 @@ pub unsafe extern "C" fn pmt_trainer_step(
     })
 }
 
-/// Writes the adapter as it is now, averaged over the iterations, as a safetensors file that diffusers, ComfyUI and
+/// Writes the adapter as it is now, averaged over the iterations, or the best one seen if the last look (see
+/// `watch_every`) found that one worse, as a safetensors file that diffusers, ComfyUI and
 /// stable-diffusion.cpp read. Not before the first step. A reader never sees half a file. Milliseconds.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pmt_trainer_save_adapter(

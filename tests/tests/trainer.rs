@@ -9,10 +9,12 @@ use pentimento::model::mmdit::Lora;
 use pentimento::pipeline::Pipeline;
 use pentimento::rng::Philox;
 use pentimento::weights::Weights;
+use pentimento_trainer::adapter::Adapter;
 use pentimento_trainer::config::Config;
 use pentimento_trainer::objective::{self, Params, device_rank};
 use pentimento_trainer::recipe::Recipe;
 use pentimento_trainer::references::{Reference, load_references};
+use pentimento_trainer::stage::watch::Look;
 use pentimento_trainer::train::{Event, Metrics, Setup, Trainer};
 use std::path::{Path, PathBuf};
 use tests::adapter::adapter;
@@ -55,6 +57,7 @@ fn tiny(seed: u64) -> Config {
     (c.rollout.steps, c.rollout.window) = (2, 1);
     (c.head.warm, c.head.batch) = (2, 2);
     c.optim.micro_batch = 2;
+    c.watch.every = 0;
     c
 }
 /// The same with the clipped objective.
@@ -169,6 +172,72 @@ fn the_head_of_flow_grpo_is_fixed() {
 fn supervised_training_without_a_prior_runs() {
     let Some((start, free, m)) = train(with(preset("sft", 1), |c| c.prior.weight = 0.0)) else { return };
     assert!(free != start && m.prior_loss == 0.0, "{m:?}");
+}
+
+/// What a run says of itself: looks, sentences, and the adapters after each iteration, at the end and in training.
+struct Watched {
+    looks: Vec<Look>,
+    error: Option<String>,
+    verdict: Option<String>,
+    averages: Vec<Vec<u8>>,
+    kept: Vec<u8>,
+}
+
+fn watched(config: Config) -> Option<Watched> {
+    let gpu = adapter("a watched training")?;
+    let (model, references) = (model(), references());
+    let mut trainer = Trainer::new(Box::new(gpu), &setup(&model, &references), config).expect("a trainer");
+    let (mut looks, mut averages, mut error) = (Vec::new(), Vec::new(), None);
+    let bytes = |a: pentimento_trainer::Result<Adapter>| a.and_then(|a| a.write_bytes()).expect("an adapter");
+    loop {
+        match trainer.step() {
+            Ok(Event::Watch(look)) => {
+                if looks.is_empty() {
+                    averages.push(bytes(trainer.average()));
+                }
+                looks.push(look);
+            }
+            Ok(Event::Iteration(_)) => averages.push(bytes(trainer.average())),
+            Ok(Event::Done) => break,
+            Ok(_) => {}
+            Err(e) => {
+                error = Some(e.to_string());
+                break;
+            }
+        }
+    }
+    let kept = bytes(trainer.adapter());
+    Some(Watched { looks, error, verdict: trainer.verdict(), averages, kept })
+}
+
+/// A rate that destroys the model: the run says so and hands back an adapter from before.
+#[test]
+fn a_destroyed_model_is_not_handed_out() {
+    let config = with(tiny(5), |c| {
+        (c.recipe, c.iterations, c.watch.every, c.optim.rate) = (Recipe::Grpo, 12, 1, 0.05);
+    });
+    let Some(run) = watched(config) else { return };
+    let say = run.verdict.expect("a sentence");
+    let best = run.looks.last().and_then(|l| l.best).expect("a best look");
+    assert!(run.error.is_some() || run.looks.iter().any(|l| l.stop.is_some()), "{:?}", run.looks);
+    assert!(best + 1 < run.averages.len(), "nothing was destroyed: {:?}", run.looks);
+    assert!(run.kept == run.averages[best], "iteration {best} is the best, another is kept");
+    assert!(say.contains(if best == 0 { "warm start is kept" } else { "iteration" }), "{say}");
+}
+
+/// Looks draw from a stream of their own and put the adapter in training back.
+#[test]
+fn watching_changes_nothing_in_training() {
+    let config = |every| with(tiny(5), |c| (c.iterations, c.watch.every) = (3, every));
+    let Some(off) = watched(config(0)) else { return };
+    let Some(on) = watched(config(2)) else { return };
+    assert!(off.looks.is_empty() && off.verdict.is_none() && off.kept == off.averages[2]);
+    assert_eq!(on.looks.iter().map(|l| l.iteration).collect::<Vec<_>>(), [0, 2, 3]);
+    assert!(on.averages[1..] == off.averages, "looks changed what is learnt");
+    let first = &on.looks[0];
+    assert!(first.distance.is_finite() && first.distance > 0.0 && first.diversity > 0.0, "{first:?}");
+    assert!(first.silhouettes.is_some_and(|s| s > 0.3) && first.head_loss.is_none(), "{first:?}");
+    assert!(on.looks[1].head_loss.is_some_and(f32::is_finite), "{:?}", on.looks);
 }
 
 /// With a deadline the number of steps and iterations follows from the time they take, not from the settings.

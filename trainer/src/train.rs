@@ -222,7 +222,7 @@ impl Trainer {
     }
     /// Which adapter [`Trainer::adapter`] gives and why, a sentence; `None` before a first look.
     pub fn verdict(&self) -> Option<String> {
-        self.state.watch.verdict.sentence()
+        self.state.watch.verdict.sentence(self.state.iteration)
     }
     /// Makes [`Trainer::pipeline`] draw with the adapter that would be saved (`true`) or with the one in training.
     ///

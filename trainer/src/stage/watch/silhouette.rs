@@ -95,7 +95,7 @@ mod tests {
     fn any_plain_background_will_do() {
         let white = silhouette(&outline(0.95, 0.1, 1.0), SIDE);
         assert_eq!(white, silhouette(&outline(0.3, 0.9, 0.3), SIDE));
-        assert_eq!(overlap(&[white.clone()], &[white]), Some(1.0));
+        assert_eq!(overlap(std::slice::from_ref(&white), std::slice::from_ref(&white)), Some(1.0));
     }
     #[test]
     fn without_foreground_or_background_nothing_is_said() {
