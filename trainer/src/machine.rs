@@ -5,6 +5,7 @@ use crate::objective::grpo::Taken;
 use crate::objective::{Gradients, Params, device_rank};
 use crate::optim::{AdamW, Ema};
 use crate::recipe::released::Bench;
+use crate::reward::host::HostReward;
 use crate::reward::{self, Critic};
 use crate::stage::prepare::Known;
 use crate::train::{Event, Metrics, Setup};
@@ -32,6 +33,8 @@ pub(crate) struct Machine {
     pub reward: PathBuf,
     /// The reward on latents, in recipes that have one.
     pub critic: Option<Critic>,
+    /// The host's own reward in its place.
+    pub host: Option<HostReward>,
     /// What the released schedule works with, in its recipe.
     pub bench: Option<Bench>,
     pub clock: Clock,
@@ -147,9 +150,21 @@ impl Machine {
         };
         let reward = setup.reward.map_or_else(|| folder.beside().join("reward"), Path::to_path_buf);
         let clock = Clock { started: Instant::now(), deadline: None };
-        let (critic, bench, plans) = (None, None, BTreeMap::new());
-        let machine =
-            Machine { pipeline, config, size, pixels, params, known, reward, critic, bench, clock, plans };
+        let (critic, host, bench, plans) = (None, None, None, BTreeMap::new());
+        let machine = Machine {
+            pipeline,
+            config,
+            size,
+            pixels,
+            params,
+            known,
+            reward,
+            critic,
+            host,
+            bench,
+            clock,
+            plans,
+        };
         Ok((machine, state))
     }
 

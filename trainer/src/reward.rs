@@ -1,6 +1,7 @@
 //! Rewards: frozen networks, what learns on top of them, and who judges whom.
 pub mod dino;
 pub mod head;
+pub mod host;
 pub mod judge;
 pub mod pickscore;
 

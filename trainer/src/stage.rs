@@ -1,5 +1,6 @@
 //! What a training is made of, one file each. A stage writes the inputs of one plan at a time and reads what it gave; the
 //! trainer submits between the two, so that a host can pause anywhere. A recipe says which stage comes next.
+pub(crate) mod ask;
 pub(crate) mod describe;
 pub(crate) mod head;
 pub(crate) mod prepare;

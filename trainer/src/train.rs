@@ -3,7 +3,6 @@
 //! their order in a [`crate::recipe`].
 mod draw;
 
-use crate::Result;
 use crate::adapter::Adapter;
 use crate::config::Config;
 use crate::machine::{Machine, State};
@@ -11,8 +10,10 @@ use crate::recipe::adversarial::Adversarial;
 use crate::recipe::released::{self, Released};
 use crate::recipe::{Course, Recipe};
 use crate::references::Reference;
+use crate::reward::host::HostReward;
 use crate::stage::Stage;
 use crate::stage::prepare::Known;
+use crate::{Error, Result};
 use pentimento::exec::{Executor, PlanId};
 use pentimento::pipeline::Pipeline;
 use std::path::Path;
@@ -25,7 +26,7 @@ pub struct Metrics {
     pub iteration: usize,
     /// Mean reward of the generated images.
     pub reward_generated: f32,
-    /// Mean reward of the references.
+    /// Mean reward of the references; 0 with a reward of the host.
     pub reward_reference: f32,
     /// Hinge loss of the last head step.
     pub head_loss: f32,
@@ -104,12 +105,46 @@ impl Trainer {
     /// # Errors
     /// Settings, files or a device that cannot be used; references without captions where no prompts are given.
     pub fn new(exec: Box<dyn Executor>, setup: &Setup<'_>, config: Config) -> Result<Self> {
+        Trainer::open(exec, setup, config, None)
+    }
+    /// With a reward of the host's own in place of the head, for recipes that need no gradient of it. No reward network is
+    /// opened; without a warm start, references may be missing, too.
+    ///
+    /// # Errors
+    /// As [`Trainer::new`]; a recipe that follows the head's gradient or trains its own judge.
+    pub fn with_reward(
+        exec: Box<dyn Executor>,
+        setup: &Setup<'_>,
+        config: Config,
+        reward: HostReward,
+    ) -> Result<Self> {
+        if !matches!(config.recipe, Recipe::Grpo | Recipe::FlowGrpo) {
+            let expected = "grpo or flow-grpo, which need only a reward's value";
+            return Err(Error::bad(
+                "recipe with the host's reward",
+                expected,
+                format!("{:?}", config.recipe),
+            ));
+        }
+        Trainer::open(exec, setup, config, Some(reward))
+    }
+    fn open(
+        exec: Box<dyn Executor>,
+        setup: &Setup<'_>,
+        config: Config,
+        reward: Option<HostReward>,
+    ) -> Result<Self> {
         let recipe = config.recipe.clone();
+        let free = reward.is_some() && config.warm.steps == 0 && !setup.prompts.is_empty();
         let known = |(width, _): (usize, usize)| match &recipe {
             Recipe::Released(_) => released::known(setup),
+            _ if free && setup.references.is_empty() => {
+                Ok(Known::texts(setup, setup.prompts.to_vec(), Vec::new()))
+            }
             _ => Known::new(setup, width),
         };
         let (mut machine, mut state) = Machine::open(exec, setup, config, known)?;
+        machine.host = reward;
         let course: Box<dyn Course> = match recipe.clone() {
             Recipe::Released(schedule) => {
                 Box::new(Released::open(&mut machine, &mut state, setup, schedule)?)

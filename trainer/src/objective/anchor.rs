@@ -59,7 +59,13 @@ impl Objective for Anchor {
             let i = s.rng.below(s.batch.images.len() as u32) as usize;
             let lowest = m.config.anchor.lowest;
             let sigma = lowest + (1.0 - lowest) * s.rng.uniform();
-            self.rows.noised(m, &s.batch.images[i], sigma, &m.known.prompts[s.batch.prompts[i / group]], &mut s.rng);
+            self.rows.noised(
+                m,
+                &s.batch.images[i],
+                sigma,
+                &m.known.prompts[s.batch.prompts[i / group]],
+                &mut s.rng,
+            );
         }
         m.set_adapter(&s.warm)?;
         let velocity = m.pipeline.velocity(batch, m.size)?;

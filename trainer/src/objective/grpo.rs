@@ -205,7 +205,7 @@ fn credited(m: &Machine, s: &State) -> Result<Vec<f32>> {
     let (c, group) = (&m.config.grpo, m.config.rollout.group);
     let image = advantages(&s.batch.rewards, group, 1, c.spread, c.advantage_limit);
     let Credit::Patch(part) = c.credit else { return Ok(image) };
-    let grid = m.critic.as_ref().ok_or_else(crate::reward::none)?.backbone.grid();
+    let grid = s.batch.scores.first().map_or(0, |h| h.len().saturating_sub(1).isqrt());
     let patches: Vec<f32> = s.batch.scores.iter().flat_map(|h| h[1..].iter().copied()).collect();
     let local = advantages(&patches, group, grid * grid, c.spread, c.advantage_limit);
     let mixed = local.chunks_exact(grid * grid).zip(&image).flat_map(|(map, a)| {

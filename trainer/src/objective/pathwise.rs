@@ -115,7 +115,8 @@ impl Pathwise {
             From::LastStep => Ok((s.batch.before_last[image * per..][..per].to_vec(), last, end - last)),
             From::Noised(low, high) => {
                 let sigma = low + (high - low) * s.rng.uniform();
-                let noised = s.batch.images[image].iter().map(|x0| (1.0 - sigma) * x0 + sigma * s.rng.normal());
+                let noised =
+                    s.batch.images[image].iter().map(|x0| (1.0 - sigma) * x0 + sigma * s.rng.normal());
                 Ok((noised.collect(), sigma, end - sigma))
             }
         }

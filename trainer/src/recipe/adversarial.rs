@@ -11,6 +11,7 @@ use crate::machine::{Machine, State};
 use crate::objective::{Objective, anchor::Anchor, flow::Supervised, grpo::Grpo, pathwise::Pathwise};
 use crate::reward::Critic;
 use crate::stage::Stage;
+use crate::stage::ask::Ask;
 use crate::stage::describe::{self, Describe, Of};
 use crate::stage::head::Teach;
 use crate::stage::prepare::{Latents, Texts};
@@ -30,6 +31,7 @@ enum Next {
     Restart,
     Iteration,
     Describe,
+    Ask,
     Teach,
     Score,
     Update,
@@ -41,9 +43,11 @@ pub(crate) struct Adversarial {
 }
 
 impl Adversarial {
-    /// Opens the reward.
+    /// Opens the reward, where the host gives none.
     pub fn open(m: &mut Machine) -> Result<Self> {
-        m.critic = Some(Critic::open(&mut m.pipeline, &m.reward, &m.config, m.size)?);
+        if m.host.is_none() {
+            m.critic = Some(Critic::open(&mut m.pipeline, &m.reward, &m.config, m.size)?);
+        }
         Ok(Adversarial { next: Next::Texts })
     }
 
@@ -79,7 +83,9 @@ impl Course for Adversarial {
     fn next(&mut self, m: &mut Machine, s: &mut State) -> Result<Option<Box<dyn Stage>>> {
         let (stage, next): (Box<dyn Stage>, Next) = match self.next {
             Next::Texts => (Box::new(Texts::default()), Next::Latents),
-            Next::Latents => (Box::new(Latents), Next::References),
+            Next::Latents => {
+                (Box::new(Latents), if m.host.is_some() { Next::Warm } else { Next::References })
+            }
             Next::References => (Box::new(Describe::new(Of::References)), Next::Warm),
             Next::Warm => (Box::new(Warm::new(m, vec![Box::new(Supervised)])), Next::Restart),
             Next::Restart => {
@@ -90,10 +96,11 @@ impl Course for Adversarial {
             Next::Iteration => {
                 let stage = self.iteration(m, s)?;
                 if stage.is_some() {
-                    self.next = Next::Describe;
+                    self.next = if m.host.is_some() { Next::Ask } else { Next::Describe };
                 }
                 return Ok(stage);
             }
+            Next::Ask => (Box::new(Ask::default()), Next::Update),
             Next::Describe => (Box::new(Describe::new(Of::Images)), Next::Teach),
             Next::Teach => (Box::new(Teach::new(m, s)), Next::Score),
             Next::Score => (Box::new(Score::default()), Next::Update),

@@ -61,7 +61,14 @@ impl Default for Settings {
 impl Settings {
     /// The released ones.
     pub fn released() -> Self {
-        Settings { rate: 1e-4, steps: 1, patches: 64, normalise_reward: true, steady: 0.0, ..Settings::default() }
+        Settings {
+            rate: 1e-4,
+            steps: 1,
+            patches: 64,
+            normalise_reward: true,
+            steady: 0.0,
+            ..Settings::default()
+        }
     }
 }
 

@@ -54,6 +54,10 @@ impl Known {
         let list = core::iter::once(String::new()).chain(prompts).chain(captions).collect();
         Known { list, count, text_cache: setup.text_cache.map(Path::to_path_buf), ..Known::default() }
     }
+    /// A training prompt.
+    pub fn prompt(&self, i: usize) -> &str {
+        self.list.get(1 + i).map_or("", String::as_str)
+    }
 }
 
 /// Encodes the texts.

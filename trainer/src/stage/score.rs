@@ -44,13 +44,9 @@ impl Score {
     fn finish(&mut self, m: &Machine, s: &mut State) -> Result<()> {
         let mut scores = core::mem::take(&mut self.scores);
         let reference = scores.split_off(s.batch.tokens.len().min(scores.len()));
-        s.batch.rewards = reward(m, s, &scores)?;
+        let generated = reward(m, s, &scores)?;
         let reference = reward(m, s, &reference)?;
-        s.batch.scores = scores;
-        let c = &m.config.rollout;
-        let groups = s.batch.rewards.chunks_exact(c.group);
-        s.metrics.reward_spread = groups.map(|g| moments(g).1).sum::<f32>() / c.prompts as f32;
-        s.metrics.reward_generated = moments(&s.batch.rewards).0;
+        settle(m, s, scores, generated);
         s.metrics.reward_reference = moments(&reference).0;
         s.replay.extend(s.batch.tokens.iter().cloned());
         while s.replay.len() > m.config.head.replay {
@@ -58,6 +54,15 @@ impl Score {
         }
         Ok(())
     }
+}
+
+/// Takes in the scores of the iteration's images and their rewards.
+pub(super) fn settle(m: &Machine, s: &mut State, scores: Vec<Vec<f32>>, rewards: Vec<f32>) {
+    let c = &m.config.rollout;
+    let groups = rewards.chunks_exact(c.group);
+    s.metrics.reward_spread = groups.map(|g| moments(g).1).sum::<f32>() / c.prompts as f32;
+    s.metrics.reward_generated = moments(&rewards).0;
+    (s.batch.scores, s.batch.rewards) = (scores, rewards);
 }
 
 /// Images and references to score.
