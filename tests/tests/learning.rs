@@ -37,6 +37,10 @@ fn small() -> Model {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/trace/kl");
     Model { reward: folder.join("dino"), folder: folder.join("pipeline"), side: 48 }
 }
+/// The default model at a lower resolution.
+fn drawing() -> Model {
+    Model { side: 32, ..icons() }
+}
 fn references(model: &Model, count: usize) -> Vec<Reference> {
     let (folder, side) = (icons().folder.join("references/mono"), model.side as u32);
     let mut all = load_references(&folder, side, side).expect("references");
@@ -46,9 +50,9 @@ fn references(model: &Model, count: usize) -> Vec<Reference> {
 
 /// A training of [`PROMPT`] that ends soon: one group, four steps.
 fn quick(base: Config) -> Config {
-    let mut c = Config { seed: 3, rank: 4, text_tokens: 8, iterations: 20, ..base };
+    let mut c = Config { seed: 3, rank: 4, text_tokens: 8, iterations: 12, ..base };
     (c.warm.steps, c.warm.batch) = (0, 2);
-    (c.rollout.prompts, c.rollout.group, c.rollout.steps) = (1, BATCH, 4);
+    (c.rollout.prompts, c.rollout.group, c.rollout.steps) = (1, BATCH, 3);
     (c.optim.rate, c.optim.micro_batch) = (3e-3, BATCH);
     c.rollout.guidance = 1.0;
     c
@@ -191,13 +195,17 @@ fn chroma(pixel: &[f32]) -> f32 {
 /// Trains with a reward that does not learn; it must rise on noises that were not trained.
 fn raises(what: &str, config: Config, of: fn(&[f32]) -> f32) {
     let guidance = config.rollout.guidance;
-    let Some(mut run) = Run::open(small(), &[], config, Some(Box::new(move |i| less(i, of)))) else { return };
+    let Some(mut run) = Run::open(drawing(), &[], config, Some(Box::new(move |i| less(i, of)))) else {
+        return;
+    };
     let start = std::time::Instant::now();
     let measure = |run: &mut Run| -> Vec<f32> {
         let images = run.draw(&[PROMPT], guidance);
         images
             .iter()
-            .map(|pixels| less(&Drawn { prompt: PROMPT, pixels, size: (small().side, small().side) }, of)[0])
+            .map(|pixels| {
+                less(&Drawn { prompt: PROMPT, pixels, size: (drawing().side, drawing().side) }, of)[0]
+            })
             .collect()
     };
     let before = measure(&mut run);
@@ -270,8 +278,8 @@ fn the_pathwise_gradient_raises_a_frozen_head() {
     (config.rollout.prompts, config.rollout.group) = (BATCH, 1);
     (config.pathwise.images, config.iterations) = (BATCH, 10);
     (config.head.warm, config.head.steps) = (0, 0);
-    let references = references(&small(), 1);
-    let Some(mut run) = Run::open(small(), &references, config.clone(), None) else { return };
+    let references = references(&drawing(), 1);
+    let Some(mut run) = Run::open(drawing(), &references, config.clone(), None) else { return };
     let eye = Eye::open(&mut run);
     // The same random head: it follows from the seed.
     let (shape, exec) = (Shape::of(&eye.backbone), &mut *run.trainer.pipeline().exec);
@@ -317,7 +325,7 @@ fn a_head_tells_images_it_has_not_seen() {
                 .head;
         let mut head = Head::new(exec, Shape::of(&eye.backbone), &settings, 1, 2 * BATCH).expect("a head");
         let (real, fake) = (slices(&known), slices(&made));
-        for _ in 0..60 {
+        for _ in 0..100 {
             let plan = head.begin_step(exec, &real[..BATCH], &fake[..BATCH], Patches::All).expect("inputs");
             exec.run(plan).expect("a run");
             head.end_step(exec).expect("a step");
