@@ -1,5 +1,6 @@
-//! Trainings learn what they are to learn, on the default model: rewards that do not learn themselves rise, losses fall, the
-//! head tells images it has not seen. Everything is measured on fixed noises before and after.
+//! Trainings learn what they are to learn: rewards that do not learn themselves rise, losses fall, the head tells images it
+//! has not seen. All is measured on fixed noises before and after. A small random model serves where a policy only has to
+//! move; what is seen in pictures is asked of the default model.
 use pentimento::exec::{Executor, PlanId};
 use pentimento::graph::Graph;
 use pentimento::pipeline::{Sampling, Text, encoder_pixels, noise};
@@ -15,29 +16,44 @@ use pentimento_trainer::train::{Event, Setup, Trainer};
 use std::path::{Path, PathBuf};
 use tests::adapter::adapter;
 
-/// Pixels of a side, patches of a side.
-const SIDE: usize = 64;
-const GRID: usize = 8;
+/// Pixels of a latent position's side, and of a patch of [`less`].
+const PATCH: usize = 8;
 /// Images in one run.
 const BATCH: usize = 8;
 const PROMPT: &str = "icon of pear";
 
-fn model() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/models/icons")
+/// A pipeline, its reward network and the side of its images, pixels.
+struct Model {
+    folder: PathBuf,
+    reward: PathBuf,
+    side: usize,
 }
-fn references(count: usize) -> Vec<Reference> {
-    let mut all =
-        load_references(&model().join("references/mono"), SIDE as u32, SIDE as u32).expect("references");
+
+fn icons() -> Model {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/models/icons");
+    Model { reward: folder.join("reward"), folder, side: 64 }
+}
+fn small() -> Model {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/trace/kl");
+    Model { reward: folder.join("dino"), folder: folder.join("pipeline"), side: 48 }
+}
+/// The default model at a lower resolution.
+fn drawing() -> Model {
+    Model { side: 32, ..icons() }
+}
+fn references(model: &Model, count: usize) -> Vec<Reference> {
+    let (folder, side) = (icons().folder.join("references/mono"), model.side as u32);
+    let mut all = load_references(&folder, side, side).expect("references");
     all.truncate(count);
     all
 }
 
 /// A training of [`PROMPT`] that ends soon: one group, four steps.
 fn quick(base: Config) -> Config {
-    let mut c = Config { seed: 3, rank: 4, iterations: 20, ..base };
+    let mut c = Config { seed: 3, rank: 4, text_tokens: 8, iterations: 12, ..base };
     (c.warm.steps, c.warm.batch) = (0, 2);
-    (c.rollout.prompts, c.rollout.group, c.rollout.steps) = (1, BATCH, 4);
-    (c.optim.rate, c.optim.micro_batch) = (2e-3, BATCH);
+    (c.rollout.prompts, c.rollout.group, c.rollout.steps) = (1, BATCH, 3);
+    (c.optim.rate, c.optim.micro_batch) = (3e-3, BATCH);
     c.rollout.guidance = 1.0;
     c
 }
@@ -47,17 +63,26 @@ fn with(mut config: Config, change: impl FnOnce(&mut Config)) -> Config {
     config
 }
 
-struct Run(Trainer);
+struct Run {
+    trainer: Trainer,
+    model: Model,
+}
 
 impl Run {
     /// None without an adapter.
-    fn open(what: &str, references: &[Reference], config: Config, reward: Option<HostReward>) -> Option<Run> {
-        let gpu = Box::new(adapter(what)?);
-        let (model, prompts) = (model(), [PROMPT.to_string()]);
+    fn open(
+        model: Model,
+        references: &[Reference],
+        config: Config,
+        reward: Option<HostReward>,
+    ) -> Option<Run> {
+        let gpu = Box::new(adapter("what trainings learn")?);
+        let (prompts, side) = ([PROMPT.to_string()], model.side);
+        let config = Config { width: side, height: side, ..config };
         let setup = Setup {
-            model: &model,
+            model: &model.folder,
             config: None,
-            reward: None,
+            reward: Some(&model.reward),
             references,
             prompts: &prompts,
             text_cache: None,
@@ -66,12 +91,12 @@ impl Run {
             Some(reward) => Trainer::with_reward(gpu, &setup, config, reward),
             None => Trainer::new(gpu, &setup, config),
         };
-        Some(Run(trainer.expect("a trainer")))
+        Some(Run { trainer: trainer.expect("a trainer"), model })
     }
     /// Steps until an event that is `wanted`, or the end.
     fn until(&mut self, wanted: impl Fn(&Event) -> bool) {
         for _ in 0..10_000 {
-            let event = self.0.step().expect("a step");
+            let event = self.trainer.step().expect("a step");
             if wanted(&event) || matches!(event, Event::Done) {
                 return;
             }
@@ -81,31 +106,38 @@ impl Run {
     fn finish(&mut self) {
         self.until(|_| false);
     }
+    /// Latent height and width.
+    fn latents(&self) -> [usize; 2] {
+        [self.model.side / PATCH; 2]
+    }
     fn text(&mut self, prompt: &str) -> Text {
-        self.0.pipeline().encode(prompt).expect("a text")
+        self.trainer.pipeline().encode(prompt).expect("a text")
     }
     /// Two runs' images of prompts in turn, each from its own fixed noise, by the adapter in training.
     fn draw(&mut self, prompts: &[&str], guidance: f32) -> Vec<Vec<f32>> {
         let texts: Vec<Text> = prompts.iter().map(|p| self.text(p)).collect();
         let null = self.text("");
-        let how = Sampling { steps: 5, guidance, width: SIDE, height: SIDE };
+        let how = Sampling { steps: 4, guidance, width: self.model.side, height: self.model.side };
         let rows: Vec<(&Text, u64)> = texts.iter().cycle().zip(1000..1000 + 2 * BATCH as u64).collect();
-        let draw =
-            |rows: &[_]| self.0.pipeline().generate(rows, &null, &how, &mut |_, _| true).expect("images");
+        let draw = |rows: &[_]| {
+            self.trainer.pipeline().generate(rows, &null, &how, &mut |_, _| true).expect("images")
+        };
         rows.chunks(BATCH).flat_map(draw).collect()
     }
     /// Velocities at `latents`, as many as fit one run, for one noise level.
     fn velocity(&mut self, latents: &[f32], sigma: f32, texts: &[&Text]) -> Vec<f32> {
-        let pipeline = self.0.pipeline();
-        let v = pipeline.velocity(texts.len(), [SIDE / 8; 2]).expect("a plan");
+        let size = self.latents();
+        let pipeline = self.trainer.pipeline();
+        let v = pipeline.velocity(texts.len(), size).expect("a plan");
         pipeline.write_velocity(v, latents, sigma, texts, None).expect("inputs");
         pipeline.exec.run(v.plan).expect("a run");
         pipeline.read_velocity(v, None).expect("velocities")
     }
     /// Latents of an image.
     fn encode(&mut self, pixels: &[f32]) -> Vec<f32> {
-        let pipeline = self.0.pipeline();
-        let plan = pipeline.image_encoder(SIDE, SIDE).expect("a plan");
+        let side = self.model.side;
+        let pipeline = self.trainer.pipeline();
+        let plan = pipeline.image_encoder(side, side).expect("a plan");
         pipeline.exec.write(plan, "image", &encoder_pixels(pixels)).expect("an input");
         pipeline.exec.run(plan).expect("a run");
         pipeline.exec.read(plan, "z").expect("latents")
@@ -143,13 +175,13 @@ fn what_does_not_rise_is_noticed() {
 
 /// Minus the mean over an image and over each patch of what is seen in a pixel.
 fn less(image: &Drawn<'_>, of: fn(&[f32]) -> f32) -> Vec<f32> {
-    let (width, patch) = (image.size.0, image.size.0 / GRID);
-    let mut all = vec![0.0; 1 + GRID * GRID];
+    let (width, grid) = (image.size.0, image.size.0 / PATCH);
+    let mut all = vec![0.0; 1 + grid * grid];
     for (i, pixel) in image.pixels.chunks_exact(3).enumerate() {
-        let at = i / width / patch * GRID + i % width / patch;
-        all[1 + at] -= of(pixel) / (patch * patch) as f32;
+        let at = i / width / PATCH * grid + i % width / PATCH;
+        all[1 + at] -= of(pixel) / (PATCH * PATCH) as f32;
     }
-    all[0] = all[1..].iter().sum::<f32>() / (GRID * GRID) as f32;
+    all[0] = all[1..].iter().sum::<f32>() / (grid * grid) as f32;
     all
 }
 fn light(pixel: &[f32]) -> f32 {
@@ -163,13 +195,17 @@ fn chroma(pixel: &[f32]) -> f32 {
 /// Trains with a reward that does not learn; it must rise on noises that were not trained.
 fn raises(what: &str, config: Config, of: fn(&[f32]) -> f32) {
     let guidance = config.rollout.guidance;
-    let Some(mut run) = Run::open(what, &[], config, Some(Box::new(move |i| less(i, of)))) else { return };
+    let Some(mut run) = Run::open(drawing(), &[], config, Some(Box::new(move |i| less(i, of)))) else {
+        return;
+    };
     let start = std::time::Instant::now();
     let measure = |run: &mut Run| -> Vec<f32> {
         let images = run.draw(&[PROMPT], guidance);
         images
             .iter()
-            .map(|pixels| less(&Drawn { prompt: PROMPT, pixels, size: (SIDE, SIDE) }, of)[0])
+            .map(|pixels| {
+                less(&Drawn { prompt: PROMPT, pixels, size: (drawing().side, drawing().side) }, of)[0]
+            })
             .collect()
     };
     let before = measure(&mut run);
@@ -210,13 +246,14 @@ struct Eye {
 
 impl Eye {
     fn open(run: &mut Run) -> Eye {
-        let mut backbone = Backbone::open(&model().join("reward")).expect("a backbone");
+        let mut backbone = Backbone::open(&run.model.reward).expect("a backbone");
         let mut g = Graph::new();
-        let image = g.input("image", &[BATCH, SIDE, SIDE, 3]);
+        let image = g.input("image", &[BATCH, run.model.side, run.model.side, 3]);
         let tokens = backbone.tokens(&mut g, image);
-        let pipeline = run.0.pipeline();
+        let size = run.latents();
+        let pipeline = run.trainer.pipeline();
         backbone.upload(&mut *pipeline.exec, &g).expect("weights");
-        let plan = pipeline.compile(g, &[("tokens", tokens)], [SIDE / 8; 2]).expect("a plan");
+        let plan = pipeline.compile(g, &[("tokens", tokens)], size).expect("a plan");
         Eye { backbone, plan }
     }
     fn tokens(&self, exec: &mut dyn Executor, images: &[Vec<f32>]) -> Vec<Vec<f32>> {
@@ -241,15 +278,15 @@ fn the_pathwise_gradient_raises_a_frozen_head() {
     (config.rollout.prompts, config.rollout.group) = (BATCH, 1);
     (config.pathwise.images, config.iterations) = (BATCH, 10);
     (config.head.warm, config.head.steps) = (0, 0);
-    let references = references(1);
-    let Some(mut run) = Run::open("a frozen head", &references, config.clone(), None) else { return };
+    let references = references(&drawing(), 1);
+    let Some(mut run) = Run::open(drawing(), &references, config.clone(), None) else { return };
     let eye = Eye::open(&mut run);
     // The same random head: it follows from the seed.
-    let (shape, exec) = (Shape::of(&eye.backbone), &mut *run.0.pipeline().exec);
+    let (shape, exec) = (Shape::of(&eye.backbone), &mut *run.trainer.pipeline().exec);
     let head = Head::new(exec, shape, &config.head, config.seed, 2 * BATCH).expect("a head");
     let measure = |run: &mut Run| -> Vec<f32> {
         let images = run.draw(&[PROMPT], config.rollout.guidance);
-        let exec = &mut *run.0.pipeline().exec;
+        let exec = &mut *run.trainer.pipeline().exec;
         let tokens = eye.tokens(exec, &images);
         let scores = head.score(exec, &slices(&tokens), false).expect("scores");
         rewards(&scores, config.head.class_weight, Patches::All).expect("rewards")
@@ -263,29 +300,32 @@ fn the_pathwise_gradient_raises_a_frozen_head() {
 /// Trained on one half of references and base images, a head knows the other half.
 #[test]
 fn a_head_tells_images_it_has_not_seen() {
-    let all = references(2 * BATCH);
-    let Some(mut run) = Run::open("a head", &all[..1], quick(Config::default()), None) else { return };
+    let all = references(&icons(), 2 * BATCH);
+    let Some(mut run) = Run::open(icons(), &all[..1], quick(Config::default()), None) else { return };
     let eye = Eye::open(&mut run);
     let captions: Vec<&str> = all.iter().filter_map(|r| r.caption.as_deref()).collect();
     let made = run.draw(&captions, 1.0);
     // Through the autoencoder, so that its traces tell nothing.
     let latents: Vec<Vec<f32>> = all.iter().map(|r| run.encode(&r.pixels)).collect();
-    let pipeline = run.0.pipeline();
-    let decoder = pipeline.decoder(BATCH, [SIDE / 8; 2]).expect("a plan");
+    let (size, side) = (run.latents(), run.model.side);
+    let pipeline = run.trainer.pipeline();
+    let decoder = pipeline.decoder(BATCH, size).expect("a plan");
     let exec = &mut *pipeline.exec;
     let mut known = Vec::new();
     for part in latents.chunks_exact(BATCH) {
         exec.write(decoder, "latents", &part.concat()).expect("an input");
         exec.run(decoder).expect("a run");
         let images = exec.read(decoder, "image").expect("images");
-        known.extend(images.chunks_exact(SIDE * SIDE * 3).map(<[f32]>::to_vec));
+        known.extend(images.chunks_exact(side * side * 3).map(<[f32]>::to_vec));
     }
     let (known, made) = (eye.tokens(exec, &known), eye.tokens(exec, &made));
     for steady in [0.0, 1.0] {
-        let settings = with(Config::default(), |c| (c.head.steady, c.head.batch) = (steady, BATCH)).head;
+        let settings =
+            with(Config::default(), |c| (c.head.steady, c.head.batch, c.head.rate) = (steady, BATCH, 1e-3))
+                .head;
         let mut head = Head::new(exec, Shape::of(&eye.backbone), &settings, 1, 2 * BATCH).expect("a head");
         let (real, fake) = (slices(&known), slices(&made));
-        for _ in 0..40 {
+        for _ in 0..100 {
             let plan = head.begin_step(exec, &real[..BATCH], &fake[..BATCH], Patches::All).expect("inputs");
             exec.run(plan).expect("a run");
             head.end_step(exec).expect("a step");
@@ -302,11 +342,11 @@ fn a_head_tells_images_it_has_not_seen() {
 
 #[test]
 fn the_warm_start_lowers_its_loss() {
-    let all = references(BATCH);
+    let all = references(&small(), BATCH);
     let config = with(quick(Config::default()), |c| {
         (c.warm.steps, c.warm.batch, c.iterations) = (40, 4, 0);
     });
-    let Some(mut run) = Run::open("a warm start", &all, config, None) else { return };
+    let Some(mut run) = Run::open(small(), &all, config, None) else { return };
     let latents: Vec<f32> = all.iter().flat_map(|r| run.encode(&r.pixels)).collect();
     let texts: Vec<Text> = all.iter().map(|r| run.text(r.caption.as_deref().unwrap_or_default())).collect();
     let texts: Vec<&Text> = texts.iter().collect();
@@ -335,8 +375,8 @@ fn the_warm_start_lowers_its_loss() {
 /// From one warm start, the same training with and without the distance from the model without its adapter.
 #[test]
 fn the_kl_term_pulls_back() {
-    let all = references(2);
-    let mut eps = vec![0.0; BATCH * (SIDE / 8).pow(2) * 16];
+    let all = references(&small(), 2);
+    let mut eps = vec![0.0; BATCH * (small().side / PATCH).pow(2) * 16];
     noise(9, &mut eps);
     let distance = |a: &[f32], b: &[f32]| {
         let square: f64 = a.iter().zip(b).map(|(a, b)| f64::from(a - b).powi(2)).sum();
@@ -348,7 +388,7 @@ fn the_kl_term_pulls_back() {
             (c.rollout.window_start, c.optim.rate) = (Some(0), 1e-3);
         });
         let reward: HostReward = Box::new(|i| less(i, light));
-        let mut run = Run::open("the distance from the base model", &all, config, Some(reward))?;
+        let mut run = Run::open(small(), &all, config, Some(reward))?;
         let text = run.text(PROMPT);
         let texts = [&text; BATCH];
         let base = run.velocity(&eps, 1.0, &texts);

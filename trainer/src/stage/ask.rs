@@ -12,12 +12,13 @@ use pentimento::exec::PlanId;
 /// Asks for each image in turn.
 #[derive(Default)]
 pub(crate) struct Ask {
+    done: usize,
     scores: Vec<Vec<f32>>,
 }
 
 impl Stage for Ask {
     fn launch(&mut self, m: &mut Machine, s: &mut State) -> Result<Option<PlanId>> {
-        let rest = &s.batch.images[self.scores.len()..];
+        let rest = &s.batch.images[self.done..];
         if rest.is_empty() {
             return Ok(None);
         }
@@ -32,13 +33,13 @@ impl Stage for Ask {
         let images = m.pipeline.exec.read(plan, "image")?;
         let reward = m.host.as_mut().ok_or_else(crate::reward::none)?;
         let needed = matches!(m.config.grpo.credit, Credit::Patch(_));
-        let left = s.batch.images.len() - self.scores.len();
+        let left = s.batch.images.len() - self.done;
         for pixels in images.chunks_exact(m.pixels.0 * m.pixels.1 * 3).take(left) {
-            let group = self.scores.len() / m.config.rollout.group;
-            let prompt = m.known.prompt(s.batch.prompts[group]);
+            let prompt = m.known.prompt(s.batch.prompts[self.done / m.config.rollout.group]);
             self.scores.push(checked(reward(&Drawn { prompt, pixels, size: m.pixels }), needed)?);
+            self.done += 1;
         }
-        if self.scores.len() == s.batch.images.len() {
+        if self.done == s.batch.images.len() {
             let scores = core::mem::take(&mut self.scores);
             let rewards = self::reward(m, &scores)?;
             score::settle(m, s, scores, rewards);

@@ -60,9 +60,7 @@ impl Known {
     pub fn prompt(&self, i: usize) -> &str {
         self.list.get(1 + i).map_or("", String::as_str)
     }
-}
 
-impl Known {
     /// Places of the first `most` training prompts that differ.
     pub fn distinct(&self, most: usize) -> Vec<usize> {
         let prompts = self.list.get(1..1 + self.count).unwrap_or_default();
