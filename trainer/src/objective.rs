@@ -1,4 +1,4 @@
-//! What an adapter learns from, an objective a file: its loss on the graph, and how its runs are fed. [`Learn`] gathers the
+//! What an adapter learns from, an objective a file: its loss on the graph, and how its runs are fed. `Learn` gathers the
 //! gradients of an optimiser step from an objective and any extra terms, which are objectives, too.
 pub mod anchor;
 pub mod flow;

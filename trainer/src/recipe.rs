@@ -10,7 +10,7 @@ use crate::stage::Stage;
 use crate::train::Metrics;
 use std::time::Instant;
 
-/// Which recipe. All but the released one begin with a supervised warm start; [`Config::recipe`] has settings for each.
+/// Which recipe. All but the released one begin with a supervised warm start; [`crate::config::Config::recipe`] has settings for each.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Recipe {
     /// The adversarial reward's own gradient, through backbone, decoder and a sampling step; see

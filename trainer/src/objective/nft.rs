@@ -64,7 +64,7 @@ pub(crate) fn contrast(g: &mut Graph, [v, old, straight]: [Id; 3], sigma: Id, go
     g.mean(both, 1)
 }
 
-/// [`contrast`] of the conditional velocity. Inputs: the velocity's, `old`, `straight` as the latents, `sigma`
+/// `contrast` of the conditional velocity. Inputs: the velocity's, `old`, `straight` as the latents, `sigma`
 /// `[B, 1, 1, 1]`, `good` `[B, P]`, `seed` `[B]`. Outputs: `loss` `[B]` and the gradients. P is 1 or the number of latent
 /// positions.
 ///

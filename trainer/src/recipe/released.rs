@@ -1,5 +1,5 @@
 //! The released schedules, step by step: `scripts/train_sd3_fast_dino_patch.py` and `train_sd3_fast_pickscore.py` of the
-//! Adv-GRPO code at 8287f90, with what is odd in them kept and named. The slow, exact course beside [`super::adversarial`].
+//! Adv-GRPO code at 8287f90, with what is odd in them kept and named. The slow, exact course beside `recipe/adversarial.rs`.
 //!
 //! ```text
 //! epoch: batches of one prompt each -> rollout -> images -> reward of generated and reference images
@@ -16,7 +16,7 @@
 //!   rounds images to 8 bits, its training cuts them off.
 //! - References of the batch's prompt: all of them, whatever their number; lists of unequal length are cut to the shorter.
 //! - Prompts that are equal without regard to case and spacing are one group.
-//! - `global_step` counts head epochs too; the average ([`Ema::step`]) follows it and is asked once per batch.
+//! - `global_step` counts head epochs too; the average ([`crate::optim::Ema::step`]) follows it and is asked once per batch.
 mod generator;
 mod learn;
 mod replay;
