@@ -230,6 +230,7 @@ static void interleaved(const char *model, const char *device) {
     config.warm_steps = config.iterations = config.prompts = config.head_warm = 1;
     config.warm_batch = config.group = config.steps = config.micro_batch = config.head_batch = 2;
     config.rank = 3;
+    config.watch_every = 0;
     for (int k = 0; k < 2; k++) {
         pmt_trainer *trainer;
         pmt_progress now = {0};

@@ -81,7 +81,7 @@ pub(crate) fn pathwise(
     c: &config::Config,
     size: [usize; 2],
 ) -> Result<PlanId> {
-    let n = c.pathwise.batch;
+    let n = rows(c);
     let mut g = Graph::new();
     let (x, v) =
         super::guided(pipeline, &mut g, c.rollout.guidance, c.pathwise.detach_unconditional, n, size, None);
@@ -110,6 +110,15 @@ fn reward(g: &mut Graph, scores: Id, n: usize, class_weight: f32) -> Id {
     let patches = g.mean(patches, 1);
     let (class, patches) = (g.affine(class, class_weight, 0.0), g.affine(patches, 1.0 - class_weight, 0.0));
     g.add(class, patches)
+}
+
+/// Images of an iteration that gradients go through.
+fn chosen(c: &config::Config) -> usize {
+    c.pathwise.images.min(c.images())
+}
+/// Images in a run.
+fn rows(c: &config::Config) -> usize {
+    c.pathwise.batch.min(chosen(c))
 }
 
 /// The objective on some of an iteration's images.
@@ -148,11 +157,11 @@ impl Objective for Pathwise {
         Ok(())
     }
     fn runs(&self, m: &Machine) -> usize {
-        m.config.pathwise.images.min(m.config.images()).div_ceil(m.config.pathwise.batch)
+        chosen(&m.config).div_ceil(rows(&m.config))
     }
     fn launch(&mut self, m: &mut Machine, s: &mut State, at: At) -> Result<PlanId> {
         let plan = plan(m)?;
-        let n = m.config.pathwise.batch;
+        let n = rows(&m.config);
         let rows: Vec<usize> = self.chosen.iter().skip(at.run * n).take(n).copied().collect();
         // The loss is the mean of minus the rewards; places that are left over repeat the last image and weigh nothing.
         let mut seed = vec![-1.0 / self.chosen.len() as f32; rows.len()];
