@@ -105,9 +105,11 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Whether this training is watched: it has iterations, and looks are wanted.
+    /// Whether this training is watched: it has iterations and a backbone that describes pictures, and looks are wanted.
     pub fn wanted(m: &Machine) -> bool {
-        m.config.watch.every > 0 && (m.config.iterations > 0 || m.clock.deadline.is_some())
+        m.config.watch.every > 0
+            && m.critic.is_some()
+            && (m.config.iterations > 0 || m.clock.deadline.is_some())
     }
     pub fn begin(m: &Machine, of: Of) -> Result<Self> {
         let rows = m.config.images().clamp(1, PICTURES);
