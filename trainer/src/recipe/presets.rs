@@ -30,7 +30,7 @@ impl Config {
     pub fn pathwise(slow: bool) -> Self {
         let images = if slow { 16 } else { 32 };
         let pathwise = pathwise::Settings { images, ..pathwise::Settings::default() };
-        let iterations = if slow { 12 } else { 100 };
+        let iterations = if slow { 10 } else { 100 };
         Config { iterations, rollout: rollout::Settings::plain(images), pathwise, ..Config::default() }
     }
 
