@@ -213,7 +213,8 @@ impl pmt_config {
             head_batch: c.head.batch as u32,
             guidance: c.rollout.guidance,
             rate: c.optim.rate,
-            fit: 0,
+            // The released schedule squashes.
+            fit: if recipe == pmt_recipe::Released as u32 { 2 } else { 0 },
             background: 0xff_ffff,
             recipe,
             watch_every: c.watch.every as u32,

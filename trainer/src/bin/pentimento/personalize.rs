@@ -56,7 +56,7 @@ pub struct Args {
     /// Everything random follows from it.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// LoRA rank; 16, or 32 with --official, by default.
+    /// LoRA rank; 16, or 32 with --recipe released, by default.
     #[arg(long)]
     rank: Option<usize>,
     /// Use at most this many references, chosen by the seed.
@@ -65,7 +65,7 @@ pub struct Args {
     /// Keep the adapter of every iteration, as iteration-N.safetensors.
     #[arg(long)]
     keep: bool,
-    /// What to do with references that are not square: crop the centre, pad, or squash, which --official always does.
+    /// What to do with references that are not square: crop the centre, pad, or squash, which the released recipe always does.
     #[arg(long, value_name = "cover|pad|squash")]
     fit: Option<Fit>,
     /// Colour behind transparent references and around padded ones.
@@ -93,8 +93,7 @@ const SHEET_STEPS: usize = 10;
 
 impl Args {
     fn settings(&self, slow: bool) -> Result<Config> {
-        let name = if self.official { "released" } else { &self.recipe };
-        let mut config = Config::recipe(name, slow)?;
+        let mut config = Config::recipe(self.name(), slow)?;
         config.seed = self.seed;
         config.text_tokens = self.text_tokens.unwrap_or(config.text_tokens);
         config.rank = self.rank.unwrap_or(config.rank);
@@ -103,12 +102,20 @@ impl Args {
         config.watch.every = self.watch_every.unwrap_or(config.watch.every);
         Ok(config)
     }
+    fn name(&self) -> &str {
+        if self.official { "released" } else { &self.recipe }
+    }
     fn framing(&self) -> Result<Framing> {
-        let usual = if self.official { Fit::Squash } else { Fit::default() };
+        let released = self.name() == "released";
+        let usual = if released { Fit::Squash } else { Fit::default() };
         let fit = self.fit.unwrap_or(usual);
-        if self.official && fit != Fit::Squash {
+        if released && fit != Fit::Squash {
             let expected = "squash, as the released schedule does, or nothing";
-            return Err(Error::bad("--fit with --official", expected, format!("{fit:?}").to_lowercase()));
+            return Err(Error::bad(
+                "--fit with --recipe released",
+                expected,
+                format!("{fit:?}").to_lowercase(),
+            ));
         }
         Ok(Framing { fit, background: self.background })
     }
