@@ -7,7 +7,7 @@ use pentimento_trainer::config::Config;
 use pentimento_trainer::images::Picture;
 use pentimento_trainer::recipe::Recipe;
 use pentimento_trainer::references::{Colour, Fit, Framing, Reference};
-use pentimento_trainer::reward::dino::Backbone;
+use pentimento_trainer::reward::backbone::Backbone;
 use pentimento_trainer::train::{Event, Setup, Trainer};
 use runtime::Error;
 use runtime::exec::cpu::Cpu;

@@ -33,3 +33,13 @@ pub fn copy(from: &Path, to: &Path) {
         }
     }
 }
+
+/// The fixture's CLIP model with a tokenizer beside it, as PickScore is published.
+pub fn pickscore(name: &str) -> Scratch {
+    let (folder, fixtures) = (Scratch::new(name), Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures"));
+    copy(&fixtures.join("text/tiny_tokenizers/clip_l"), &folder.0);
+    for file in ["config.json", "model.safetensors"] {
+        std::fs::copy(fixtures.join("clip_reward").join(file), folder.0.join(file)).expect("a copy");
+    }
+    folder
+}

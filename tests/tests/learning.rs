@@ -19,13 +19,14 @@ use pentimento_trainer::config::Config;
 use pentimento_trainer::objective::grpo::Credit;
 use pentimento_trainer::recipe::Recipe;
 use pentimento_trainer::references::{Reference, load_references};
-use pentimento_trainer::reward::dino::Backbone;
+use pentimento_trainer::reward::backbone::Backbone;
 use pentimento_trainer::reward::head::{Head, Patches, Shape, rewards};
 use pentimento_trainer::reward::host::{Drawn, HostReward};
 use pentimento_trainer::stage::rollout;
 use pentimento_trainer::train::{Event, Setup, Trainer};
 use std::path::{Path, PathBuf};
 use tests::adapter::adapter;
+use tests::scratch::pickscore;
 
 /// Pixels of a latent position's side, and of a patch of [`less`].
 const PATCH: usize = 8;
@@ -310,6 +311,50 @@ fn the_pathwise_gradient_raises_a_frozen_head() {
     run.finish();
     let after = measure(&mut run);
     assert!(rose("pathwise", &before, &after, RISE));
+}
+
+/// The gradient through decoder and CLIP: prompts and images that a PickScore finds alike.
+#[test]
+fn the_pathwise_gradient_raises_a_pickscore() {
+    let folder = pickscore("pathwise_pickscore");
+    let model = || Model { reward: folder.0.clone(), ..drawing() };
+    let mut config = quick(Config { rollout: rollout::Settings::plain(BATCH), ..Config::pathwise(true) });
+    (config.pathwise.images, config.iterations, config.head.alignment) = (BATCH, 10, 1.0);
+    let references = references(&drawing(), 1);
+    let Some(mut run) = Run::open(model(), &references, config.clone(), None) else { return };
+    let mut clip = Backbone::open(&folder.0).expect("a CLIP");
+    let (size, side) = (run.latents(), run.model.side);
+    let pipeline = run.trainer.pipeline();
+    let mut g = Graph::new();
+    let image = g.input("image", &[BATCH, side, side, 3]);
+    let text = g.input("text", &[BATCH, clip.aligned().expect("a space")]);
+    let tokens = clip.tokens(&mut g, image);
+    let alignment = clip.alignment(&mut g, tokens, text);
+    clip.upload(&mut *pipeline.exec, &g).expect("weights");
+    let plan = pipeline.compile(g, &[("alignment", alignment)], size).expect("a plan");
+    let exec = &mut *pipeline.exec;
+    let prompt = clip.prompt_plan(exec).expect("a plan");
+    clip.write_prompt(exec, prompt, PROMPT).expect("an input");
+    exec.run(prompt).expect("a run");
+    let mut text = exec.read(prompt, "pooled").expect("an embedding");
+    let length = text.iter().map(|x| x * x).sum::<f32>().sqrt();
+    text.iter_mut().for_each(|x| *x /= length);
+    exec.write(plan, "text", &text.repeat(BATCH)).expect("an input");
+    let measure = |run: &mut Run| -> Vec<f32> {
+        let images = run.draw(&[PROMPT], 2 * BATCH as u64, config.rollout.guidance);
+        let exec = &mut *run.trainer.pipeline().exec;
+        let mut all = Vec::new();
+        for part in images.chunks_exact(BATCH) {
+            exec.write(plan, "image", &part.concat()).expect("an input");
+            exec.run(plan).expect("a run");
+            all.extend(exec.read(plan, "alignment").expect("alignments"));
+        }
+        all
+    };
+    let before = measure(&mut run);
+    run.finish();
+    let after = measure(&mut run);
+    assert!(rose("PickScore", &before, &after, RISE));
 }
 
 /// References in each half.

@@ -7,20 +7,10 @@ use pentimento_trainer::references::{Reference, load_references};
 use pentimento_trainer::train::{Event, Metrics, Setup, Trainer};
 use std::path::{Path, PathBuf};
 use tests::adapter::adapter;
-use tests::scratch::{Scratch, copy};
+use tests::scratch::pickscore;
 
 fn here(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
-}
-
-/// The fixture's CLIP model with a tokenizer beside it, as PickScore is published.
-fn pickscore(name: &str) -> Scratch {
-    let folder = Scratch::new(name);
-    copy(&here("fixtures/text/tiny_tokenizers/clip_l"), &folder.0);
-    for file in ["config.json", "model.safetensors"] {
-        std::fs::copy(here("fixtures/clip_reward").join(file), folder.0.join(file)).expect("a copy");
-    }
-    folder
 }
 
 fn icons() -> Vec<Reference> {

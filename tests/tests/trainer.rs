@@ -147,6 +147,13 @@ fn every_recipe_trains() {
         assert_eq!(m.updates, if name == "sft" { 10 } else { 1 }, "{name}: {m:?}");
         assert_eq!(m.anchor_loss > 0.0, matches!(name, "pathwise" | "grpo" | "nft"), "{name}: {m:?}");
         assert_eq!(m.prior_loss > 0.0, name == "sft", "{name}: {m:?}");
+        // The rate follows how well halves of the images agree, where there are halves.
+        let (full, halves) = (preset(name, 2).optim.rate, matches!(name, "grpo" | "flow-grpo" | "nft"));
+        assert_eq!(m.agreement.is_some_and(|a| a.abs() <= 1.0), halves, "{name}: {m:?}");
+        assert!(
+            if halves { (0.0..=full).contains(&m.rate) } else { m.rate == full || name == "sft" },
+            "{name}: {m:?}"
+        );
         if name == "nft" {
             let Some((_, again, _)) = train(preset(name, 2)) else { return };
             assert!(end == again, "{name}: two runs with one seed differ");
@@ -467,6 +474,8 @@ fn settings_that_cannot_run_are_named() {
         (with(clipped(0), |c| c.grpo.updates = 5), "updates"),
         (with(preset("nft", 1), |c| c.rollout.group = 1), "group"),
         (with(preset("nft", 1), |c| c.nft.noisings = 0), "noisings"),
+        (with(tiny(0), |c| c.head.alignment = 1.5), "alignment"),
+        (with(preset("sft", 1), |c| c.head.alignment = 0.5), "alignment"),
         (with(preset("sft", 1), |c| c.prior.weight = f32::NAN), "prior.weight"),
     ] {
         let error = config.check().expect_err(field).to_string();

@@ -98,6 +98,12 @@ impl Config {
         if grpo && window == 0 {
             return Err(Error::bad("rollout.window", "at least one stochastic step", "none"));
         }
+        let (aligned, learns) =
+            (self.head.alignment, !matches!(self.recipe, Recipe::Released(_) | Recipe::Supervised));
+        if !(0.0..=1.0).contains(&aligned) || aligned > 0.0 && !learns {
+            let expected = "0 to 1, and 0 with recipes that do not ask for it: released, sft";
+            return Err(Error::bad("head.alignment", expected, aligned.to_string()));
+        }
         if let Recipe::Released(schedule) = &self.recipe {
             schedule.check(self)?;
         }

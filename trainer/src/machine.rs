@@ -56,6 +56,10 @@ pub(crate) struct State {
     pub order: Vec<usize>,
     /// Complete iterations.
     pub iteration: usize,
+    /// Deviations of the first rewards within groups: of images', of patches'.
+    pub spread: [Option<f64>; 2],
+    /// Running mean of the gradients' agreement.
+    pub agreement: Option<f32>,
     /// Tokens of earlier images.
     pub replay: VecDeque<Vec<f32>>,
     /// What this iteration has made so far.
@@ -86,6 +90,8 @@ pub(crate) struct Batch {
     pub images: Vec<Vec<f32>>,
     /// What the reward reads of each image.
     pub tokens: Vec<Vec<f32>>,
+    /// How far each image is what its prompt says, where the reward asks for it.
+    pub alignment: Vec<f32>,
     /// The head's outputs for each image.
     pub scores: Vec<Vec<f32>>,
     pub rewards: Vec<f32>,
@@ -142,6 +148,8 @@ impl Machine {
             rng: Philox::new(config.seed, 1),
             order: Vec::new(),
             iteration: 0,
+            spread: [None; 2],
+            agreement: None,
             replay: VecDeque::new(),
             batch: Batch::default(),
             metrics: Metrics::default(),

@@ -6,6 +6,10 @@
 pub struct Settings {
     /// AdamW learning rate (released: 3e-4).
     pub rate: f32,
+    /// Agreement of the gradients from two halves of an iteration's images, a cosine, from which on the whole rate is used; below,
+    /// its running mean over this is the part that is. Adam makes steps of one size whatever the gradient is worth, and steps
+    /// along chance alone are a random walk that ends off what the head knows. 0: always the whole rate (released).
+    pub agreement: f32,
     /// AdamW weight decay (released: 1e-4).
     pub weight_decay: f32,
     /// Global gradient norm limit (released: 1).
@@ -18,7 +22,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings { rate: 2e-4, weight_decay: 1e-4, max_norm: 1.0, ema: 0.9, micro_batch: 16 }
+        Settings { rate: 2e-4, agreement: 0.0, weight_decay: 1e-4, max_norm: 1.0, ema: 0.9, micro_batch: 16 }
     }
 }
 

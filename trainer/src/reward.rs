@@ -1,5 +1,5 @@
 //! Rewards: frozen networks, what learns on top of them, and who judges whom.
-pub mod dino;
+pub mod backbone;
 pub mod head;
 pub mod host;
 pub mod judge;
@@ -8,7 +8,7 @@ pub mod pickscore;
 use crate::config::Config;
 use crate::stage::describe;
 use crate::{Error, Result};
-use dino::Backbone;
+use backbone::Backbone;
 use head::{Head, Shape};
 use pentimento::exec::PlanId;
 use pentimento::pipeline::Pipeline;
@@ -29,16 +29,20 @@ pub(crate) struct Critic {
     pub head: Head,
     /// From latents to tokens, see [`describe`].
     pub describe: PlanId,
+    /// Encodes a prompt, where the reward asks for it.
+    pub prompt: Option<PlanId>,
 }
 
 impl Critic {
-    /// Opens a DINOv2 folder and draws a head from the seed. `size`: latent height and width.
+    /// Opens a DINOv2 or CLIP folder and draws a head from the seed. `size`: latent height and width.
     pub fn open(pipeline: &mut Pipeline, folder: &Path, config: &Config, size: [usize; 2]) -> Result<Self> {
         let mut backbone = Backbone::open(folder)?;
         let (shape, images) = (Shape::of(&backbone), config.images());
         let head = Head::new(&mut *pipeline.exec, shape, &config.head, config.seed, images)?;
-        let describe = describe::plan(pipeline, &mut backbone, size)?;
-        Ok(Critic { backbone, head, describe })
+        let aligned = config.head.alignment > 0.0;
+        let prompt = if aligned { Some(backbone.prompt_plan(&mut *pipeline.exec)?) } else { None };
+        let describe = describe::plan(pipeline, &mut backbone, aligned, size)?;
+        Ok(Critic { backbone, head, describe, prompt })
     }
 }
 

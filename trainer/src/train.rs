@@ -44,6 +44,11 @@ pub struct Metrics {
     pub head_steps: usize,
     /// Optimiser steps the generator made.
     pub updates: usize,
+    /// How well the gradients of two halves of the images agree, a cosine, in the last optimiser step; `None` where all went
+    /// through in one run.
+    pub agreement: Option<f32>,
+    /// Learning rate of the last optimiser step.
+    pub rate: f32,
     /// Gradient norm before clipping, of the last optimiser step.
     pub gradient_norm: f32,
     /// Mean reward of the images that the pathwise gradient went through.
@@ -131,6 +136,10 @@ impl Trainer {
                 expected,
                 format!("{:?}", config.recipe),
             ));
+        }
+        if config.head.alignment > 0.0 {
+            let found = config.head.alignment.to_string();
+            return Err(Error::bad("head.alignment with the host's reward", "0", found));
         }
         Trainer::open(exec, setup, config, Some(reward))
     }

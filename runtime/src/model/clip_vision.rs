@@ -153,11 +153,23 @@ pub fn embed(g: &mut Graph, cfg: &Config, component: &str, mut x: Id, from: usiz
         x = layer(g, &at, cfg.layers(), x);
         g.end_block();
     }
-    let (b, c) = (g.shape(x).first().copied().unwrap_or(0), columns(g, x));
     let class = g.slice(x, 1, 0, 1);
-    let class = g.reshape(class, &[b, c]);
     let class = w.at("post_layernorm").layer_norm(g, class, cfg.layer_norm_eps);
-    names.at("visual_projection").matmul(g, class, cfg.projection_dim)
+    project(g, cfg, component, class)
+}
+
+/// All layers and the last norm, of patches too: `[B, 1 + N, C]`; pixels as for [`hidden`].
+pub fn tokens(g: &mut Graph, cfg: &Config, component: &str, pixels: Id) -> Id {
+    let x = hidden(g, cfg, component, pixels, cfg.num_hidden_layers);
+    Names::new(component).at("vision_model").at("post_layernorm").layer_norm(g, x, cfg.layer_norm_eps)
+}
+
+/// Projection of the class token, the first, of [`tokens`]: `[B, P]`.
+pub fn project(g: &mut Graph, cfg: &Config, component: &str, tokens: Id) -> Id {
+    let (b, c) = (g.shape(tokens).first().copied().unwrap_or(0), columns(g, tokens));
+    let class = g.slice(tokens, 1, 0, 1);
+    let class = g.reshape(class, &[b, c]);
+    Names::new(component).at("visual_projection").matmul(g, class, cfg.projection_dim)
 }
 
 /// Cosine of each image's embedding and a text's. image, text: `[B, P]`, text of length 1; result: `[B]`.

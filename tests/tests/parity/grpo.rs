@@ -24,9 +24,9 @@ fn advantages_are_those_of_the_released_tracker() {
         ("advantages_global_std_0", &by_prompt, Spread::Group),
         ("advantages_no_tracking", &one_group, Spread::Global),
     ] {
-        let got = grouped(rewards, groups, width, spread, limit);
+        let got = grouped(rewards, groups, width, spread, 0.0, limit);
         check.tensor(name, &got);
-        let other = grouped(rewards, groups, width, Spread::Within, limit);
+        let other = grouped(rewards, groups, width, Spread::Within, 0.0, limit);
         let same = within(&other, golden.floats(name), golden.tolerance(name)).is_ok();
         // It does not where there is one group, or nothing to compare in any.
         let flat = groups.iter().all(|g| *g == 0) || golden.floats(name).iter().all(|a| *a == 0.0);

@@ -1,7 +1,7 @@
 //! The clipped group-relative objective, and stochastic steps as they were taken, which are its inputs.
 use super::{At, Gradients, Objective, Params, compile, with_gradients};
 use crate::Result;
-use crate::advantage::{Spread, advantages, resample};
+use crate::advantage::{Spread, advantages, resample, within};
 use crate::config::Config;
 use crate::machine::{Machine, State};
 use pentimento::exec::PlanId;
@@ -28,6 +28,9 @@ pub struct Settings {
     pub credit: Credit,
     /// Normalisation of advantages.
     pub spread: Spread,
+    /// Part of the first iteration's deviation within groups that later ones are divided by at least: where images of a group
+    /// differ less than that, they differ by chance (released: 0).
+    pub floor: f32,
     /// Advantages are clamped to plus or minus this (released: 5).
     pub advantage_limit: f32,
     /// Clip range c of the ratio (released: 1e-5; Flow-CPS log-probabilities are small).
@@ -48,6 +51,7 @@ impl Default for Settings {
         Settings {
             credit: Credit::Patch(0.7),
             spread: Spread::Within,
+            floor: 0.2,
             advantage_limit: 5.0,
             clip: 1e-5,
             updates: 1,
@@ -62,7 +66,7 @@ impl Settings {
     /// The released ones.
     pub fn released() -> Self {
         let own = Settings { credit: Credit::Image, spread: Spread::Global, ..Settings::default() };
-        Settings { updates: 2, detach_unconditional: false, norm: 0.0, ..own }
+        Settings { updates: 2, floor: 0.0, detach_unconditional: false, norm: 0.0, ..own }
     }
 }
 
@@ -187,6 +191,8 @@ pub fn distances(config: &Config, next: &[f32], mean: &[f32], channels: usize) -
 pub(crate) struct Grpo {
     /// `[images, places]`.
     advantages: Vec<f32>,
+    /// Part of `norm` that its gradient is worth: less where the floor holds advantages down.
+    worth: f32,
     clipped: usize,
     ratios: usize,
 }
@@ -200,19 +206,27 @@ impl Grpo {
     }
 }
 
-/// How much better each place is than its group, `[images, places]`.
-pub(super) fn credited(m: &Machine, s: &State) -> Result<Vec<f32>> {
+/// How much better each place is than its group, `[images, places]`, and how far the floor held that down: 1 where it did not.
+pub(super) fn credited(m: &Machine, s: &mut State) -> Result<(Vec<f32>, f32)> {
     let (c, group) = (&m.config.grpo, m.config.rollout.group);
-    let image = advantages(&s.batch.rewards, group, 1, c.spread, c.advantage_limit);
-    let Credit::Patch(part) = c.credit else { return Ok(image) };
+    let mut worth = 1.0f64;
+    let mut scaled = |kind: usize, rewards: &[f32], width: usize| {
+        let own = within(rewards, group, width);
+        let floor = f64::from(c.floor) * *s.spread[kind].get_or_insert(own);
+        worth = worth.min(if own < floor { own / floor } else { 1.0 });
+        advantages(rewards, group, width, c.spread, floor, c.advantage_limit)
+    };
+    let image = scaled(0, &s.batch.rewards, 1);
+    let Credit::Patch(part) = c.credit else { return Ok((image, worth as f32)) };
     let grid = s.batch.scores.first().map_or(0, |h| h.len().saturating_sub(1).isqrt());
     let patches: Vec<f32> = s.batch.scores.iter().flat_map(|h| h[1..].iter().copied()).collect();
-    let local = advantages(&patches, group, grid * grid, c.spread, c.advantage_limit);
+    let local = scaled(1, &patches, grid * grid);
     let mixed = local.chunks_exact(grid * grid).zip(&image).flat_map(|(map, a)| {
         let map = resample(map, [grid, grid], m.size);
         map.into_iter().map(move |l| part * l + (1.0 - part) * a)
     });
-    Ok(mixed.collect())
+    let mixed = mixed.collect();
+    Ok((mixed, worth as f32))
 }
 
 pub(super) fn root_mean_square(x: &[f32]) -> f32 {
@@ -221,9 +235,9 @@ pub(super) fn root_mean_square(x: &[f32]) -> f32 {
 
 impl Objective for Grpo {
     fn begin(&mut self, m: &mut Machine, s: &mut State) -> Result<()> {
-        let advantages = credited(m, s)?;
+        let (advantages, worth) = credited(m, s)?;
         s.metrics.advantage_spread = root_mean_square(&advantages);
-        *self = Grpo { advantages, ..Grpo::default() };
+        *self = Grpo { advantages, worth, ..Grpo::default() };
         Ok(())
     }
     fn runs(&self, m: &Machine) -> usize {
@@ -231,7 +245,7 @@ impl Objective for Grpo {
         c.rollout.window / c.grpo.updates * c.images().div_ceil(c.optim.micro_batch)
     }
     fn norm(&self, m: &Machine) -> f32 {
-        m.config.grpo.norm
+        m.config.grpo.norm * self.worth
     }
     fn launch(&mut self, m: &mut Machine, s: &mut State, at: At) -> Result<PlanId> {
         let plan = plan(m)?;

@@ -26,6 +26,11 @@ pub(crate) trait Objective {
         let _ = m;
         0.0
     }
+    /// Whether a run belongs to the first half of the images, for [`Learn::agreement`]. Both halves have some of every step.
+    fn first_half(&self, m: &Machine, at: At) -> bool {
+        let _ = m;
+        at.run.is_multiple_of(2)
+    }
     /// Writes the inputs of a run and returns its plan.
     fn launch(&mut self, m: &mut Machine, s: &mut State, at: At) -> Result<PlanId>;
     /// Reads the finished run and adds its gradients.
@@ -47,9 +52,28 @@ impl Gradients {
         }
         Ok(())
     }
+    /// Scalar product, 0 with none.
+    fn dot(&self, other: &Gradients) -> f64 {
+        let pairs = self.0.iter().flatten().zip(other.0.iter().flatten());
+        pairs.map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
+    }
+    /// Cosine with another; `None` where one of them is zero or missing.
+    fn cosine(&self, other: &Gradients) -> Option<f32> {
+        let norms = (self.dot(self) * other.dot(other)).sqrt();
+        (norms > 0.0).then(|| (self.dot(other) / norms) as f32)
+    }
+    /// Adds another's.
+    fn join(&mut self, other: Gradients) {
+        if self.0.is_empty() {
+            self.0 = other.0;
+            return;
+        }
+        let pairs = self.0.iter_mut().flatten().zip(other.0.iter().flatten());
+        pairs.for_each(|(a, b)| *a += b);
+    }
     /// Scales to this norm; a gradient of zero stays.
     fn scale_to(&mut self, norm: f32) {
-        let own = self.0.iter().flatten().map(|&g| f64::from(g) * f64::from(g)).sum::<f64>().sqrt();
+        let own = self.dot(self).sqrt();
         if own > 0.0 {
             let by = (f64::from(norm) / own) as f32;
             self.0.iter_mut().flatten().for_each(|g| *g *= by);
@@ -71,18 +95,23 @@ impl Gradients {
 }
 
 /// Optimiser steps in progress: run by run, the objective's, then those of each extra term.
+#[derive(Default)]
 pub(crate) struct Learn {
     objectives: Vec<Box<dyn Objective>>,
     /// Whose run is next.
     who: usize,
     at: At,
     sum: Gradients,
+    /// The objective's gradients from the other half of the images.
+    other: Gradients,
+    /// Cosine of the two halves of the last optimiser step.
+    agreement: Option<f32>,
 }
 
 impl Learn {
     /// The objective first, then extra terms; each weighs its own gradients.
     pub fn new(objectives: Vec<Box<dyn Objective>>) -> Self {
-        Learn { objectives, who: 0, at: At::default(), sum: Gradients::default() }
+        Learn { objectives, ..Learn::default() }
     }
     pub fn begin(&mut self, m: &mut Machine, s: &mut State) -> Result<()> {
         self.objectives.iter_mut().try_for_each(|o| o.begin(m, s))
@@ -100,22 +129,57 @@ impl Learn {
     /// True when the gradients of the step are complete: [`Learn::apply`] is next.
     pub fn collect(&mut self, m: &mut Machine, s: &mut State) -> Result<bool> {
         let Some(objective) = self.objectives.get_mut(self.who) else { return Ok(true) };
-        objective.collect(m, s, self.at, &mut self.sum)?;
+        let first = self.who > 0 || objective.first_half(m, self.at);
+        let sum = if first { &mut self.sum } else { &mut self.other };
+        objective.collect(m, s, self.at, sum)?;
         self.at.run += 1;
         if self.at.run >= objective.runs(m) {
-            let norm = objective.norm(m);
-            if self.who == 0 && norm > 0.0 {
-                self.sum.scale_to(norm);
+            if self.who == 0 {
+                self.agreement = self.sum.cosine(&self.other);
+                self.sum.join(core::mem::take(&mut self.other));
+                let norm = objective.norm(m);
+                if norm > 0.0 {
+                    self.sum.scale_to(norm);
+                }
             }
             self.at.run = 0;
             self.who += 1;
         }
         Ok(self.who >= self.objectives.len())
     }
+    /// How well the objective's gradients from two halves of an iteration's images agree: the cosine. With n images a half and
+    /// a signal that is the part p of one image's gradient it is n p / (n p + 1 - p), about: near 0 a step is a random walk.
+    /// `None` where there is but one run.
+    pub fn agreement(&self) -> Option<f32> {
+        self.agreement
+    }
     /// Moves the adapter; returns the gradients' norm before clipping.
     pub fn apply(&mut self, m: &mut Machine, s: &mut State, rate: f32) -> Result<f32> {
         self.who = 0;
         self.at = At { update: self.at.update + 1, run: 0 };
         self.sum.apply(m, s, rate)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn halves_agree_by_their_cosine() {
+        let of = |x: [f32; 3]| Gradients(vec![x[..1].to_vec(), x[1..].to_vec()]);
+        let (a, b) = (of([3.0, 0.0, 4.0]), of([0.0, 5.0, 0.0]));
+        let near = |x: Option<f32>, y: f32| x.is_some_and(|x| (x - y).abs() <= 1e-6);
+        assert!(near(a.cosine(&a), 1.0) && near(a.cosine(&b), 0.0));
+        assert!(near(a.cosine(&of([-6.0, 0.0, -8.0])), -1.0));
+        assert!(near(of([3.0, 5.0, 4.0]).cosine(&a), 0.5f32.sqrt()));
+        // One run, or gradients of zero, say nothing.
+        assert_eq!((a.cosine(&Gradients::default()), of([0.0; 3]).cosine(&a)), (None, None));
+        let mut sum = a;
+        sum.join(b);
+        assert_eq!(sum.0, of([3.0, 5.0, 4.0]).0);
+        let mut one = Gradients::default();
+        one.join(of([1.0; 3]));
+        assert_eq!(one.0.len(), 2);
     }
 }

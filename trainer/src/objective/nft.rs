@@ -98,6 +98,8 @@ pub fn nft(
 pub(crate) struct Nft {
     /// r, `[images, places]`.
     good: Vec<f32>,
+    /// As for [`grpo`].
+    worth: f32,
     /// Images of the micro-batch in progress, their noised latents and noise levels, and the averaged adapter's velocities.
     images: Vec<usize>,
     rows: Rows,
@@ -129,19 +131,22 @@ impl Nft {
 }
 
 impl Objective for Nft {
+    fn first_half(&self, _: &Machine, at: At) -> bool {
+        (at.run / 2).is_multiple_of(2)
+    }
     fn begin(&mut self, m: &mut Machine, s: &mut State) -> Result<()> {
-        let advantages = grpo::credited(m, s)?;
+        let (advantages, worth) = grpo::credited(m, s)?;
         s.metrics.advantage_spread = grpo::root_mean_square(&advantages);
         let limit = m.config.grpo.advantage_limit;
         let good = advantages.iter().map(|a| (a / (2.0 * limit) + 0.5).clamp(0.0, 1.0));
-        *self = Nft { good: good.collect(), ..Nft::default() };
+        *self = Nft { good: good.collect(), worth, ..Nft::default() };
         Ok(())
     }
     fn runs(&self, m: &Machine) -> usize {
         2 * m.config.nft.noisings * m.config.images().div_ceil(m.config.optim.micro_batch)
     }
     fn norm(&self, m: &Machine) -> f32 {
-        m.config.grpo.norm
+        m.config.grpo.norm * self.worth
     }
     fn launch(&mut self, m: &mut Machine, s: &mut State, at: At) -> Result<PlanId> {
         if at.run.is_multiple_of(2) {

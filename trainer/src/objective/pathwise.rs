@@ -70,7 +70,7 @@ impl Settings {
 /// Reward of images after one guided step: `reward(decode(x + span v))`, `v = u + guidance (c - u)`; gradients through c
 /// and, without `detach_unconditional`, through u.
 /// Inputs: the velocity's twice (`u.` and plain), `span` `[B, 1, 1, 1]`: noise level after the step minus the one before,
-/// `seed` `[B]`. Outputs: `reward` `[B]` and the gradients.
+/// `seed` `[B]`, with `head.alignment` also `text`, the prompts' unit vectors. Outputs: `reward` `[B]` and the gradients.
 ///
 /// # Errors
 /// The device refuses the plan.
@@ -91,7 +91,14 @@ pub(crate) fn pathwise(
     let image = pipeline.decode_graph(&mut g, x0);
     let tokens = critic.backbone.tokens(&mut g, image);
     let scores = critic.head.graph(&mut g, tokens);
-    let reward = reward(&mut g, scores, n, c.head.class_weight);
+    let mut reward = reward(&mut g, scores, n, c.head.class_weight);
+    if let (true, Some(width)) = (c.head.alignment > 0.0, critic.backbone.aligned()) {
+        let text = g.input("text", &[n, width]);
+        let aligned = critic.backbone.alignment(&mut g, tokens, text);
+        let head = g.affine(reward, 1.0 - c.head.alignment, 0.0);
+        let aligned = g.affine(aligned, c.head.alignment, 0.0);
+        reward = g.add(head, aligned);
+    }
     let seed = g.input("seed", &[n]);
     let outputs = vec![("reward".into(), reward)];
     let recompute = c.pathwise.recompute || size[0] * size[1] > KEPT;
@@ -181,7 +188,13 @@ impl Objective for Pathwise {
         if m.config.rollout.guided() {
             super::write_condition(&mut m.pipeline, plan, "u.", &time, &vec![&m.known.null; n])?;
         }
+        let prompt = |&i: &usize| s.batch.prompts[i / m.config.rollout.group];
+        let aligned = rows.iter().filter_map(|i| m.known.aligned.get(prompt(i))).flatten().copied();
+        let aligned: Vec<f32> = aligned.collect();
         let exec = &mut m.pipeline.exec;
+        if !aligned.is_empty() {
+            exec.write(plan, "text", &aligned)?;
+        }
         exec.write(plan, "latents", &x)?;
         exec.write(plan, "span", &span)?;
         exec.write(plan, "seed", &seed)?;

@@ -17,7 +17,7 @@ use crate::stage::Stage;
 use crate::stage::ask::Ask;
 use crate::stage::describe::{self, Describe, Of};
 use crate::stage::head::Teach;
-use crate::stage::prepare::{Latents, Texts};
+use crate::stage::prepare::{Aligned, Latents, Texts};
 use crate::stage::rollout::Rollout;
 use crate::stage::score::Score;
 use crate::stage::update::Update;
@@ -28,6 +28,7 @@ use crate::stage::watch::{self, Watch};
 enum Next {
     Texts,
     Latents,
+    Aligned,
     References,
     Warm,
     Restart,
@@ -87,9 +88,8 @@ impl Course for Adversarial {
     fn next(&mut self, m: &mut Machine, s: &mut State) -> Result<Option<Box<dyn Stage>>> {
         let (stage, next): (Box<dyn Stage>, Next) = match self.next {
             Next::Texts => (Box::new(Texts::default()), Next::Latents),
-            Next::Latents => {
-                (Box::new(Latents), if m.host.is_some() { Next::Warm } else { Next::References })
-            }
+            Next::Latents => (Box::new(Latents), if m.host.is_some() { Next::Warm } else { Next::Aligned }),
+            Next::Aligned => (Box::new(Aligned), Next::References),
             Next::References => (Box::new(Describe::new(Of::References)), Next::Warm),
             Next::Warm => (Box::new(Warm::new(m, vec![Box::new(Supervised)])), Next::Restart),
             Next::Restart => {

@@ -1,7 +1,7 @@
 //! The reward head: a small head over frozen tokens that learns to tell references from generated images.
 //! `Linear(D, 512) -> GELU -> Linear(512, 1)` on the class token and on patch tokens alike.
 use super::HeadStep;
-use super::dino::Backbone;
+use super::backbone::Backbone;
 use crate::optim::AdamW;
 use crate::{Error, Result};
 use pentimento::exec::{Executor, LeafData, PlanId, compile};
@@ -15,6 +15,9 @@ use pentimento_wgsl::kernel::{Act, Unary};
 pub struct Settings {
     /// Weight of the class token in the reward, the patches get the rest (released: 0.7).
     pub class_weight: f32,
+    /// Part of an image's reward, 0 to 1, that is PickScore's: how far the reward model, which has to be a CLIP then, finds
+    /// it to be what its prompt says. The head gives the rest, so 1 is a reward that does not learn.
+    pub alignment: f32,
     /// Weight of the patches in the head's loss (released: 0.3).
     pub patch_loss: f32,
     /// Patches drawn with replacement from each image, for a head step and again for a reward; 0 takes all of them
@@ -45,6 +48,7 @@ impl Default for Settings {
     fn default() -> Self {
         Settings {
             class_weight: 0.7,
+            alignment: 0.0,
             patch_loss: 0.3,
             patches: 0,
             normalise_reward: false,

@@ -135,14 +135,7 @@ impl PickScore {
     /// # Errors
     /// No ids, too many, or ids outside the vocabulary; the device failed.
     pub fn begin_text(&self, exec: &mut dyn Executor, ids: &[u32]) -> Result<PlanId> {
-        let length = self.model.text.max_position_embeddings;
-        let Some(&last) = ids.last() else {
-            return Err(Error::bad("PickScore", "a prompt's token ids", "none"));
-        };
-        let mut all = ids.to_vec();
-        all.resize(length.max(ids.len()), last);
-        exec.write(self.text_plan, "embeds", &self.model.text.embed(&self.model.weights, &all)?)?;
-        exec.write(self.text_plan, "pick", &self.model.text.pick(&all))?;
+        write_text(exec, self.text_plan, &self.model.text, &self.model.weights, ids)?;
         Ok(self.text_plan)
     }
     /// Reads a finished run's embedding.
@@ -345,7 +338,7 @@ fn cross_entropy(logits: &[f32]) -> (HeadStep, Vec<f32>) {
 }
 
 /// `x / |x|`, in place.
-fn unit(x: &mut [f32]) {
+pub(crate) fn unit(x: &mut [f32]) {
     let norm = x.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>().sqrt();
     if norm > 0.0 {
         x.iter_mut().for_each(|v| *v = (f64::from(*v) / norm) as f32);
@@ -380,11 +373,33 @@ fn parameters(model: &Model, from: usize) -> Result<(Vec<String>, Vec<Vec<f32>>)
 }
 
 fn text_plan(exec: &mut dyn Executor, model: &Model) -> Result<PlanId> {
-    let (cfg, mut g) = (&model.text, Graph::new());
+    let mut g = Graph::new();
+    let pooled = encode_text(&mut g, &model.text, COMPONENT);
+    finish(exec, model, g, &[("pooled", pooled)])
+}
+
+/// Embedding of one prompt, `[1, P]`, not normalised; inputs as [`write_text`] writes them.
+pub(super) fn encode_text(g: &mut Graph, cfg: &clip::Config, component: &str) -> Id {
     let t = cfg.max_position_embeddings;
     let (x, pick) = (g.input("embeds", &[1, t, cfg.hidden_size]), g.input("pick", &[1, t]));
-    let y = clip::encode(&mut g, cfg, COMPONENT, x, pick);
-    finish(exec, model, g, &[("pooled", y.pooled)])
+    clip::encode(g, cfg, component, x, pick).pooled
+}
+
+/// Writes a prompt's token ids for [`encode_text`].
+pub(super) fn write_text(
+    exec: &mut dyn Executor,
+    plan: PlanId,
+    cfg: &clip::Config,
+    weights: &Weights,
+    ids: &[u32],
+) -> Result<()> {
+    let Some(&last) = ids.last() else {
+        return Err(Error::bad("PickScore", "a prompt's token ids", "none"));
+    };
+    let mut all = ids.to_vec();
+    all.resize(cfg.max_position_embeddings.max(ids.len()), last);
+    exec.write(plan, "embeds", &cfg.embed(weights, &all)?)?;
+    exec.write(plan, "pick", &cfg.pick(&all))
 }
 
 fn hidden_plan(exec: &mut dyn Executor, model: &Model, batch: usize, layers: usize) -> Result<PlanId> {

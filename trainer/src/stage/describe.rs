@@ -2,7 +2,7 @@
 use super::{Stage, prepare};
 use crate::Result;
 use crate::machine::{Machine, State};
-use crate::reward::dino::Backbone;
+use crate::reward::backbone::Backbone;
 use crate::train::Event;
 use pentimento::exec::PlanId;
 use pentimento::graph::Graph;
@@ -44,9 +44,20 @@ impl Stage for Describe {
         }
         let mut x: Vec<f32> = rest.iter().take(BATCH).flatten().copied().collect();
         x.resize(BATCH * m.per_image(), 0.0);
+        let texts = m.known.aligned.first().map(|first| {
+            let own = |i: usize| match self.of {
+                Of::Images => s.batch.prompts.get(i / m.config.rollout.group).map(|&p| &m.known.aligned[p]),
+                Of::References => None,
+            };
+            (self.first..self.first + BATCH)
+                .flat_map(|i| own(i).unwrap_or(first))
+                .copied()
+                .collect::<Vec<_>>()
+        });
         let (pipeline, critic) = m.judged()?;
         let plan = critic.describe;
         pipeline.exec.write(plan, "latents", &x)?;
+        texts.iter().try_for_each(|t| pipeline.exec.write(plan, "text", t))?;
         Ok(Some(plan))
     }
     fn collect(&mut self, m: &mut Machine, s: &mut State) -> Result<Event> {
@@ -62,6 +73,10 @@ impl Stage for Describe {
             }
             Of::Images => {
                 s.batch.tokens.extend(tokens);
+                if critic.prompt.is_some() {
+                    let each = pipeline.exec.read(critic.describe, "alignment")?;
+                    s.batch.alignment.extend(each.into_iter().take(wanted));
+                }
                 Ok(s.part())
             }
         }
@@ -69,12 +84,23 @@ impl Stage for Describe {
 }
 
 /// Latents to images and to reward tokens: decode, resize, encode.
-pub(crate) fn plan(pipeline: &mut Pipeline, backbone: &mut Backbone, size: [usize; 2]) -> Result<PlanId> {
+/// With `aligned` also how far images are what their prompts say: `alignment`.
+pub(crate) fn plan(
+    pipeline: &mut Pipeline,
+    backbone: &mut Backbone,
+    aligned: bool,
+    size: [usize; 2],
+) -> Result<PlanId> {
     let mut g = Graph::new();
     let x = g.input("latents", &[BATCH, size[0], size[1], pipeline.vae.latent_channels]);
     let image = pipeline.decode_graph(&mut g, x);
     let tokens = backbone.tokens(&mut g, image);
+    let mut outputs = vec![("tokens", tokens), ("image", image)];
+    if let (true, Some(width)) = (aligned, backbone.aligned()) {
+        let text = g.input("text", &[BATCH, width]);
+        outputs.push(("alignment", backbone.alignment(&mut g, tokens, text)));
+    }
     g.check()?;
     backbone.upload(&mut *pipeline.exec, &g)?;
-    pipeline.compile(g, &[("tokens", tokens), ("image", image)], size)
+    pipeline.compile(g, &outputs, size)
 }

@@ -1,6 +1,7 @@
 //! What comes before training: prompts and references as the networks see them, one piece a step.
 use super::Stage;
 use crate::machine::{Machine, State};
+use crate::reward::pickscore::unit;
 use crate::train::{Event, Setup};
 use crate::{Error, Result};
 use pentimento::exec::PlanId;
@@ -28,6 +29,8 @@ pub(crate) struct Known {
     pub latents: Vec<Vec<f32>>,
     /// Reward tokens of those latents.
     pub tokens: Vec<Vec<f32>>,
+    /// Unit vectors of the training prompts in a CLIP's space, where the reward asks for them.
+    pub aligned: Vec<Vec<f32>>,
     /// Latents that the base model drew, each with the index of its prompt.
     pub base: Vec<(usize, Vec<f32>)>,
 }
@@ -121,14 +124,38 @@ impl Stage for Latents {
     }
 }
 
+/// Encodes the training prompts for the reward.
+#[derive(Default)]
+pub(crate) struct Aligned;
+
+impl Stage for Aligned {
+    fn launch(&mut self, m: &mut Machine, _: &mut State) -> Result<Option<PlanId>> {
+        let critic = m.critic.as_ref().ok_or_else(crate::reward::none)?;
+        let next = m.known.aligned.len();
+        let Some(plan) = critic.prompt.filter(|_| next < m.known.count) else { return Ok(None) };
+        critic.backbone.write_prompt(&mut *m.pipeline.exec, plan, m.known.prompt(next))?;
+        Ok(Some(plan))
+    }
+    fn collect(&mut self, m: &mut Machine, _: &mut State) -> Result<Event> {
+        let (pipeline, critic) = m.judged()?;
+        if let Some(plan) = critic.prompt {
+            let mut text = pipeline.exec.read(plan, "pooled")?;
+            unit(&mut text);
+            m.known.aligned.push(text);
+        }
+        Ok(encoded(m, None))
+    }
+}
+
 /// How far the preparation is, in texts, latents, descriptions and images of the base model. `texts`: done and all of the distinct ones, while they
 /// are on their way.
 pub(super) fn encoded(m: &Machine, texts: Option<(usize, usize)>) -> Event {
     let (known, all) = (&m.known, m.known.list.len());
     let texts = texts.map_or(all, |(done, distinct)| done * all / distinct.max(1));
     let each = 1 + usize::from(m.critic.is_some());
-    let done = texts + known.latents.len() + known.tokens.len() + known.base.len();
-    Event::Encoded(done, all + each * known.images.len() + m.config.base_images())
+    let done = texts + known.latents.len() + known.tokens.len() + known.base.len() + known.aligned.len();
+    let prompts = if m.critic.as_ref().is_some_and(|c| c.prompt.is_some()) { known.count } else { 0 };
+    Event::Encoded(done, all + prompts + each * known.images.len() + m.config.base_images())
 }
 
 /// Left and right exchanged. `[H, W, 3]`.

@@ -44,7 +44,10 @@ impl Score {
     fn finish(&mut self, m: &Machine, s: &mut State) -> Result<()> {
         let mut scores = core::mem::take(&mut self.scores);
         let reference = scores.split_off(s.batch.tokens.len().min(scores.len()));
-        let generated = reward(m, s, &scores)?;
+        let mut generated = reward(m, s, &scores)?;
+        let part = m.config.head.alignment;
+        let aligned = generated.iter_mut().zip(&s.batch.alignment);
+        aligned.for_each(|(r, a)| *r = (1.0 - part) * *r + part * a);
         let reference = reward(m, s, &reference)?;
         settle(m, s, scores, generated);
         s.metrics.reward_reference = moments(&reference).0;

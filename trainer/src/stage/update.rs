@@ -12,6 +12,9 @@ pub(crate) struct Update {
     updates: usize,
 }
 
+/// Decay of the running mean of agreement.
+const MEMORY: f32 = 0.9;
+
 impl Update {
     /// `objectives`: the objective, then terms whose gradients are added to its own before each optimiser step.
     pub fn begin(
@@ -24,6 +27,19 @@ impl Update {
         learn.begin(m, s)?;
         Ok(Update { learn, updates })
     }
+
+    /// The learning rate that the gradients are worth, see [`crate::optim::Settings::agreement`].
+    fn rate(&self, m: &Machine, s: &mut State) -> f32 {
+        s.metrics.agreement = self.learn.agreement();
+        if let Some(now) = s.metrics.agreement {
+            let mean = s.agreement.get_or_insert(now);
+            *mean += (now - *mean) * (1.0 - MEMORY);
+        }
+        let wanted = m.config.optim.agreement;
+        let share = s.agreement.filter(|_| wanted > 0.0).map_or(1.0, |mean| (mean / wanted).clamp(0.0, 1.0));
+        s.metrics.rate = m.config.optim.rate * share;
+        s.metrics.rate
+    }
 }
 
 impl Stage for Update {
@@ -35,7 +51,8 @@ impl Stage for Update {
     }
     fn collect(&mut self, m: &mut Machine, s: &mut State) -> Result<Event> {
         if self.learn.collect(m, s)? {
-            s.metrics.gradient_norm = self.learn.apply(m, s, m.config.optim.rate)?;
+            let rate = self.rate(m, s);
+            s.metrics.gradient_norm = self.learn.apply(m, s, rate)?;
             s.metrics.updates += 1;
         }
         if self.learn.updates() < self.updates {

@@ -31,9 +31,12 @@ pub struct Args {
     /// Folder for the adapter, the pictures and the metrics.
     #[arg(long)]
     out: PathBuf,
-    /// DINOv2 folder for the reward, with --recipe released also PickScore's; `reward` inside the model folder by default.
+    /// Folder of the reward's network, DINOv2 or a CLIP such as PickScore's; `reward` inside the model folder by default.
     #[arg(long)]
     reward_model: Option<PathBuf>,
+    /// Part of the reward, 0 to 1, that a CLIP's --reward-model gives for images that are what their prompts say.
+    #[arg(long)]
+    alignment: Option<f32>,
     /// File with one training prompt a line; the captions by default.
     #[arg(long)]
     prompts: Option<PathBuf>,
@@ -99,6 +102,7 @@ impl Args {
         config.rank = self.rank.unwrap_or(config.rank);
         config.iterations = self.iterations.unwrap_or(config.iterations);
         config.warm.steps = self.warm_steps.unwrap_or(config.warm.steps);
+        config.head.alignment = self.alignment.unwrap_or(config.head.alignment);
         config.watch.every = self.watch_every.unwrap_or(config.watch.every);
         Ok(config)
     }
@@ -331,6 +335,10 @@ fn record(m: &Metrics) -> serde_json::Value {
         "head_accuracy": m.head_accuracy,
         "advantage_spread": m.advantage_spread,
         "clip_fraction": m.clip_fraction,
+        "agreement": m.agreement,
+        "rate": m.rate,
+        "reward_pathwise": m.reward_pathwise,
+        "anchor_loss": m.anchor_loss,
         "gradient_norm": m.gradient_norm,
         "supervised_loss": m.supervised_loss,
         "prior_loss": m.prior_loss,

@@ -39,7 +39,8 @@ impl Score {
         let keys: Vec<&str> =
             bench.batches.iter().flat_map(|b| core::iter::repeat_n(key(b), c.rollout.group)).collect();
         let groups = advantage::groups(&keys);
-        let advantages = advantage::grouped(generated, &groups, 1, c.grpo.spread, c.grpo.advantage_limit);
+        let advantages =
+            advantage::grouped(generated, &groups, 1, c.grpo.spread, 0.0, c.grpo.advantage_limit);
         bench.script.note(&format!("e{e}.rewards"), generated);
         bench.script.note(&format!("e{e}.reference_rewards"), reference);
         // One advantage for all trained steps of an image.

@@ -4,7 +4,7 @@ use crate::config::Config;
 use crate::preprocess::{head_picture, head_pixels};
 use crate::recipe::released::{Schedule, Script};
 use crate::reward::HeadStep;
-use crate::reward::dino::Backbone;
+use crate::reward::backbone::Backbone;
 use crate::reward::head::{Head, NAMES, Patches, Settings, Shape, rewards};
 use crate::{Error, Result};
 use pentimento::exec::{Executor, PlanId, compile};
