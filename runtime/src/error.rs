@@ -40,6 +40,16 @@ pub enum Error {
     /// A shape or op rule was broken while a graph was built.
     #[error("graph: {0}.")]
     Graph(String),
+    /// Numbers that are NaN or infinite.
+    #[error("{place}: expected finite numbers, found {found}.{hint}")]
+    NotFinite {
+        /// Tensor, output or setting.
+        place: String,
+        /// The first such number, where it is, and where it came from.
+        found: String,
+        /// What to do about it; empty or starting with a space.
+        hint: String,
+    },
     /// The adapter cannot run this, or failed while running it.
     #[error("device {device}: {reason}.")]
     Device {
@@ -74,9 +84,24 @@ impl Error {
     pub fn io(place: impl Into<String>, action: impl Into<String>, reason: impl Into<String>) -> Self {
         Error::Io { place: place.into(), action: action.into(), reason: reason.into() }
     }
-    /// Adds advice to [`Error::Bad`] and [`Error::Missing`]; other kinds are returned unchanged.
+    /// `place`: numbers that are none.
+    pub fn not_finite(place: impl Into<String>, found: impl Into<String>) -> Self {
+        Error::NotFinite { place: place.into(), found: found.into(), hint: String::new() }
+    }
+    /// The same at another place.
+    pub fn at(mut self, name: impl Into<String>) -> Self {
+        if let Error::Bad { place, .. } | Error::Missing { place, .. } | Error::NotFinite { place, .. } =
+            &mut self
+        {
+            *place = name.into();
+        }
+        self
+    }
+    /// Adds advice to [`Error::Bad`], [`Error::Missing`] and [`Error::NotFinite`]; other kinds are returned unchanged.
     pub fn with_hint(mut self, advice: &str) -> Self {
-        if let Error::Bad { hint, .. } | Error::Missing { hint, .. } = &mut self {
+        if let Error::Bad { hint, .. } | Error::Missing { hint, .. } | Error::NotFinite { hint, .. } =
+            &mut self
+        {
             *hint = alloc::format!(" {advice}");
         }
         self

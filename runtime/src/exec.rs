@@ -4,17 +4,19 @@ mod leaf;
 #[cfg(feature = "wgpu")]
 mod limit;
 pub mod null;
+mod trace;
 #[cfg(feature = "wgpu")]
 pub mod wgpu;
 
 pub use leaf::{Need, needs};
+pub use trace::{finite, wild};
 
 use crate::Result;
 use crate::caps::Caps;
 use crate::graph::{Graph, Id, Layout, Leaf, Op};
-use crate::plan::Plan;
+use crate::plan::{Plan, Slot};
 use crate::weights::{DType, TensorView, Weights};
-use alloc::vec::Vec;
+use alloc::{format, vec::Vec};
 use pentimento_wgsl::WeightType;
 
 /// A prepared plan of one executor.
@@ -29,6 +31,9 @@ pub enum LeafData<'a> {
     /// Half-precision words as in the file; kept so where the executor can.
     Half(WeightType, &'a [u8]),
 }
+
+/// Prefix of outputs that tell whether numbers that do not come out were finite, see [`Executor::read`].
+pub const FINITE: &str = "finite/";
 
 /// Runs plans. Weights and parameters are shared by all plans of an executor; inputs belong to one plan.
 pub trait Executor {
@@ -61,11 +66,40 @@ pub trait Executor {
     /// # Errors
     /// The device failed.
     fn advance(&mut self, plan: PlanId) -> Result<bool>;
-    /// Waits and reads an output.
+    /// Waits and reads an output, whatever its numbers are.
     ///
     /// # Errors
     /// Unknown name, or the device failed.
-    fn read(&mut self, plan: PlanId, output: &str) -> Result<Vec<f32>>;
+    fn peek(&mut self, plan: PlanId, output: &str) -> Result<Vec<f32>>;
+    /// A plan as it was prepared.
+    fn plan(&self, plan: PlanId) -> &Plan;
+    /// The numbers of an argument of the command that ran last.
+    ///
+    /// # Errors
+    /// The device failed.
+    fn argument(&mut self, plan: PlanId, slot: &Slot) -> Result<Vec<f32>>;
+    /// Submits the next command alone; true when it was the last.
+    ///
+    /// # Errors
+    /// As [`Executor::advance`].
+    fn one(&mut self, plan: PlanId) -> Result<bool>;
+
+    /// Waits and reads an output of finite numbers. Where there is an output `finite/NAME`, its numbers have to be finite,
+    /// too: it stands for what was clamped on the way to `NAME`.
+    ///
+    /// # Errors
+    /// As [`Executor::peek`]; [`crate::Error::NotFinite`] tells where the first NaN or infinity came from, for which the plan
+    /// runs once more.
+    fn read(&mut self, plan: PlanId, output: &str) -> Result<Vec<f32>> {
+        let flag = format!("{FINITE}{output}");
+        if self.plan(plan).outputs.iter().any(|o| o.name == flag) {
+            let flags = self.peek(plan, &flag)?;
+            trace::accept(self, plan, output, &flags)?;
+        }
+        let data = self.peek(plan, output)?;
+        trace::accept(self, plan, output, &data)?;
+        Ok(data)
+    }
 
     /// Runs a plan from its first command to its last.
     ///
@@ -102,7 +136,11 @@ pub fn upload(exec: &mut dyn Executor, graph: &Graph, prefix: &str, weights: &We
         if half {
             set_tensor(exec, name, &t, half)?;
         } else {
-            exec.set_leaf(name, LeafData::F32(&leaf::values(&t, &node.shape, *layout)?))?;
+            let values = leaf::values(&t, &node.shape, *layout)?;
+            if wild(&values).is_some() {
+                t.check_finite()?;
+            }
+            exec.set_leaf(name, LeafData::F32(&values))?;
         }
     }
     Ok(())
@@ -110,6 +148,7 @@ pub fn upload(exec: &mut dyn Executor, graph: &Graph, prefix: &str, weights: &We
 
 /// Sets a leaf from a checkpoint tensor; with `half`, one in half precision stays so.
 pub(crate) fn set_tensor(exec: &mut dyn Executor, name: &str, t: &TensorView<'_>, half: bool) -> Result<()> {
+    t.check_finite()?;
     match t.dtype {
         DType::F16 if half => exec.set_leaf(name, LeafData::Half(WeightType::F16, t.bytes)),
         DType::BF16 if half => exec.set_leaf(name, LeafData::Half(WeightType::BF16, t.bytes)),

@@ -93,7 +93,12 @@ fn embedding(table: &TensorView<'_>, id: u32) -> Result<Vec<f32>> {
         Error::bad(place(), format!("token ids below {rows}"), format!("{id}"))
             .with_hint("Does the tokenizer belong to this text encoder?")
     })?;
-    table.rows(row, 1).ok_or_else(|| Error::bad(place(), "rows that are whole blocks", "others"))
+    let row =
+        table.rows(row, 1).ok_or_else(|| Error::bad(place(), "rows that are whole blocks", "others"))?;
+    if crate::exec::wild(&row).is_some() {
+        table.check_finite()?;
+    }
+    Ok(row)
 }
 
 /// The four sides of an image tensor; a broken rule of the graph when there are not four.

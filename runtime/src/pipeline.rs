@@ -35,7 +35,7 @@ impl Default for TextSettings {
 pub struct Sampling {
     /// Euler steps.
     pub steps: usize,
-    /// Classifier-free guidance; 1 turns it off.
+    /// Classifier-free guidance, up to 100; 1 and less turn it off.
     pub guidance: f32,
     /// Pixels, a multiple of the model's patch side.
     pub width: usize,
@@ -231,8 +231,8 @@ impl Pipeline {
         }
         let mut g = Graph::new();
         let x = g.input("latents", &[batch, size[0], size[1], self.vae.latent_channels]);
-        let image = self.decode_graph(&mut g, x);
-        let plan = self.compile(g, &[("image", image)], size)?;
+        let (image, level) = self.decode_graph(&mut g, x);
+        let plan = self.compile(g, &[("image", image), ("finite/image", level)], size)?;
         self.decoders.insert(key, plan);
         Ok(plan)
     }
@@ -241,12 +241,14 @@ impl Pipeline {
     fn most_numbers(&self) -> usize {
         usize::try_from(self.exec.caps().max_binding / 4).unwrap_or(usize::MAX)
     }
-    /// Latents to an image in 0 to 1, on a graph. Images too large for the device's bindings are decoded in bands.
-    pub fn decode_graph(&self, g: &mut Graph, latents: Id) -> Id {
+    /// Latents to an image in 0 to 1, on a graph, and its mean before it was clamped, which lets no NaN or infinity through:
+    /// `[B]`, see [`Executor::read`]. Images too large for the device's bindings are decoded in bands.
+    pub fn decode_graph(&self, g: &mut Graph, latents: Id) -> (Id, Id) {
         let z = g.affine(latents, 1.0 / self.vae.scaling_factor, self.vae.shift_factor);
         let image = vae::decode_within(g, &self.vae, z, self.most_numbers());
         let image = g.affine(image, 0.5, 0.5);
-        g.unary(pentimento_wgsl::kernel::Unary::Clamp(0.0, 1.0), image)
+        let level = g.mean(image, 1);
+        (g.unary(pentimento_wgsl::kernel::Unary::Clamp(0.0, 1.0), image), level)
     }
 
     /// The plan that encodes one image, made on first use: input `image` (see [`encoder_pixels`]), output `z`, the mean of
@@ -339,10 +341,11 @@ impl Pipeline {
         progress: &mut dyn FnMut(usize, usize) -> bool,
     ) -> Result<Vec<Vec<f32>>> {
         let size = self.latent_size(how.width, how.height)?;
+        sampler::check_guidance(how.guidance)?;
         let per = size[0] * size[1] * self.mmdit.in_channels;
         let mu = self.schedule.mu(self.mmdit.image_tokens(size[0], size[1]) as u32);
         let sigmas = self.schedule.sigmas(how.steps, mu)?;
-        let guided = how.guidance != 1.0;
+        let guided = sampler::guides(how.guidance);
         let n = texts.len();
         let velocity = self.velocity(if guided { 2 * n } else { n }, size)?;
         let mut x = vec![0.0; n * per];

@@ -6,6 +6,7 @@
 use alloc::format;
 use alloc::vec::Vec;
 
+use crate::exec::finite;
 use crate::{Error, Result};
 
 /// Errors unless all lengths are equal.
@@ -24,6 +25,29 @@ fn falling(sigma: f32, sigma_next: f32) -> Result<()> {
     Err(Error::bad("sigmas of a step", "1 >= sigma > next >= 0", format!("sigma {sigma}, next {sigma_next}")))
 }
 
+/// Whether guidance takes part: as in diffusers, 1 and less mean none.
+pub fn guides(guidance: f32) -> bool {
+    guidance > 1.0
+}
+
+/// Accepts guidance that sampling can use.
+///
+/// # Errors
+/// NaN, a negative number, or more than 100.
+pub fn check_guidance(guidance: f32) -> Result<()> {
+    if (0.0..=100.0).contains(&guidance) {
+        return Ok(());
+    }
+    Err(Error::bad("guidance", "0 to 100 (1 or less: none)", format!("{guidance}")))
+}
+
+/// Accepts the latents of a step.
+fn latents(x: Vec<f32>) -> Result<Vec<f32>> {
+    finite("latents after a sampling step", &x)
+        .map_err(|e| e.with_hint("They grew too large: use less guidance or a weaker adapter."))?;
+    Ok(x)
+}
+
 /// Guidance: `uncond + guidance * (text - uncond)`.
 ///
 /// # Errors
@@ -36,11 +60,11 @@ pub fn cfg_combine(uncond: &[f32], text: &[f32], guidance: f32) -> Result<Vec<f3
 /// Euler step: `x' = x + (sigma' - sigma) * v`.
 ///
 /// # Errors
-/// Lengths that differ.
+/// Lengths that differ; a result that is not finite.
 pub fn euler(x: &[f32], v: &[f32], sigma: f32, sigma_next: f32) -> Result<Vec<f32>> {
     same_length("euler", &[x.len(), v.len()])?;
     let dt = sigma_next - sigma;
-    Ok(x.iter().zip(v).map(|(x, v)| x + dt * v).collect())
+    latents(x.iter().zip(v).map(|(x, v)| x + dt * v).collect())
 }
 
 /// `mean_x * x + mean_v * v`, the mean of a stochastic step.
@@ -52,7 +76,7 @@ fn affine(x: &[f32], v: &[f32], mean_x: f32, mean_v: f32) -> Result<Vec<f32>> {
 /// `mean + scale * z`.
 fn perturbed(mean: &[f32], z: &[f32], scale: f32) -> Result<Vec<f32>> {
     same_length("step noise", &[mean.len(), z.len()])?;
-    Ok(mean.iter().zip(z).map(|(m, z)| m + scale * z).collect())
+    latents(mean.iter().zip(z).map(|(m, z)| m + scale * z).collect())
 }
 
 /// Mean of `(a - b)^2`, summed in f64; 0 for empty slices.

@@ -50,6 +50,25 @@ impl TensorView<'_> {
         self.dtype.decode(self.bytes)
     }
 
+    /// Accepts finite numbers only.
+    ///
+    /// # Errors
+    /// The first NaN or infinity, with its place.
+    pub fn check_finite(&self) -> Result<()> {
+        // In half precision a number is none exactly where the exponent is all ones: no need to widen it.
+        let words = || self.bytes.as_chunks::<2>().0.iter().map(|b| u16::from_le_bytes(*b));
+        let first = match self.dtype {
+            DType::F16 => words().position(|w| w & 0x7c00 == 0x7c00),
+            DType::BF16 => words().position(|w| w & 0x7f80 == 0x7f80),
+            _ => self.to_f32().iter().position(|v| !v.is_finite()),
+        };
+        let Some(at) = first else { return Ok(()) };
+        let value = self.to_f32().get(at).copied().unwrap_or(f32::NAN);
+        let place = format!("{}: `{}`", self.label, self.name);
+        Err(Error::not_finite(place, format!("{value} at number {at}"))
+            .with_hint("The file is damaged, or was saved after its training had diverged."))
+    }
+
     /// Rows `start..start + count` along the last axis as f32, decoding only these; `None` when there are not so many
     /// or rows do not consist of whole blocks.
     pub fn rows(&self, start: usize, count: usize) -> Option<Vec<f32>> {

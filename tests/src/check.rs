@@ -141,7 +141,7 @@ pub fn check_spoiled(
     spoil(&mut given);
     let id = exec.prepare(given).map_err(text)?;
     fill(exec, id, &wide, data)?;
-    let slabs: Result<Vec<_>, _> = wide.outputs.iter().map(|o| exec.read(id, &o.name)).collect();
+    let slabs: Result<Vec<_>, _> = wide.outputs.iter().map(|o| exec.peek(id, &o.name)).collect();
     let seen = Seen { plan: &wide, data, slabs: slabs.map_err(text)? };
     let mut steps = Vec::with_capacity(wide.commands.len());
     for (i, c) in wide.commands.iter().enumerate() {
@@ -158,7 +158,7 @@ pub fn check_spoiled(
     let used = exec.prepare(plan.clone()).map_err(text)?;
     fill(exec, used, &plan, data)?;
     for (output, slot) in plan.outputs.iter().zip(&finals) {
-        let got = exec.read(used, &output.name).map_err(text)?;
+        let got = exec.peek(used, &output.name).map_err(text)?;
         same_bits(seen.get(slot), &got).map_err(|e| format!("output `{}`: {e}", output.name))?;
     }
     Ok(steps)

@@ -43,3 +43,23 @@ pub fn pickscore(name: &str) -> Scratch {
     }
     folder
 }
+
+/// A copy of the default model without its references.
+pub fn icons(name: &str) -> Scratch {
+    let (scratch, model) =
+        (Scratch::new(name), Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/models/icons"));
+    for part in [
+        "transformer",
+        "vae",
+        "text_encoder",
+        "text_encoder_2",
+        "tokenizer",
+        "tokenizer_2",
+        "scheduler",
+        "reward",
+    ] {
+        copy(&model.join(part), &scratch.0.join(part));
+    }
+    fs::copy(model.join("model_index.json"), scratch.0.join("model_index.json")).expect("a copy");
+    scratch
+}

@@ -18,7 +18,7 @@ use pentimento_trainer::stage::watch::Look;
 use pentimento_trainer::train::{Event, Metrics, Setup, Trainer};
 use std::path::{Path, PathBuf};
 use tests::adapter::adapter;
-use tests::scratch::{Scratch, copy};
+use tests::scratch::{Scratch, icons as broken_model};
 
 fn model() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/models/icons")
@@ -30,24 +30,6 @@ fn references() -> Vec<Reference> {
 }
 fn setup<'a>(model: &'a Path, references: &'a [Reference]) -> Setup<'a> {
     Setup { model, config: None, reward: None, references, prompts: &[], text_cache: None }
-}
-/// The model's components without its references.
-fn broken_model(name: &str) -> Scratch {
-    let scratch = Scratch::new(name);
-    for part in [
-        "transformer",
-        "vae",
-        "text_encoder",
-        "text_encoder_2",
-        "tokenizer",
-        "tokenizer_2",
-        "scheduler",
-        "reward",
-    ] {
-        copy(&model().join(part), &scratch.0.join(part));
-    }
-    std::fs::copy(model().join("model_index.json"), scratch.0.join("model_index.json")).expect("a copy");
-    scratch
 }
 
 fn tiny(seed: u64) -> Config {

@@ -78,18 +78,18 @@ impl Config {
     /// A sentence naming the field and what it may be.
     pub fn check(&self) -> Result<()> {
         let (window, updates) = (self.rollout.window, self.grpo.updates);
-        counts(&[
-            ("rank", self.rank),
-            ("warm.batch", self.warm.batch),
-            ("grpo.updates", updates),
-            ("optim.micro_batch", self.optim.micro_batch),
-            ("head.batch", self.head.batch),
-        ])?;
+        counts(&[("rank", self.rank), ("text_tokens", self.text_tokens)])?;
+        most(&[("iterations", self.iterations, MOST_STEPS)])?;
+        positive(&[("lora_scale", self.lora_scale, 1000.0)])?;
+        self.warm.check()?;
         self.rollout.check()?;
+        self.grpo.check()?;
         self.pathwise.check()?;
         self.nft.check()?;
         self.prior.check()?;
         self.anchor.check()?;
+        self.head.check()?;
+        self.optim.check()?;
         self.watch.check()?;
         let grpo = matches!(self.recipe, Recipe::Grpo | Recipe::FlowGrpo | Recipe::Released(_));
         if matches!(self.recipe, Recipe::Nft) && self.rollout.group < 2 {
@@ -98,10 +98,18 @@ impl Config {
         if grpo && window == 0 {
             return Err(Error::bad("rollout.window", "at least one stochastic step", "none"));
         }
+        if self.images() > MOST_IMAGES {
+            let found = format!("{} x {}", self.rollout.prompts, self.rollout.group);
+            return Err(Error::bad(
+                "rollout.prompts x rollout.group",
+                format!("at most {MOST_IMAGES} images"),
+                found,
+            ));
+        }
         let (aligned, learns) =
             (self.head.alignment, !matches!(self.recipe, Recipe::Released(_) | Recipe::Supervised));
-        if !(0.0..=1.0).contains(&aligned) || aligned > 0.0 && !learns {
-            let expected = "0 to 1, and 0 with recipes that do not ask for it: released, sft";
+        if aligned > 0.0 && !learns {
+            let expected = "0 with recipes that do not ask for it: released, sft";
             return Err(Error::bad("head.alignment", expected, aligned.to_string()));
         }
         if let Recipe::Released(schedule) = &self.recipe {
@@ -125,10 +133,145 @@ impl Config {
     }
 }
 
-/// Rejects numbers that are zero or absurd.
+/// Optimiser steps, head steps and iterations are no more than this.
+pub(crate) const MOST_STEPS: usize = 1_000_000;
+/// Images that an iteration makes, or the head remembers, are no more than this.
+pub(crate) const MOST_IMAGES: usize = 65_536;
+
+/// Accepts 1 to 4096.
 pub(crate) fn counts(fields: &[(&str, usize)]) -> Result<()> {
     match fields.iter().find(|(_, value)| !(1..=4096).contains(value)) {
         Some((field, value)) => Err(Error::bad(*field, "1 to 4096", value.to_string())),
         None => Ok(()),
+    }
+}
+/// Accepts 0 to a limit.
+pub(crate) fn most(fields: &[(&str, usize, usize)]) -> Result<()> {
+    match fields.iter().find(|(_, value, limit)| value > limit) {
+        Some((field, value, limit)) => Err(Error::bad(*field, format!("0 to {limit}"), value.to_string())),
+        None => Ok(()),
+    }
+}
+/// Accepts numbers from 0 to a limit, which NaN is not.
+pub(crate) fn within(fields: &[(&str, f32, f32)]) -> Result<()> {
+    match fields.iter().find(|(_, value, limit)| !(0.0..=*limit).contains(value)) {
+        Some((field, value, limit)) => Err(Error::bad(*field, format!("0 to {limit}"), value.to_string())),
+        None => Ok(()),
+    }
+}
+/// Accepts numbers above 0, up to a limit.
+pub(crate) fn positive(fields: &[(&str, f32, f32)]) -> Result<()> {
+    match fields.iter().find(|(_, value, limit)| !(*value > 0.0 && value <= limit)) {
+        Some((field, value, limit)) => {
+            Err(Error::bad(*field, format!("above 0, at most {limit}"), value.to_string()))
+        }
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::objective::grpo::Credit;
+    use crate::objective::pathwise::From;
+    use crate::recipe::released::Schedule;
+
+    type Set<T> = fn(&mut Config, T);
+
+    /// A setting that must refuse a value names itself and what it may be.
+    fn refused<T: Copy + std::fmt::Debug>(fields: &[(&str, Set<T>)], values: &[T]) {
+        for (name, set) in fields {
+            for &value in values {
+                let mut config = Config::grpo(true);
+                set(&mut config, value);
+                let error = config.check().expect_err(name).to_string();
+                assert!(error.contains(name) && error.contains("expected"), "{name} {value:?}: {error}");
+            }
+        }
+    }
+    fn schedule(c: &mut Config, set: impl FnOnce(&mut Schedule)) {
+        let mut own = Schedule::default();
+        set(&mut own);
+        *c = Config { recipe: Recipe::Released(own), ..Config::released() };
+    }
+
+    #[test]
+    fn no_float_is_taken_as_it_comes() {
+        let fields: &[(&str, Set<f32>)] = &[
+            ("lora_scale", |c, v| c.lora_scale = v),
+            ("warm.rate", |c, v| c.warm.rate = v),
+            ("warm.caption_drop", |c, v| c.warm.caption_drop = v),
+            ("rollout.guidance", |c, v| c.rollout.guidance = v),
+            ("rollout.eta", |c, v| c.rollout.eta = v),
+            ("grpo.credit", |c, v| c.grpo.credit = Credit::Patch(v)),
+            ("grpo.floor", |c, v| c.grpo.floor = v),
+            ("grpo.advantage_limit", |c, v| c.grpo.advantage_limit = v),
+            ("grpo.clip", |c, v| c.grpo.clip = v),
+            ("grpo.beta", |c, v| c.grpo.beta = v),
+            ("grpo.norm", |c, v| c.grpo.norm = v),
+            ("pathwise.from", |c, v| c.pathwise.from = From::Noised(v, 0.5)),
+            ("pathwise.from", |c, v| c.pathwise.from = From::Noised(0.5, v)),
+            ("nft.beta", |c, v| c.nft.beta = v),
+            ("prior.weight", |c, v| c.prior.weight = v),
+            ("anchor.weight", |c, v| c.anchor.weight = v),
+            ("anchor.lowest", |c, v| c.anchor.lowest = v),
+            ("head.class_weight", |c, v| c.head.class_weight = v),
+            ("head.alignment", |c, v| c.head.alignment = v),
+            ("head.patch_loss", |c, v| c.head.patch_loss = v),
+            ("head.rate", |c, v| c.head.rate = v),
+            ("head.steady", |c, v| c.head.steady = v),
+            ("optim.rate", |c, v| c.optim.rate = v),
+            ("optim.agreement", |c, v| c.optim.agreement = v),
+            ("optim.weight_decay", |c, v| c.optim.weight_decay = v),
+            ("optim.max_norm", |c, v| c.optim.max_norm = v),
+            ("optim.ema", |c, v| c.optim.ema = v),
+            ("watch.silhouettes", |c, v| c.watch.silhouettes = v),
+            ("released.tune_rate", |c, v| schedule(c, |s| s.tune_rate = v)),
+        ];
+        refused(fields, &[f32::NAN, f32::INFINITY, -1.0, 1e30]);
+    }
+
+    #[test]
+    fn no_count_is_taken_as_it_comes() {
+        let fields: &[(&str, Set<usize>)] = &[
+            ("text_tokens", |c, v| c.text_tokens = v),
+            ("rank", |c, v| c.rank = v),
+            ("warm.batch", |c, v| c.warm.batch = v),
+            ("rollout.prompts", |c, v| c.rollout.prompts = v),
+            ("rollout.group", |c, v| c.rollout.group = v),
+            ("rollout.steps", |c, v| c.rollout.steps = v),
+            ("rollout.window", |c, v| c.rollout.window = v),
+            ("grpo.updates", |c, v| c.grpo.updates = v),
+            ("pathwise.images", |c, v| c.pathwise.images = v),
+            ("pathwise.batch", |c, v| c.pathwise.batch = v),
+            ("nft.noisings", |c, v| c.nft.noisings = v),
+            ("prior.images", |c, v| c.prior.images = v),
+            ("head.batch", |c, v| c.head.batch = v),
+            ("optim.micro_batch", |c, v| c.optim.micro_batch = v),
+            ("released", |c, v| schedule(c, |s| s.ema_interval = v)),
+            ("released.hidden", |c, v| schedule(c, |s| s.hidden = v)),
+        ];
+        refused(fields, &[0, usize::MAX]);
+        let large: &[(&str, Set<usize>)] = &[
+            ("iterations", |c, v| c.iterations = v),
+            ("warm.steps", |c, v| c.warm.steps = v),
+            ("rollout.window", |c, v| c.rollout.window_start = Some(v)),
+            ("rollout.prompts x rollout.group", |c, _| (c.rollout.prompts, c.rollout.group) = (4096, 4096)),
+            ("head.patches", |c, v| c.head.patches = v),
+            ("head.warm", |c, v| c.head.warm = v),
+            ("head.steps", |c, v| c.head.steps = v),
+            ("head.replay", |c, v| c.head.replay = v),
+            ("watch.every", |c, v| c.watch.every = v),
+        ];
+        refused(large, &[usize::MAX]);
+    }
+
+    #[test]
+    fn presets_are_accepted() {
+        for slow in [true, false] {
+            for name in Recipe::NAMES {
+                Config::recipe(name, slow).and_then(|c| c.check()).expect(name);
+            }
+        }
     }
 }

@@ -129,6 +129,9 @@ impl Machine {
         known: impl FnOnce((usize, usize)) -> Result<Known>,
     ) -> Result<(Machine, State)> {
         config.check()?;
+        // More places than images would be computed and thrown away.
+        let mut config = config;
+        config.optim.micro_batch = config.optim.micro_batch.min(config.images());
         let folder = ModelFolder::open_with(setup.model, setup.config)?;
         let lora = Lora { rank: device_rank(config.rank), scale: config.lora_scale };
         let text = TextSettings { t5_tokens: config.text_tokens, cache: texts::load(setup.text_cache)? };

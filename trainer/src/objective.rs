@@ -16,6 +16,7 @@ use pentimento::grad::gradients;
 use pentimento::graph::{Graph, Id};
 use pentimento::model::mmdit;
 use pentimento::pipeline::{Pipeline, Text};
+use pentimento::sampler;
 
 /// The adapter's parameters, A then B of each target. The last block drops its text queries' outputs, so the gradient
 /// of their adapter is exactly zero; it stays in the file because q, k and v must be adapted together.
@@ -122,7 +123,7 @@ fn guided(
     latents: Option<Id>,
 ) -> (Id, Id) {
     let (x, cond) = pipeline.velocity_graph(g, "", n, size, latents);
-    if guidance == 1.0 {
+    if !sampler::guides(guidance) {
         return (x, cond);
     }
     let (_, uncond) = pipeline.velocity_graph(g, "u.", n, size, Some(x));

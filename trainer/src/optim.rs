@@ -1,5 +1,6 @@
 //! Optimisers on the host: an adapter is small beside the work that makes its gradient, and host f32 arithmetic is
 //! the same on every adapter.
+use crate::{Result, config};
 
 /// Settings of the adapter's optimiser.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,6 +28,16 @@ impl Default for Settings {
 }
 
 impl Settings {
+    pub(crate) fn check(&self) -> Result<()> {
+        config::counts(&[("optim.micro_batch", self.micro_batch)])?;
+        config::positive(&[("optim.max_norm", self.max_norm, 1e6)])?;
+        config::within(&[
+            ("optim.rate", self.rate, 1.0),
+            ("optim.agreement", self.agreement, 1.0),
+            ("optim.weight_decay", self.weight_decay, 1.0),
+            ("optim.ema", self.ema, 1.0),
+        ])
+    }
     /// The released ones.
     pub fn released() -> Self {
         Settings { rate: 3e-4, ..Settings::default() }

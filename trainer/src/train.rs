@@ -108,6 +108,8 @@ pub struct Trainer {
     running: Option<PlanId>,
     /// News of a run that [`Trainer::draw`] had to finish.
     held: Option<Event>,
+    /// Why training cannot go on.
+    failed: Option<Error>,
 }
 
 impl Trainer {
@@ -167,7 +169,7 @@ impl Trainer {
             Recipe::Supervised => Box::new(Supervised::default()),
             _ => Box::new(Adversarial::open(&mut machine)?),
         };
-        Ok(Trainer { machine, state, course, stage: None, running: None, held: None })
+        Ok(Trainer { machine, state, course, stage: None, running: None, held: None, failed: None })
     }
 
     /// Ends after about `seconds` from now instead of after the configured iterations: 40 % for the warm start.
@@ -186,11 +188,23 @@ impl Trainer {
     /// Does the next piece of work: submits it, or reads what has been submitted and decides what follows.
     ///
     /// # Errors
-    /// The device failed, or training diverged. The adapter of the last complete iteration stays readable.
+    /// The device failed, or numbers that are none appeared ([`Error::NotFinite`]): from then on every step ends in the same
+    /// error. The adapter stays readable: the best one seen, or that of the last complete iteration.
     pub fn step(&mut self) -> Result<Event> {
         if let Some(event) = self.held.take() {
             return Ok(event);
         }
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
+        self.work().inspect_err(|error| {
+            if matches!(error, Error::NotFinite { .. }) {
+                self.state.watch.verdict.diverge();
+            }
+            (self.failed, self.running) = (Some(error.clone()), None);
+        })
+    }
+    fn work(&mut self) -> Result<Event> {
         let (m, s) = (&mut self.machine, &mut self.state);
         if let (Some(plan), Some(stage)) = (self.running, &mut self.stage) {
             if !m.pipeline.exec.advance(plan)? {

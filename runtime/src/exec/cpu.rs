@@ -135,8 +135,17 @@ impl<R: Real> Executor for Cpu<R> {
         p.cursor += 1;
         Ok(p.cursor >= p.plan.commands.len())
     }
-    fn read(&mut self, plan: PlanId, output: &str) -> Result<Vec<f32>> {
+    fn peek(&mut self, plan: PlanId, output: &str) -> Result<Vec<f32>> {
         Ok(self.read_real(plan, output)?.into_iter().map(|v| v.wide() as f32).collect())
+    }
+    fn plan(&self, plan: PlanId) -> &Plan {
+        &self.plans[plan.0].plan
+    }
+    fn argument(&mut self, plan: PlanId, slot: &Slot) -> Result<Vec<f32>> {
+        Ok(self.get(&self.plans[plan.0], slot).into_iter().map(|v| v.wide() as f32).collect())
+    }
+    fn one(&mut self, plan: PlanId) -> Result<bool> {
+        self.advance(plan)
     }
 }
 

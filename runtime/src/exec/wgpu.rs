@@ -323,7 +323,7 @@ impl Executor for Wgpu {
         self.failure()?;
         Ok(done)
     }
-    fn read(&mut self, plan: PlanId, output: &str) -> Result<Vec<f32>> {
+    fn peek(&mut self, plan: PlanId, output: &str) -> Result<Vec<f32>> {
         let p = &self.plans[plan.0];
         let slot = null::output(&p.plan, output)?.slot;
         let memory = Memory { plan: &p.plan, slabs: &p.slabs, inputs: &p.inputs };
@@ -339,6 +339,19 @@ impl Executor for Wgpu {
             self.learn(work, seconds);
         }
         Ok(data)
+    }
+    fn plan(&self, plan: PlanId) -> &Plan {
+        &self.plans[plan.0].plan
+    }
+    fn argument(&mut self, plan: PlanId, slot: &Slot) -> Result<Vec<f32>> {
+        self.fetch(plan, slot)
+    }
+    fn one(&mut self, plan: PlanId) -> Result<bool> {
+        let budget = core::mem::replace(&mut self.budget, 1);
+        let done = self.advance(plan);
+        self.budget = budget;
+        self.plans[plan.0].pending = (0, None);
+        done
     }
 }
 

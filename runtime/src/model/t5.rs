@@ -123,7 +123,9 @@ impl Config {
     pub fn position_bias(&self, weights: &Weights, tokens: usize) -> Result<Vec<f32>> {
         let heads = self.num_heads;
         let [(name, shape), _] = self.tables();
-        let table = weights.expect(name, &shape)?.to_f32();
+        let table = weights.expect(name, &shape)?;
+        table.check_finite()?;
+        let table = table.to_f32();
         let distance = |query: usize, key: usize| key as i64 - query as i64;
         let rows: Vec<usize> = (0..tokens * tokens)
             .map(|i| self.relative_bucket(distance(i / tokens, i % tokens)) * heads)

@@ -118,8 +118,11 @@ impl TextCache {
         if !stored.contains(&name) {
             return Ok(None);
         }
-        let context = stored.expect(&name, &[layout.tokens, layout.width])?.to_f32();
-        let pooled = stored.expect(&format!("pooled.{prompt}"), &[layout.pooled])?.to_f32();
+        let context = stored.expect(&name, &[layout.tokens, layout.width])?;
+        let pooled = stored.expect(&format!("pooled.{prompt}"), &[layout.pooled])?;
+        context.check_finite()?;
+        pooled.check_finite()?;
+        let (context, pooled) = (context.to_f32(), pooled.to_f32());
         Ok(Some(Text { context, pooled }))
     }
 

@@ -188,7 +188,7 @@ fn slopes(
     }
     exec.write(plan, "dy", &vec![2.0; g.len(y)]).expect("dy");
     exec.run(plan).expect("a run");
-    names.iter().map(|n| exec.read(plan, n).expect("a gradient")).collect()
+    names.iter().map(|n| exec.peek(plan, n).expect("a gradient")).collect()
 }
 
 /// Where a function bends, the slope is a choice; these are documented at [`Unary`], [`Binary`] and [`Act`].

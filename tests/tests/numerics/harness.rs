@@ -94,7 +94,7 @@ pub fn run_as(
         exec.write(plan, name, data).expect("an input");
     }
     exec.run(plan).expect("a run");
-    names.iter().map(|n| exec.read(plan, n).expect("an output")).collect()
+    names.iter().map(|n| exec.peek(plan, n).expect("an output")).collect()
 }
 
 /// Normal numbers.

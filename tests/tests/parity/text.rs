@@ -6,7 +6,7 @@ use pentimento::exec::{Executor, LeafData, PlanId};
 use pentimento::folder::open_component;
 use pentimento::graph::Graph;
 use pentimento::model::{clip, t5};
-use pentimento::plan::Plan;
+use pentimento::plan::{Plan, Slot};
 use pentimento::text::{Clip, T5, Text, TextEncoders};
 use pentimento::weights::Weights;
 use pentimento_wgsl::WeightType;
@@ -186,8 +186,17 @@ impl Executor for Counting {
     fn advance(&mut self, plan: PlanId) -> pentimento::Result<bool> {
         self.0.advance(plan)
     }
-    fn read(&mut self, plan: PlanId, output: &str) -> pentimento::Result<Vec<f32>> {
-        self.0.read(plan, output)
+    fn peek(&mut self, plan: PlanId, output: &str) -> pentimento::Result<Vec<f32>> {
+        self.0.peek(plan, output)
+    }
+    fn plan(&self, plan: PlanId) -> &Plan {
+        self.0.plan(plan)
+    }
+    fn argument(&mut self, plan: PlanId, slot: &Slot) -> pentimento::Result<Vec<f32>> {
+        self.0.argument(plan, slot)
+    }
+    fn one(&mut self, plan: PlanId) -> pentimento::Result<bool> {
+        self.0.one(plan)
     }
 }
 

@@ -79,6 +79,7 @@ impl Recorded {
             weight_decay: real("wd"),
             ema: real("ema_decay"),
             micro_batch: whole("mini"),
+            ..config.optim
         };
         config.head.rate = real("d_lr");
         let schedule = Schedule {

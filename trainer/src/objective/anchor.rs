@@ -3,7 +3,7 @@
 use super::flow::{Pull, Rows, add_supervised};
 use super::{At, Gradients, Objective};
 use crate::machine::{Machine, State};
-use crate::{Error, Result};
+use crate::{Result, config};
 use pentimento::exec::PlanId;
 
 /// Settings of the anchor.
@@ -23,12 +23,7 @@ impl Default for Settings {
 
 impl Settings {
     pub(crate) fn check(&self) -> Result<()> {
-        let fits = self.weight.is_finite() && self.weight >= 0.0 && (0.0..=1.0).contains(&self.lowest);
-        if fits {
-            return Ok(());
-        }
-        let found = format!("{} from {}", self.weight, self.lowest);
-        Err(Error::bad("anchor", "a weight of 0 or more, from a noise level of 0 to 1", found))
+        config::within(&[("anchor.weight", self.weight, 1e6), ("anchor.lowest", self.lowest, 1.0)])
     }
 }
 

@@ -2,7 +2,7 @@
 use super::{At, Gradients, Objective, Params, compile, with_gradients};
 use crate::Result;
 use crate::advantage::{Spread, advantages, resample, within};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::machine::{Machine, State};
 use pentimento::exec::PlanId;
 use pentimento::graph::{Graph, Id};
@@ -63,6 +63,21 @@ impl Default for Settings {
 }
 
 impl Settings {
+    pub(crate) fn check(&self) -> Result<()> {
+        if let Credit::Patch(part) = self.credit {
+            config::within(&[("grpo.credit", part, 1.0)])?;
+        }
+        config::counts(&[("grpo.updates", self.updates)])?;
+        config::positive(&[
+            ("grpo.advantage_limit", self.advantage_limit, 1e6),
+            ("grpo.clip", self.clip, 1.0),
+        ])?;
+        config::within(&[
+            ("grpo.floor", self.floor, 1.0),
+            ("grpo.beta", self.beta, 1e6),
+            ("grpo.norm", self.norm, 1e6),
+        ])
+    }
     /// The released ones.
     pub fn released() -> Self {
         let own = Settings { credit: Credit::Image, spread: Spread::Global, ..Settings::default() };

@@ -2,7 +2,7 @@
 use crate::machine::{Machine, State};
 use crate::optim::clip_norm;
 use crate::{Error, Result};
-use pentimento::exec::PlanId;
+use pentimento::exec::{PlanId, finite};
 
 /// Which run of which optimiser step of an iteration, both from 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,6 +36,8 @@ pub(crate) trait Objective {
     /// Reads the finished run and adds its gradients.
     fn collect(&mut self, m: &mut Machine, s: &mut State, at: At, sum: &mut Gradients) -> Result<()>;
 }
+
+const DIVERGED: &str = "Training diverged: use a smaller learning rate.";
 
 /// Gradients of the adapter's parameters, summed over runs.
 #[derive(Default)]
@@ -79,16 +81,19 @@ impl Gradients {
             self.0.iter_mut().flatten().for_each(|g| *g *= by);
         }
     }
-    /// Clips, moves the adapter and forgets. Returns the norm before clipping.
+    /// Clips, moves the adapter and forgets; an adapter that would hold other than finite numbers stays as it was. Returns the
+    /// norm before clipping.
     pub fn apply(&mut self, m: &mut Machine, s: &mut State, rate: f32) -> Result<f32> {
         let mut grads = core::mem::take(&mut self.0);
         let norm = clip_norm(&mut grads, m.config.optim.max_norm);
-        if !norm.is_finite() {
-            s.watch.verdict.diverge();
-            return Err(Error::bad("gradient norm", "a finite number", norm.to_string())
-                .with_hint("Training diverged: use a smaller learning rate."));
+        finite("the gradient's norm", &[norm]).map_err(|e| e.with_hint(DIVERGED))?;
+        let mut values = s.values.clone();
+        s.adam.update(&mut values, &grads, rate);
+        for ((name, _), tensor) in m.params.leaves().iter().zip(&values) {
+            finite(&format!("`{name}` after an optimiser step"), tensor)
+                .map_err(|e| e.with_hint(DIVERGED))?;
         }
-        s.adam.update(&mut s.values, &grads, rate);
+        s.values = values;
         m.set_adapter(&s.values)?;
         Ok(norm)
     }

@@ -5,7 +5,7 @@ use super::flow::Rows;
 use super::{At, Gradients, Objective, Params, compile, grpo, with_gradients};
 use crate::config::Config;
 use crate::machine::{Machine, State};
-use crate::{Error, Result, config};
+use crate::{Result, config};
 use pentimento::exec::PlanId;
 use pentimento::graph::{Graph, Id};
 use pentimento::pipeline::Pipeline;
@@ -29,9 +29,7 @@ impl Default for Settings {
 
 impl Settings {
     pub(crate) fn check(&self) -> Result<()> {
-        if !(self.beta.is_finite() && self.beta > 0.0) {
-            return Err(Error::bad("nft.beta", "a number above 0", self.beta.to_string()));
-        }
+        config::positive(&[("nft.beta", self.beta, 1000.0)])?;
         config::counts(&[("nft.noisings", self.noisings)])
     }
 }

@@ -88,7 +88,7 @@ pub(crate) fn pathwise(
     let span = g.input("span", &[n, 1, 1, 1]);
     let move_by = g.mul(v, span);
     let x0 = g.add(x, move_by);
-    let image = pipeline.decode_graph(&mut g, x0);
+    let (image, level) = pipeline.decode_graph(&mut g, x0);
     let tokens = critic.backbone.tokens(&mut g, image);
     let scores = critic.head.graph(&mut g, tokens);
     let mut reward = reward(&mut g, scores, n, c.head.class_weight);
@@ -100,7 +100,7 @@ pub(crate) fn pathwise(
         reward = g.add(head, aligned);
     }
     let seed = g.input("seed", &[n]);
-    let outputs = vec![("reward".into(), reward)];
+    let outputs = vec![("reward".into(), reward), ("finite/reward".into(), level)];
     let recompute = c.pathwise.recompute || size[0] * size[1] > KEPT;
     let outputs = with_gradients(&mut g, reward, seed, params, recompute, outputs)?;
     critic.backbone.upload(&mut *pipeline.exec, &g)?;

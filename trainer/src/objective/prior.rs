@@ -4,7 +4,7 @@
 use super::flow::{Pull, Rows, add_supervised};
 use super::{At, Gradients, Objective};
 use crate::machine::{Machine, State};
-use crate::{Error, Result, config};
+use crate::{Result, config};
 use pentimento::exec::PlanId;
 
 /// Settings of prior preservation.
@@ -24,9 +24,7 @@ impl Default for Settings {
 
 impl Settings {
     pub(crate) fn check(&self) -> Result<()> {
-        if !(self.weight.is_finite() && self.weight >= 0.0) {
-            return Err(Error::bad("prior.weight", "a weight of 0 or more", self.weight.to_string()));
-        }
+        config::within(&[("prior.weight", self.weight, 1e6)])?;
         config::counts(&[("prior.images", self.images)])
     }
 }

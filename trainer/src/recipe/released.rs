@@ -27,7 +27,7 @@ mod script;
 pub use script::{Script, Seeded};
 
 use super::Course;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::machine::{Machine, State};
 use crate::references::Reference;
 use crate::reward::judge::{self, Judge};
@@ -58,12 +58,17 @@ pub struct Schedule {
 
 impl Schedule {
     pub(crate) fn check(&self, config: &Config) -> Result<()> {
-        if self.d_times == 0 || self.ema_interval == 0 || config.rollout.prompts < 2 {
+        if self.d_times == 0
+            || self.ema_interval == 0
+            || self.ema_interval > config::MOST_STEPS
+            || config.rollout.prompts < 2
+        {
             let found = format!("{self:?} with {} batches", config.rollout.prompts);
             let expected = "intervals of 1 or more and 2 batches or more";
             return Err(Error::bad("released schedule", expected, found));
         }
-        Ok(())
+        config::counts(&[("released.hidden", self.hidden)])?;
+        config::within(&[("released.tune_rate", self.tune_rate, 1.0)])
     }
 }
 

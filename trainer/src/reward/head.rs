@@ -3,8 +3,8 @@
 use super::HeadStep;
 use super::backbone::Backbone;
 use crate::optim::AdamW;
-use crate::{Error, Result};
-use pentimento::exec::{Executor, LeafData, PlanId, compile};
+use crate::{Error, Result, config};
+use pentimento::exec::{Executor, LeafData, PlanId, compile, finite};
 use pentimento::grad::gradients;
 use pentimento::graph::{Graph, Id};
 use pentimento::rng::Philox;
@@ -63,6 +63,22 @@ impl Default for Settings {
 }
 
 impl Settings {
+    pub(crate) fn check(&self) -> Result<()> {
+        config::counts(&[("head.batch", self.batch)])?;
+        config::most(&[
+            ("head.patches", self.patches, config::MOST_IMAGES),
+            ("head.warm", self.warm, config::MOST_STEPS),
+            ("head.steps", self.steps, config::MOST_STEPS),
+            ("head.replay", self.replay, config::MOST_IMAGES),
+        ])?;
+        config::within(&[
+            ("head.class_weight", self.class_weight, 1.0),
+            ("head.alignment", self.alignment, 1.0),
+            ("head.patch_loss", self.patch_loss, 1000.0),
+            ("head.rate", self.rate, 1.0),
+            ("head.steady", self.steady, 1000.0),
+        ])
+    }
     /// The released ones.
     pub fn released() -> Self {
         Settings {
@@ -327,6 +343,9 @@ impl Head {
         let accuracy = class.filter(|h| **h < 1.0).count() as f32 / self.images.max(1) as f32;
         let grads = self.gradients(exec)?;
         self.adam.update(&mut self.params, &grads, self.rate);
+        for (name, tensor) in NAMES.iter().zip(&self.params) {
+            finite(&format!("`{name}` after a step of the reward head"), tensor)?;
+        }
         self.upload(exec)?;
         Ok(HeadStep { loss, accuracy })
     }

@@ -366,7 +366,9 @@ fn parameters(model: &Model, from: usize) -> Result<(Vec<String>, Vec<Vec<f32>>)
     for node in g.nodes() {
         let Op::Leaf { kind: Leaf::Param, name } = &node.op else { continue };
         let stored = name.strip_prefix(COMPONENT).and_then(|n| n.strip_prefix('/')).unwrap_or(name);
-        values.push(model.weights.expect(stored, &node.shape)?.to_f32());
+        let tensor = model.weights.expect(stored, &node.shape)?;
+        tensor.check_finite()?;
+        values.push(tensor.to_f32());
         names.push(name.clone());
     }
     Ok((names, values))

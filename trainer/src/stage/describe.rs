@@ -93,9 +93,9 @@ pub(crate) fn plan(
 ) -> Result<PlanId> {
     let mut g = Graph::new();
     let x = g.input("latents", &[BATCH, size[0], size[1], pipeline.vae.latent_channels]);
-    let image = pipeline.decode_graph(&mut g, x);
+    let (image, level) = pipeline.decode_graph(&mut g, x);
     let tokens = backbone.tokens(&mut g, image);
-    let mut outputs = vec![("tokens", tokens), ("image", image)];
+    let mut outputs = vec![("tokens", tokens), ("image", image), ("finite/tokens", level)];
     if let (true, Some(width)) = (aligned, backbone.aligned()) {
         let text = g.input("text", &[BATCH, width]);
         outputs.push(("alignment", backbone.alignment(&mut g, tokens, text)));

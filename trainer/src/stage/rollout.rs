@@ -1,6 +1,6 @@
 //! Sampling a batch of groups.
 use super::Stage;
-use crate::config::counts;
+use crate::config::{self, counts};
 use crate::machine::{Batch, Machine, State};
 use crate::objective::grpo::Taken;
 use crate::train::Event;
@@ -18,7 +18,7 @@ pub struct Settings {
     pub group: usize,
     /// Sampling steps (released: 10).
     pub steps: usize,
-    /// Classifier-free guidance, of rollouts and of training (released: 4.5).
+    /// Classifier-free guidance, of rollouts and of training, up to 100; 1 and less turn it off (released: 4.5).
     pub guidance: f32,
     /// Noise level eta of the stochastic steps (released: 0.8). Flow-CPS, arXiv 2509.05952.
     pub eta: f32,
@@ -62,6 +62,7 @@ impl Settings {
         let bad = |field: &str, expected: &str, found: usize| {
             Err(Error::bad(format!("rollout.{field}"), expected, found.to_string()))
         };
+        sampler::check_guidance(self.guidance).map_err(|e| e.at("rollout.guidance"))?;
         counts(&[
             ("rollout.prompts", self.prompts),
             ("rollout.steps", self.steps),
@@ -70,14 +71,16 @@ impl Settings {
         if self.window > 0 && (self.group < 2 || self.antithetic && !self.group.is_multiple_of(2)) {
             return bad("group", "at least 2, and even when noises come in pairs", self.group);
         }
-        if self.window > self.steps || self.window_start.is_some_and(|w| w + self.window > self.steps) {
+        config::within(&[("rollout.eta", self.eta, 1.0)])?;
+        let room = self.steps.checked_sub(self.window);
+        if room.is_none_or(|room| self.window_start.is_some_and(|w| w > room)) {
             return bad("window", "stochastic steps within the sampling steps", self.window);
         }
         Ok(())
     }
     /// Whether a run computes the unconditioned half, too.
     pub fn guided(&self) -> bool {
-        self.guidance != 1.0
+        sampler::guides(self.guidance)
     }
 }
 

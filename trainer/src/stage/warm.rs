@@ -1,9 +1,9 @@
 //! The warm start: supervised steps on the references before anything is sampled.
 use super::Stage;
-use crate::Result;
 use crate::machine::{Machine, State};
 use crate::objective::{Learn, Objective};
 use crate::train::Event;
+use crate::{Result, config};
 use pentimento::exec::PlanId;
 
 /// Settings of the warm start.
@@ -22,6 +22,14 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Settings { steps: 100, batch: 8, rate: 1e-3, caption_drop: 0.1 }
+    }
+}
+
+impl Settings {
+    pub(crate) fn check(&self) -> Result<()> {
+        config::counts(&[("warm.batch", self.batch)])?;
+        config::most(&[("warm.steps", self.steps, config::MOST_STEPS)])?;
+        config::within(&[("warm.rate", self.rate, 1.0), ("warm.caption_drop", self.caption_drop, 1.0)])
     }
 }
 

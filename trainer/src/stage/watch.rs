@@ -11,7 +11,7 @@ pub use verdict::Look;
 use super::{Stage, describe, rollout};
 use crate::machine::{Machine, State};
 use crate::train::Event;
-use crate::{Error, Result};
+use crate::{Error, Result, config};
 use pentimento::exec::PlanId;
 use pentimento::pipeline::{Text, Velocity};
 use pentimento::rng::Philox;
@@ -40,10 +40,8 @@ impl Settings {
         Settings { every: if slow { 5 } else { 10 }, ..Settings::default() }
     }
     pub(crate) fn check(&self) -> Result<()> {
-        if (0.0..=1.0).contains(&self.silhouettes) {
-            return Ok(());
-        }
-        Err(Error::bad("watch.silhouettes", "0 to 1", self.silhouettes.to_string()))
+        config::most(&[("watch.every", self.every, config::MOST_STEPS)])?;
+        config::within(&[("watch.silhouettes", self.silhouettes, 1.0)])
     }
 }
 
@@ -213,6 +211,18 @@ impl Stage for Watch {
         Ok(Some(critic.describe))
     }
     fn collect(&mut self, m: &mut Machine, s: &mut State) -> Result<Event> {
-        if self.sampled() { self.measure(m, s) } else { self.sampled_step(m, s) }
+        let done = if self.sampled() { self.measure(m, s) } else { self.sampled_step(m, s) };
+        match done {
+            // An adapter whose pictures are no numbers is what a look is there to find.
+            Err(Error::NotFinite { .. }) if self.of == Of::Average => {
+                self.complete = true;
+                m.set_adapter(&s.values)?;
+                let mut look = Look { iteration: s.iteration, ..Look::default() };
+                (look.distance, look.diversity) = (f32::NAN, f32::NAN);
+                s.watch.verdict.see(&mut look);
+                Ok(Event::Watch(look))
+            }
+            done => done,
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Which command of a plan goes wrong on an adapter: command by command against the CPU twins.
 use super::{Memory, Wgpu};
 use crate::exec::limit::{difference, limits};
+use crate::exec::trace::leaves;
 use crate::exec::{Executor, LeafData, PlanId, null};
 use crate::plan::{Command, Place, Plan, Slot};
 use crate::{Error, Result};
@@ -130,15 +131,6 @@ impl Wgpu {
         Ok(truth.commands.clone())
     }
 
-    /// Submits the next command alone.
-    fn one(&mut self, plan: PlanId) -> Result<()> {
-        let budget = core::mem::replace(&mut self.budget, 1);
-        let done = self.advance(plan);
-        self.budget = budget;
-        self.plans[plan.0].pending = (0, None);
-        done.map(|_| ())
-    }
-
     /// The command's inputs as they are on the device, and its twin's outputs.
     fn twin_of(&self, plan: PlanId, c: &Command) -> Result<(Tensors, Tensors)> {
         let (inputs, outputs) = c.args.split_at(c.args.len() - c.variant.kernel.outputs());
@@ -161,15 +153,11 @@ impl Wgpu {
         let views: Vec<&[f32]> = inputs.iter().map(Vec::as_slice).collect();
         let limits = limits(c.variant.kernel, &c.params, &views, want);
         let p = &self.plans[plan.0].plan;
-        let names = c.args.iter().filter_map(|s| match s.place {
-            Place::Leaf(i) => p.leaves.get(i).map(|l| l.name.clone()),
-            _ => None,
-        });
         let mut found = Difference {
             index,
             commands: p.commands.len(),
             variant: c.variant,
-            leaves: names.collect(),
+            leaves: leaves(p, c),
             shape: c.shape.clone(),
             error: 0.0,
             limit: 0.0,
@@ -189,7 +177,7 @@ impl Wgpu {
     }
 
     /// An argument's numbers as they are on the device.
-    fn fetch(&self, plan: PlanId, slot: &Slot) -> Result<Vec<f32>> {
+    pub(super) fn fetch(&self, plan: PlanId, slot: &Slot) -> Result<Vec<f32>> {
         let p = &self.plans[plan.0];
         let kind = match slot.place {
             Place::Absent => return Ok(Vec::new()),
@@ -296,7 +284,16 @@ impl Executor for Checked {
         self.checked[plan.0] = true;
         Ok(true)
     }
-    fn read(&mut self, plan: PlanId, output: &str) -> Result<Vec<f32>> {
-        self.exec.read(plan, output)
+    fn peek(&mut self, plan: PlanId, output: &str) -> Result<Vec<f32>> {
+        self.exec.peek(plan, output)
+    }
+    fn plan(&self, plan: PlanId) -> &Plan {
+        self.exec.plan(plan)
+    }
+    fn argument(&mut self, plan: PlanId, slot: &Slot) -> Result<Vec<f32>> {
+        self.exec.argument(plan, slot)
+    }
+    fn one(&mut self, plan: PlanId) -> Result<bool> {
+        self.exec.one(plan)
     }
 }

@@ -145,8 +145,11 @@ impl Verdict {
     pub fn refuses(&self) -> bool {
         self.refusal().is_some()
     }
-    /// Which adapter is kept and why, a sentence; `None` before a first look. `iteration`: how many are complete.
+    /// Which adapter is kept and why, a sentence; `None` before a first look, unless it diverged. `iteration`: how many are complete.
     pub fn sentence(&self, iteration: usize) -> Option<String> {
+        if self.diverged && self.best.is_none() {
+            return Some("The adapter before the training diverged is kept.".into());
+        }
         let last = self.last.as_ref()?;
         let name = |iteration| match iteration {
             0 => "the warm start".to_string(),
