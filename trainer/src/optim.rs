@@ -8,7 +8,7 @@ pub struct Settings {
     /// AdamW learning rate (released: 3e-4).
     pub rate: f32,
     /// Agreement of the gradients from two halves of an iteration's images, a cosine, from which on the whole rate is used; below,
-    /// its running mean over this is the part that is. Adam makes steps of one size whatever the gradient is worth, and steps
+    /// the root of its running mean over this, at least a fifth, is the part that is. Adam makes steps of one size whatever the gradient is worth, and steps
     /// along chance alone are a random walk that ends off what the head knows. 0: always the whole rate (released).
     pub agreement: f32,
     /// AdamW weight decay (released: 1e-4).

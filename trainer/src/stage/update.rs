@@ -14,6 +14,8 @@ pub(crate) struct Update {
 
 /// Decay of the running mean of agreement.
 const MEMORY: f32 = 0.9;
+/// Least part of the wanted agreement that is believed: chance makes it negative, too.
+const LEAST: f32 = 0.04;
 
 impl Update {
     /// `objectives`: the objective, then terms whose gradients are added to its own before each optimiser step.
@@ -36,8 +38,9 @@ impl Update {
             *mean += (now - *mean) * (1.0 - MEMORY);
         }
         let wanted = m.config.optim.agreement;
-        let share = s.agreement.filter(|_| wanted > 0.0).map_or(1.0, |mean| (mean / wanted).clamp(0.0, 1.0));
-        s.metrics.rate = m.config.optim.rate * share;
+        let share =
+            s.agreement.filter(|_| wanted > 0.0).map_or(1.0, |mean| (mean / wanted).clamp(LEAST, 1.0));
+        s.metrics.rate = m.config.optim.rate * share.sqrt();
         s.metrics.rate
     }
 }
