@@ -2,7 +2,7 @@
 use crate::adapter::{Adapter, Pair};
 use crate::config::Config;
 use crate::objective::grpo::Taken;
-use crate::objective::{Gradients, Params, device_rank};
+use crate::objective::{Gradients, Params};
 use crate::optim::{AdamW, Ema};
 use crate::recipe::released::Bench;
 use crate::reward::host::HostReward;
@@ -13,7 +13,7 @@ use crate::train::{Event, Metrics, Setup};
 use crate::{Result, texts};
 use pentimento::exec::{Executor, PlanId};
 use pentimento::folder::ModelFolder;
-use pentimento::model::mmdit::Lora;
+use pentimento::model::lora::{Lora, Pairs, device_rank};
 use pentimento::pipeline::{Pipeline, Text, TextSettings};
 use pentimento::rng::Philox;
 use std::collections::{BTreeMap, VecDeque};
@@ -124,9 +124,9 @@ impl Machine {
     ) -> Result<(Machine, State)> {
         config.check()?;
         let folder = ModelFolder::open_with(setup.model, setup.config)?;
-        let lora = Lora { rank: device_rank(config.rank), scale: config.lora_scale };
         let text = TextSettings { t5_tokens: config.text_tokens, cache: texts::load(setup.text_cache)? };
-        let mut pipeline = Pipeline::open_with(&folder, exec, Some(lora), text)?;
+        let mut pipeline = Pipeline::open_with(&folder, exec, Pairs::new(), text)?;
+        pipeline.lora = Some(Lora::joint(&pipeline.mmdit, device_rank(config.rank), config.lora_scale));
         let native = pipeline.native_size();
         let side = |n: usize| if n == 0 { native } else { n };
         let pixels = (side(config.width), side(config.height));

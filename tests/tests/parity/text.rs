@@ -9,6 +9,7 @@ use pentimento::model::{clip, t5};
 use pentimento::plan::Plan;
 use pentimento::text::{Clip, T5, Text, TextEncoders};
 use pentimento::weights::Weights;
+use std::sync::Arc;
 use pentimento_wgsl::WeightType;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -39,7 +40,7 @@ fn clip_outputs(
     let picks: Vec<f32> = ids.iter().flat_map(|i| cfg.pick(i)).collect();
     let mut g = Graph::new();
     let (x, pick) = (g.input("embeds", &[b, t, cfg.hidden_size]), g.input("pick", &[b, t]));
-    let y = clip::encode(&mut g, cfg, component, x, pick);
+    let y = clip::encode(&mut g, cfg, component, None, x, pick);
     let outputs = [("penultimate", y.penultimate), ("pooled", y.pooled)];
     let inputs: [(&str, &[f32]); 2] = [("embeds", &embeds), ("pick", &picks)];
     run(exec, g, &[(component, weights)], &inputs, &outputs).try_into().expect("two outputs")
@@ -109,7 +110,7 @@ fn t5_agrees_block_by_block() {
                 for (suffix, weights) in [("", &weights), ("_f16w", &to_f16(&weights))] {
                     let component = format!("text_encoder_3{suffix}");
                     let encoder =
-                        t5::Encoder::new(exec, &cfg, &component, weights, ids[0].len()).expect("a plan");
+                        t5::Encoder::new(exec, &cfg, &component, weights, Arc::default(), ids[0].len()).expect("a plan");
                     let states = ids.iter().map(|i| cfg.embed(weights, i));
                     let mut states = states.collect::<Result<Vec<_>, _>>().expect("ids of the vocabulary");
                     for block in 0..cfg.num_layers {
@@ -144,7 +145,7 @@ fn a_changed_block_is_noticed() {
                 continue; // nothing is that far
             }
             let mut exec = Cpu::new();
-            let encoder = t5::Encoder::new(&mut exec, &cfg, "t5", &weights, ids[0].len()).expect("a plan");
+            let encoder = t5::Encoder::new(&mut exec, &cfg, "t5", &weights, Arc::default(), ids[0].len()).expect("a plan");
             let states = encoder.encode(&mut exec, &weights, &ids).expect("a run");
             let name = format!("{prefix}last_hidden_state");
             let (want, tol) = (golden.floats(&name), golden.tolerance(&name));
@@ -197,7 +198,7 @@ fn t5_keeps_one_block_on_the_device() {
         let (_, config, weights) = model(&path);
         let cfg = t5_config(&path, &config);
         let mut exec = Counting(Cpu::new(), BTreeMap::new());
-        let encoder = t5::Encoder::new(&mut exec, &cfg, "t5", &weights, 7).expect("a plan");
+        let encoder = t5::Encoder::new(&mut exec, &cfg, "t5", &weights, Arc::default(), 7).expect("a plan");
         encoder.encode(&mut exec, &weights, &[vec![1; 7]]).expect("a run");
         let size = |name: &str| weights.shape(name).map_or(0, |s| s.iter().product::<usize>());
         let last = format!("encoder.block.{}.", cfg.num_layers - 1);
@@ -209,7 +210,7 @@ fn t5_keeps_one_block_on_the_device() {
         assert_eq!(held, block + cfg.d_model, "one block and the final norm: {:?}", exec.1);
 
         let deeper = t5::Config { num_layers: cfg.num_layers + 1, ..cfg.clone() };
-        let error = t5::Encoder::new(&mut Cpu::new(), &deeper, "t5", &weights, 7).err().expect("refused");
+        let error = t5::Encoder::new(&mut Cpu::new(), &deeper, "t5", &weights, Arc::default(), 7).err().expect("refused");
         assert!(error.to_string().contains(&format!("encoder.block.{}.", cfg.num_layers)), "{error}");
         let error = encoder.encode(&mut exec, &weights, &[vec![1; 6]]).expect_err("refused").to_string();
         assert!(error.contains("expected 7 tokens, found 6"), "{error}");
@@ -238,12 +239,12 @@ fn parts(golden: &Golden) -> Parts {
     let clips = paths[..2].iter().map(|path| {
         let (_, config, weights) = model(path);
         let tokenizer = tokenizer(path).tokenizer().expect("a tokenizer");
-        Clip { config: clip_config(path, &config), tokenizer, weights }
+        Clip { config: clip_config(path, &config), tokenizer, weights, pairs: Arc::default() }
     });
     let path = &paths[2];
     let (_, config, weights) = model(path);
     let unigram = tokenizer(path).unigram_tokenizer().expect("a tokenizer");
-    Parts { clips: clips.collect(), t5: T5 { config: t5_config(path, &config), tokenizer: unigram, weights } }
+    Parts { clips: clips.collect(), t5: T5 { config: t5_config(path, &config), tokenizer: unigram, weights, pairs: Arc::default() } }
 }
 
 #[test]

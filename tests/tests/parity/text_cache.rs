@@ -1,6 +1,7 @@
 //! Prompts through a whole model folder: the cache that makes text encoders unnecessary, and T5 where there is one.
 use pentimento::exec::cpu::Cpu;
 use pentimento::folder::ModelFolder;
+use pentimento::model::lora::Pairs;
 use pentimento::pipeline::{Pipeline, TextSettings};
 use pentimento::text::TextCache;
 use pentimento_trainer::texts;
@@ -11,7 +12,7 @@ use tests::scratch::{Scratch, copy};
 fn open(folder: &Path, cache: Option<TextCache>, t5_tokens: usize) -> Result<Pipeline, String> {
     let folder = ModelFolder::open(folder).expect("a model folder");
     let text = TextSettings { t5_tokens, cache };
-    Pipeline::open_with(&folder, Box::new(Cpu::new()), None, text).map_err(|e| e.to_string())
+    Pipeline::open_with(&folder, Box::new(Cpu::new()), Pairs::new(), text).map_err(|e| e.to_string())
 }
 
 /// The small model's configuration and weights without text encoders.
@@ -68,7 +69,7 @@ fn a_stale_cache_is_refused() {
     whole.encode("x").expect("a run");
     let cache = whole.text_cache_mut().expect("a cache").clone();
     let error = open(&model, Some(cache.clone()), 128).err().expect("another length");
-    assert!(error.contains("another model or length of text"), "{error}");
+    assert!(error.contains("another model, adapter or length of text"), "{error}");
 
     let other = without_encoders("stale");
     for part in ["text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"] {
@@ -82,7 +83,7 @@ fn a_stale_cache_is_refused() {
     bytes[header..].iter_mut().step_by(2).for_each(|b| *b ^= 1);
     std::fs::write(&file, bytes).expect("written");
     let error = open(&other.0, Some(cache), 256).err().expect("other weights");
-    assert!(error.contains("another model or length of text"), "{error}");
+    assert!(error.contains("another model, adapter or length of text"), "{error}");
 }
 
 /// A whole pipeline folder with T5: its prompts reach the transformer, and they matter.

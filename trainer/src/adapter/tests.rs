@@ -1,14 +1,16 @@
 //! Tests of adapter files: round trips, every source of the scale, every way to be wrong.
 use super::*;
 use crate::files::tests::Scratch;
+use pentimento::weights::Weights;
+use std::fs;
 
 const Q: &str = "transformer_blocks.0.attn.to_q";
 
-fn sizes(target: &str) -> Option<(usize, usize)> {
-    let known = ["to_q", "to_k", "to_v", "to_out.0"]
-        .iter()
-        .any(|x| target == format!("transformer_blocks.0.attn.{x}"));
-    known.then_some((3, 4))
+/// Four layers from 3 to 4 numbers.
+fn model() -> Layers {
+    let layer = Layer { inputs: 3, outputs: 4, patch: 1 };
+    let targets = ["to_q", "to_k", "to_v", "to_out.0"].map(|x| format!("transformer_blocks.0.attn.{x}"));
+    targets.into_iter().map(|target| (target, layer)).collect()
 }
 
 fn sample() -> Adapter {
@@ -45,7 +47,7 @@ fn round_trip_is_exact() {
     let adapter = sample();
     let bytes = adapter.write_bytes().unwrap();
     assert_eq!(bytes, adapter.write_bytes().unwrap(), "the same bytes every time");
-    assert_eq!(Adapter::parse("a", bytes.clone(), None, &sizes).unwrap(), adapter);
+    assert_eq!(Adapter::parse("a", bytes.clone(), None, &model()).unwrap(), adapter);
     let weights = Weights::from_bytes("a", bytes).unwrap();
     assert_eq!(weights.expect(&format!("transformer.{Q}.lora_A.weight"), &[2, 3]).unwrap().elements(), 6);
     assert_eq!(weights.expect(&format!("transformer.{Q}.lora_B.weight"), &[4, 2]).unwrap().elements(), 8);
@@ -53,8 +55,8 @@ fn round_trip_is_exact() {
 
     let s = Scratch::new("adapter");
     adapter.save(&s.0.join(FILES[0])).unwrap();
-    assert_eq!(Adapter::load(&s.0, &sizes).unwrap(), adapter);
-    assert_eq!(Adapter::load(&s.0.join(FILES[0]), &sizes).unwrap(), adapter);
+    assert_eq!(Adapter::load(&s.0, &model()).unwrap(), adapter);
+    assert_eq!(Adapter::load(&s.0.join(FILES[0]), &model()).unwrap(), adapter);
     assert!(message(adapter.save(&s.0.join("no/a.safetensors"))).contains("missing the folder"));
 }
 
@@ -80,7 +82,7 @@ fn every_source_of_the_scale() {
     let read = |keys: [&str; 2], alpha: Option<&str>, metadata: Option<&str>, config: Option<&str>| {
         let mut tensors: Vec<(&str, &[usize], f32)> = vec![(keys[0], &[2, 3], 1.0), (keys[1], &[4, 2], 1.0)];
         tensors.extend(alpha.map(|key| (key, &[][..], 6.0)));
-        Adapter::parse("a", file(&tensors, metadata), config, &sizes).map(|a| a.pairs[Q].b[0])
+        Adapter::parse("a", file(&tensors, metadata), config, &model()).map(|a| a.pairs[Q].b[0])
     };
     let (a, b) = (format!("transformer.{Q}.lora_A.weight"), format!("transformer.{Q}.lora_B.weight"));
     let plain = [a.as_str(), b.as_str()];
@@ -121,7 +123,7 @@ fn bad_files_name_the_key() {
     let key = |rest: &str| format!("transformer.{Q}{rest}");
     let (a, b) = (key(".lora_A.weight"), key(".lora_B.weight"));
     let parse =
-        |tensors: &[(&str, &[usize], f32)]| message(Adapter::parse("f", file(tensors, None), None, &sizes));
+        |tensors: &[(&str, &[usize], f32)]| message(Adapter::parse("f", file(tensors, None), None, &model()));
     let bare_a = format!("{Q}.lora_A.weight");
     for (tensors, part) in [
         (vec![], "missing any adapted layer"),
@@ -135,14 +137,14 @@ fn bad_files_name_the_key() {
         (vec![(a.as_str(), &[2, 3], 1.0), (bare_a.as_str(), &[2, 3], 1.0)], "one tensor of this kind"),
         (
             vec![("transformer.transformer_blocks.9.attn.to_q.lora_A.weight", &[2, 3], 1.0)],
-            "an adapted layer of this model",
+            "a linear layer of this model",
         ),
-        (vec![("transformer.proj_out.weight", &[2, 3], 1.0)], "`transformer.proj_out.weight`"),
+        (vec![("transformer.proj_out.weight", &[2, 3], 1.0)], "`transformer.proj_out.weight`. A full weight is not"),
         (vec![("text_encoder.x.lora_A.weight", &[2, 3], 1.0)], "text encoders"),
         (vec![("lora_unet_joint_blocks_0_x_block_attn_qkv.lora_down.weight", &[2, 3], 1.0)], "lora_B"),
         (
             vec![("lora_unet_joint_blocks_0_y_block_attn_qkv.lora_down.weight", &[2, 3], 1.0)],
-            "Kohya's layout",
+            "No linear layer of an SD3",
         ),
         (
             vec![("lora_unet_joint_blocks_0_x_block_mlp_fc1.lora_down.weight", &[2, 3], 1.0)],
@@ -150,27 +152,28 @@ fn bad_files_name_the_key() {
         ),
         (
             vec![("diffusion_model.joint_blocks.0.x_block.attn.kqv.lora_A.weight", &[2, 3], 1.0)],
-            "original layout",
+            "No linear layer of an SD3",
         ),
         (vec![("lora_te1_x.lora_down.weight", &[2, 3], 1.0)], "text encoders"),
         (vec![(".lora_A.weight", &[2, 3], 1.0)], "`.lora_A.weight`"),
+        (vec![("text_encoder.text_projection.lora_A.weight", &[2, 3], 1.0)], "This model has no `text_encoder`"),
     ] {
         let text = parse(&tensors);
         assert!(text.starts_with('f') && text.contains(part), "{tensors:?}: {text}");
     }
     let alpha = key(".alpha");
     let text = parse(&[(&a, &[2, 3], 1.0), (&b, &[4, 2], 1.0), (&alpha, &[2], 1.0)]);
-    assert!(text.contains("one finite number, found [1.0, 1.0]"), "{text}");
-    assert!(message(Adapter::parse("f", vec![1, 2, 3], None, &sizes)).contains("only 3 bytes"));
+    assert!(text.contains("one number, found [2]"), "{text}");
+    assert!(message(Adapter::parse("f", vec![1, 2, 3], None, &model())).contains("only 3 bytes"));
 }
 
 #[test]
 fn files_that_are_not_there() {
     let s = Scratch::new("noadapter");
-    assert!(message(Adapter::load(&s.0, &sizes)).contains("pytorch_lora_weights.safetensors"));
-    assert!(message(Adapter::load(&s.0.join("x.safetensors"), &sizes)).contains("cannot read"));
+    assert!(message(Adapter::load(&s.0, &model())).contains("pytorch_lora_weights.safetensors"));
+    assert!(message(Adapter::load(&s.0.join("x.safetensors"), &model())).contains("cannot read"));
     s.write(FILES[1], sample().write_bytes().unwrap());
-    let text = message(Adapter::load(&s.0, &sizes));
+    let text = message(Adapter::load(&s.0, &model()));
     assert!(text.contains("adapter_config.json: cannot read"), "PEFT's scale is unknown without it: {text}");
 }
 
@@ -185,12 +188,15 @@ fn goldens_of_peft_and_diffusers() {
         serde_json::from_str(&fs::read_to_string(root.join("lora/golden.json")).unwrap()).unwrap();
     let base = json["checkpoint"][0].as_str().unwrap().split(' ').next().unwrap();
     let base = pentimento::folder::open_component(&root.join("lora").join(base)).unwrap().weights().unwrap();
-    let sizes = |target: &str| match *base.shape(&format!("{target}.weight"))? {
-        [outputs, inputs] => Some((inputs, outputs)),
+    let layer = |name: &str| match *base.shape(name)? {
+        [outputs, inputs] => {
+            Some((name.strip_suffix(".weight")?.to_string(), Layer { inputs, outputs, patch: 1 }))
+        }
         _ => None,
     };
+    let layers: Layers = base.names().filter_map(layer).collect();
     let scaling = json["scaling"].as_f64().unwrap() as f32;
-    let load = |name: &str| Adapter::load(&root.join("lora").join(name), &sizes).unwrap();
+    let load = |name: &str| Adapter::load(&root.join("lora").join(name), &layers).unwrap();
     let (diffusers, bare, peft) = (load("diffusers"), load("diffusers_nometa"), load("peft"));
     assert_eq!(diffusers, peft, "metadata and adapter_config.json say the same");
     assert_eq!(diffusers.pairs.keys().collect::<Vec<_>>(), bare.pairs.keys().collect::<Vec<_>>());
@@ -199,11 +205,11 @@ fn goldens_of_peft_and_diffusers() {
         let scaled: Vec<f32> = bare.pairs[target].b.iter().map(|v| v * scaling).collect();
         assert_eq!((&pair.a, &pair.b), (&bare.pairs[target].a, &scaled), "{target}");
     }
-    let again = Adapter::parse("again", diffusers.write_bytes().unwrap(), None, &sizes).unwrap();
+    let again = Adapter::parse("again", diffusers.write_bytes().unwrap(), None, &layers).unwrap();
     assert_eq!(again, diffusers);
-    let fewer = |target: &str| if target.ends_with(".to_q") { sizes(target) } else { None };
+    let fewer = layers.into_iter().filter(|(target, _)| target.ends_with(".to_q")).collect();
     assert!(
-        message(Adapter::load(&root.join("lora/peft"), &fewer)).contains("an adapted layer of this model")
+        message(Adapter::load(&root.join("lora/peft"), &fewer)).contains("a linear layer of this model")
     );
 }
 
@@ -231,7 +237,7 @@ fn fused_layers_are_split() {
         let view = |shape: &[usize], data| TensorView::new(Dtype::F32, shape.to_vec(), data).unwrap();
         let tensors = [(keys[0], view(&[2, 3], &a)), (keys[1], view(&[12, 2], &b)), (alpha, view(&[], &one))];
         let adapter =
-            Adapter::parse("f", safetensors::serialize(tensors, None).unwrap(), None, &sizes).unwrap();
+            Adapter::parse("f", safetensors::serialize(tensors, None).unwrap(), None, &model()).unwrap();
         for (i, x) in ["to_q", "to_k", "to_v"].iter().enumerate() {
             let pair = &adapter.pairs[&format!("transformer_blocks.0.attn.{x}")];
             let want: Vec<f32> = (8 * i..8 * i + 8).map(|v| 2.0 * v as f32).collect();
@@ -245,10 +251,10 @@ fn fused_layers_are_split() {
             (&q, view(&[2, 3], &a)),
             (&q_b, view(&[4, 2], &b[..32])),
         ];
-        let text = message(Adapter::parse("f", safetensors::serialize(twice, None).unwrap(), None, &sizes));
+        let text = message(Adapter::parse("f", safetensors::serialize(twice, None).unwrap(), None, &model()));
         assert!(text.contains("a layer adapted once"), "{text}");
         let short = [(keys[0], view(&[2, 3], &a)), (keys[1], view(&[11, 2], &b[..88]))];
-        let text = message(Adapter::parse("f", safetensors::serialize(short, None).unwrap(), None, &sizes));
+        let text = message(Adapter::parse("f", safetensors::serialize(short, None).unwrap(), None, &model()));
         assert!(text.contains(keys[1]) && text.contains("expected shape [12, 2], found [11, 2]"), "{text}");
     }
 }
@@ -260,9 +266,9 @@ fn peft_round_trip_is_exact() {
     let odd = Pair::new(1, vec![1.0, 2.0, 3.0], vec![4.0, 5.0, 6.0, 7.0], 1.0).unwrap();
     adapter.pairs.insert("transformer_blocks.0.attn.to_out.0".into(), odd);
     adapter.save_peft(&s.0).unwrap();
-    assert_eq!(Adapter::load(&s.0, &sizes).unwrap(), adapter);
+    assert_eq!(Adapter::load(&s.0, &model()).unwrap(), adapter);
     let weights = Weights::from_bytes("a", adapter.write_peft().unwrap().0).unwrap();
     let layers = layers(&weights).unwrap();
-    assert_eq!((layers.len(), layers[Q]), (4, (3, 4)));
+    assert_eq!((layers.len(), layers[Q].inputs, layers[Q].outputs), (4, 3, 4));
     assert!(weights.names().all(|n| n.starts_with("base_model.model.transformer_blocks.0.attn.")));
 }

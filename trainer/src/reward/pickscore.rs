@@ -383,7 +383,7 @@ fn text_plan(exec: &mut dyn Executor, model: &Model) -> Result<PlanId> {
     let (cfg, mut g) = (&model.text, Graph::new());
     let t = cfg.max_position_embeddings;
     let (x, pick) = (g.input("embeds", &[1, t, cfg.hidden_size]), g.input("pick", &[1, t]));
-    let y = clip::encode(&mut g, cfg, COMPONENT, x, pick);
+    let y = clip::encode(&mut g, cfg, COMPONENT, None, x, pick);
     finish(exec, model, g, &[("pooled", y.pooled)])
 }
 
