@@ -214,7 +214,11 @@ pub unsafe fn list<'a, T>(p: *const T, len: usize, name: &str, what: &str) -> Re
 ///
 /// # Safety
 /// Each NULL or valid for reading `count` values; strings as [`text`].
-pub unsafe fn adapters(paths: *const *const c_char, strengths: *const f32, count: usize) -> Result<Vec<Source>> {
+pub unsafe fn adapters(
+    paths: *const *const c_char,
+    strengths: *const f32,
+    count: usize,
+) -> Result<Vec<Source>> {
     if count == 0 {
         return Ok(Vec::new());
     }

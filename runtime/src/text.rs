@@ -130,7 +130,11 @@ impl TextEncoders {
     /// A missing or mis-shaped tensor.
     pub fn check(&self) -> Result<()> {
         for ((clip, _), component) in self.clips.iter().zip(COMPONENTS) {
-            exec::check(&contents::clip_graph(&clip.config, component), &format!("{component}/"), &clip.weights)?;
+            exec::check(
+                &contents::clip_graph(&clip.config, component),
+                &format!("{component}/"),
+                &clip.weights,
+            )?;
             clip.config.tables().iter().try_for_each(|(t, shape)| clip.weights.expect(t, shape).map(drop))?;
         }
         let Some((t5, _)) = &self.t5 else { return Ok(()) };

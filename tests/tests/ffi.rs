@@ -172,8 +172,8 @@ fn finetune(program: &Path, out: &Path) -> PathBuf {
     let (low, high) = (pixels.iter().min(), pixels.iter().max());
     assert!(high > low.map(|v| v.saturating_add(50)).as_ref(), "an empty image: {low:?} to {high:?}");
     let saved = out.join("adapter.safetensors");
-    let pipeline =
-        adapted::open(&model, &[Source::new(&saved)], Box::new(Cpu::new())).expect("the adapter fits the model");
+    let pipeline = adapted::open(&model, &[Source::new(&saved)], Box::new(Cpu::new()))
+        .expect("the adapter fits the model");
     let layers = pipeline::layers(&ModelFolder::open(&model).expect("a model")).expect("its layers");
     let adapter = Adapter::load(&saved, &layers).expect("an adapter");
     assert_eq!(pipeline.lora.map(|lora| lora.scale), Some(1.0));

@@ -105,7 +105,10 @@ mod tests {
         is(":0.5", ":0.5", 1.0);
         for strength in ["nan", "inf", "1e39", "", "0,8"] {
             let text = parse(&format!("{plain}:{strength}")).unwrap_err();
-            assert!(text.contains("strength: expected a finite number") && text.contains("FILE:0.8"), "{text}");
+            assert!(
+                text.contains("strength: expected a finite number") && text.contains("FILE:0.8"),
+                "{text}"
+            );
         }
         #[cfg(unix)]
         {

@@ -59,7 +59,11 @@ impl Adapter {
     /// As [`Adapter::write_bytes`]; layers of text encoders.
     pub fn write_peft(&self) -> Result<(Vec<u8>, String)> {
         if let Some(target) = self.pairs.keys().find(|t| encoder(t).is_some()) {
-            return Err(Error::bad("adapter", "layers of one model, as a PEFT folder has", format!("`{target}` too")));
+            return Err(Error::bad(
+                "adapter",
+                "layers of one model, as a PEFT folder has",
+                format!("`{target}` too"),
+            ));
         }
         let bytes = self.bytes_under("base_model.model.")?;
         let ranks: BTreeMap<&str, usize> = self.pairs.iter().map(|(t, p)| (t.as_str(), p.rank)).collect();

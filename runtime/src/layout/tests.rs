@@ -27,12 +27,21 @@ fn underscores_may_stand_for_dots() {
     for (name, to) in [
         ("context_embedder", Rename::To("context_embedder".into())),
         ("t_embedder.mlp.0", Rename::To("time_text_embed.timestep_embedder.linear_1".into())),
-        ("time_text_embed.text_embedder.linear_2", Rename::To("time_text_embed.text_embedder.linear_2".into())),
+        (
+            "time_text_embed.text_embedder.linear_2",
+            Rename::To("time_text_embed.text_embedder.linear_2".into()),
+        ),
         ("final_layer.adaLN_modulation.1", Rename::Swap("norm_out.linear".into())),
         ("norm_out.linear", Rename::To("norm_out.linear".into())),
-        ("joint_blocks.3.context_block.adaLN_modulation.1", Rename::Swap("transformer_blocks.3.norm1_context.linear".into())),
+        (
+            "joint_blocks.3.context_block.adaLN_modulation.1",
+            Rename::Swap("transformer_blocks.3.norm1_context.linear".into()),
+        ),
         ("joint_blocks.12.x_block.mlp.fc1", Rename::To("transformer_blocks.12.ff.net.0.proj".into())),
-        ("transformer_blocks.12.ff_context.net.2", Rename::To("transformer_blocks.12.ff_context.net.2".into())),
+        (
+            "transformer_blocks.12.ff_context.net.2",
+            Rename::To("transformer_blocks.12.ff_context.net.2".into()),
+        ),
         ("transformer_blocks.0.attn2.to_out.0", Rename::To("transformer_blocks.0.attn2.to_out.0".into())),
         (
             "joint_blocks.1.x_block.attn2.qkv",

@@ -31,7 +31,8 @@ pub type Layers = BTreeMap<String, Layer>;
 
 /// The linear layers of a graph's component; `patch`: the kernel side of its patch embedding.
 pub fn layers(g: &Graph, component: &str, patch: usize) -> Layers {
-    let weights = g.nodes().iter().filter(|n| matches!(n.op, Op::Matmul { .. })).filter_map(|n| n.inputs.get(1));
+    let weights =
+        g.nodes().iter().filter(|n| matches!(n.op, Op::Matmul { .. })).filter_map(|n| n.inputs.get(1));
     let layer = |&id| {
         let Op::Leaf { kind: Leaf::Weight(layout), name } = &g.node(id).op else { return None };
         let module = name.strip_prefix(component)?.strip_prefix('/')?.strip_suffix(".weight")?;
@@ -214,6 +215,9 @@ mod tests {
         assert_eq!(product(&sum), want);
         let narrow = Pair::new(1, vec![1.0], vec![1.0, 1.0], 1.0).unwrap();
         assert!(sum.add(&narrow).unwrap_err().to_string().contains("from 3 to 2 numbers, found 1 to 2"));
-        assert!(Pair::new(0, vec![], vec![], 1.0).is_err() && Pair::new(2, vec![0.0; 3], vec![0.0; 2], 1.0).is_err());
+        assert!(
+            Pair::new(0, vec![], vec![], 1.0).is_err()
+                && Pair::new(2, vec![0.0; 3], vec![0.0; 2], 1.0).is_err()
+        );
     }
 }

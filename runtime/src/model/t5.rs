@@ -7,7 +7,7 @@
 //! padding is attended like any token.
 //!
 //! T tokens, C = `d_model`, H heads, D = `d_kv`.
-use super::lora::{Layer, Lora, Pairs, device_rank, leaves, layers, target};
+use super::lora::{Layer, Lora, Pairs, device_rank, layers, leaves, target};
 use super::{Fields, Names, columns, embedding};
 use crate::exec::{Executor, LeafData, PlanId, compile, only_weight, set_tensor, upload};
 use crate::graph::{Graph, Id, Leaf, Op};
@@ -237,7 +237,8 @@ impl Encoder {
         length: usize,
     ) -> Result<Self> {
         let adapter = BlockAdapter::new(config, component, pairs);
-        let lora = Lora::new(adapter.layers.iter().map(|l| (target(component, &in_block(&l.name)), l.rank)), 1.0);
+        let lora =
+            Lora::new(adapter.layers.iter().map(|l| (target(component, &in_block(&l.name)), l.rank)), 1.0);
         let mut g = Graph::new();
         let x = g.input("x", &[1, length, config.d_model]);
         let bias = g.input("bias", &[config.num_heads, length, length]);

@@ -49,7 +49,11 @@ pub(super) fn check(folder: &ModelFolder, adapter: &Pairs) -> Result<()> {
         let found = format!("{} to {}", pair.inputs(), pair.outputs());
         match layers.get(target) {
             None => {
-                return Err(Error::bad(place, format!("a linear layer of {}", folder.path().display()), "none"));
+                return Err(Error::bad(
+                    place,
+                    format!("a linear layer of {}", folder.path().display()),
+                    "none",
+                ));
             }
             Some(layer) if (layer.inputs, layer.outputs) != (pair.inputs(), pair.outputs()) => {
                 let expected = format!("a correction from {} to {} numbers", layer.inputs, layer.outputs);

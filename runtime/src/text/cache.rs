@@ -116,10 +116,12 @@ impl TextCache {
     /// Prompts that were encoded with an adapter.
     pub fn believe(&self) -> Result<()> {
         match &self.key {
-            Some((encoders, _)) if encoders.contains(ADAPTED) => {
-                Err(Error::bad(self.label.as_str(), "prompts of text encoders as they are", "prompts of adapted ones")
-                    .with_hint("Only with the text encoders themselves can the adapter be compared."))
-            }
+            Some((encoders, _)) if encoders.contains(ADAPTED) => Err(Error::bad(
+                self.label.as_str(),
+                "prompts of text encoders as they are",
+                "prompts of adapted ones",
+            )
+            .with_hint("Only with the text encoders themselves can the adapter be compared.")),
             _ => Ok(()),
         }
     }

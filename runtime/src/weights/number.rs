@@ -22,7 +22,11 @@ impl Weights {
         let view = self.get(name)?;
         match (view.elements() == 1).then(|| view.to_f32()).as_deref() {
             Some(&[number]) => Ok(f64::from(number)),
-            _ => Err(Error::bad(format!("{}: `{name}`", view.label), "one number", format!("{:?}", view.shape))),
+            _ => Err(Error::bad(
+                format!("{}: `{name}`", view.label),
+                "one number",
+                format!("{:?}", view.shape),
+            )),
         }
     }
 }
@@ -68,12 +72,9 @@ mod tests {
         ] {
             assert_eq!(open(kind, &[1], bytes).number("x"), Ok(6.5), "{kind}");
         }
-        for (kind, bytes) in [
-            ("I64", &8i64.to_le_bytes()[..]),
-            ("I32", &8i32.to_le_bytes()),
-            ("U8", &[8]),
-            ("I8", &[8]),
-        ] {
+        for (kind, bytes) in
+            [("I64", &8i64.to_le_bytes()[..]), ("I32", &8i32.to_le_bytes()), ("U8", &[8]), ("I8", &[8])]
+        {
             assert_eq!(open(kind, &[], bytes).number("x"), Ok(8.0), "{kind}");
         }
         let text = |w: Weights| w.number("x").unwrap_err().to_string();

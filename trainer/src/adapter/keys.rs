@@ -121,7 +121,8 @@ pub(super) fn split(label: &str, key: &str, last: Option<usize>) -> Result<(Rena
 
 /// What a key belongs to instead of a plain LoRA.
 fn other(key: &str) -> Option<&'static str> {
-    let is = |part: &str, known: &str| if known.ends_with('_') { part.starts_with(known) } else { part == known };
+    let is =
+        |part: &str, known: &str| if known.ends_with('_') { part.starts_with(known) } else { part == known };
     let found = |part: &str| OTHERS.iter().find(|(known, _)| is(part, known)).map(|(_, method)| *method);
     if key.starts_with("bundle_emb.") || key.starts_with("emb_params") {
         return Some("An embedding (textual inversion)");
@@ -131,7 +132,9 @@ fn other(key: &str) -> Option<&'static str> {
     }
     match key.rsplit_once('.') {
         Some((front, "bias")) if front.contains("lora") => Some("LoRA with biases"),
-        Some((_, "weight" | "bias")) if ending(key).is_none() && !key.contains("lora") => Some("A full weight"),
+        Some((_, "weight" | "bias")) if ending(key).is_none() && !key.contains("lora") => {
+            Some("A full weight")
+        }
         _ => None,
     }
 }
@@ -141,7 +144,8 @@ fn ending(key: &str) -> Option<(&str, Half)> {
     if let Some(module) = key.strip_suffix(".alpha") {
         return Some((module, Half::Alpha));
     }
-    let cut = |stem: &str| ENDINGS.iter().find_map(|(end, half)| Some((stem.strip_suffix(end)?.len(), *half)));
+    let cut =
+        |stem: &str| ENDINGS.iter().find_map(|(end, half)| Some((stem.strip_suffix(end)?.len(), *half)));
     let stem = key.strip_suffix(".weight");
     let named = || cut(stem?.rsplit_once('.')?.0);
     let (length, half) = cut(stem.unwrap_or(key)).or_else(named)?;
@@ -154,7 +158,8 @@ fn layers(module: &str, last: Option<usize>) -> Option<Rename> {
         name.strip_prefix("base_model.model.").unwrap_or(name)
     }
     let module = bare(module);
-    let of_encoder = ENCODERS.iter().find_map(|(prefix, encoder)| Some((module.strip_prefix(prefix)?, encoder)));
+    let of_encoder =
+        ENCODERS.iter().find_map(|(prefix, encoder)| Some((module.strip_prefix(prefix)?, encoder)));
     if let Some((name, encoder)) = of_encoder {
         let layer = encoder_layer(bare(name), encoder)?;
         return Some(Rename::To(format!("{encoder}.{layer}")));
@@ -174,5 +179,8 @@ fn encoder_layer(name: &str, encoder: &str) -> Option<String> {
     }
     let (n, rest) = numbered(name, "text_model.encoder.layers")?;
     let old = || OLD_CLIP.iter().find(|(old, _)| same(rest, old)).map(|(_, new)| new);
-    Some(format!("text_model.encoder.layers.{n}.{}", CLIP.iter().find(|layer| same(rest, layer)).or_else(old)?))
+    Some(format!(
+        "text_model.encoder.layers.{n}.{}",
+        CLIP.iter().find(|layer| same(rest, layer)).or_else(old)?
+    ))
 }

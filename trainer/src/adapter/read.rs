@@ -202,7 +202,11 @@ fn matrix(t: &TensorView<'_>, rows: Option<usize>, columns: usize, patch: usize)
     let right = |n: usize| n > 0 && rows.is_none_or(|rows| rows == n);
     let fits = match *t.shape {
         [n, c] => right(n) && c == columns,
-        [n, c, h, w] => right(n) && [h, w] == [patch; 2] && h.checked_mul(w).and_then(|p| p.checked_mul(c)) == Some(columns),
+        [n, c, h, w] => {
+            right(n)
+                && [h, w] == [patch; 2]
+                && h.checked_mul(w).and_then(|p| p.checked_mul(c)) == Some(columns)
+        }
         _ => false,
     };
     if !fits {

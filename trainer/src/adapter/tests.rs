@@ -139,7 +139,10 @@ fn bad_files_name_the_key() {
             vec![("transformer.transformer_blocks.9.attn.to_q.lora_A.weight", &[2, 3], 1.0)],
             "a linear layer of this model",
         ),
-        (vec![("transformer.proj_out.weight", &[2, 3], 1.0)], "`transformer.proj_out.weight`. A full weight is not"),
+        (
+            vec![("transformer.proj_out.weight", &[2, 3], 1.0)],
+            "`transformer.proj_out.weight`. A full weight is not",
+        ),
         (vec![("text_encoder.x.lora_A.weight", &[2, 3], 1.0)], "text encoders"),
         (vec![("lora_unet_joint_blocks_0_x_block_attn_qkv.lora_down.weight", &[2, 3], 1.0)], "lora_B"),
         (
@@ -156,7 +159,10 @@ fn bad_files_name_the_key() {
         ),
         (vec![("lora_te1_x.lora_down.weight", &[2, 3], 1.0)], "text encoders"),
         (vec![(".lora_A.weight", &[2, 3], 1.0)], "`.lora_A.weight`"),
-        (vec![("text_encoder.text_projection.lora_A.weight", &[2, 3], 1.0)], "This model has no `text_encoder`"),
+        (
+            vec![("text_encoder.text_projection.lora_A.weight", &[2, 3], 1.0)],
+            "This model has no `text_encoder`",
+        ),
     ] {
         let text = parse(&tensors);
         assert!(text.starts_with('f') && text.contains(part), "{tensors:?}: {text}");
@@ -208,9 +214,7 @@ fn goldens_of_peft_and_diffusers() {
     let again = Adapter::parse("again", diffusers.write_bytes().unwrap(), None, &layers).unwrap();
     assert_eq!(again, diffusers);
     let fewer = layers.into_iter().filter(|(target, _)| target.ends_with(".to_q")).collect();
-    assert!(
-        message(Adapter::load(&root.join("lora/peft"), &fewer)).contains("a linear layer of this model")
-    );
+    assert!(message(Adapter::load(&root.join("lora/peft"), &fewer)).contains("a linear layer of this model"));
 }
 
 /// Rows 0..4, 4..8 and 8..12 of a fused B are those of q, k and v; A is shared.

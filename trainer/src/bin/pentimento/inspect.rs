@@ -188,7 +188,9 @@ fn adapter(args: &Args, source: &Source) -> Result<()> {
     let adapter = match &model {
         Some(model) => adapted::sum(model, sources)?,
         // Sizes as the file has them: any consistent adapter passes.
-        None => Adapter::load(&source.path, &layers(&weights)?)?.scaled(source.strength, &place.to_string())?,
+        None => {
+            Adapter::load(&source.path, &layers(&weights)?)?.scaled(source.strength, &place.to_string())?
+        }
     };
     let mut ranks: Vec<usize> = adapter.pairs.values().map(|p| p.rank).collect();
     ranks.sort_unstable();
