@@ -130,11 +130,11 @@ fn other(key: &str) -> Option<&'static str> {
     if let Some(method) = key.split('.').find_map(found) {
         return Some(method);
     }
+    // The first part may be Kohya's `lora_unet_...`, whatever follows.
+    let factor = key.split('.').skip(1).any(|part| part.contains("lora"));
     match key.rsplit_once('.') {
-        Some((front, "bias")) if front.contains("lora") => Some("LoRA with biases"),
-        Some((_, "weight" | "bias")) if ending(key).is_none() && !key.contains("lora") => {
-            Some("A full weight")
-        }
+        Some((_, "bias")) if factor => Some("LoRA with biases"),
+        Some((_, "weight" | "bias")) if !factor && ending(key).is_none() => Some("A full weight"),
         _ => None,
     }
 }

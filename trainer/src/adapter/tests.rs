@@ -173,6 +173,80 @@ fn bad_files_name_the_key() {
     assert!(message(Adapter::parse("f", vec![1, 2, 3], None, &model())).contains("only 3 bytes"));
 }
 
+/// The reason is the method's own; a plain LoRA in a spelling that nobody uses is not called something else.
+#[test]
+fn other_methods_are_refused_by_name() {
+    let parse = |key: &str| message(Adapter::parse("f", file(&[(key, &[2, 3], 1.0)], None), None, &model()));
+    for (ending, method) in [
+        (".dora_scale", "DoRA"),
+        (".lora_magnitude_vector", "DoRA"),
+        (".lora_magnitude_vector.default.weight", "DoRA"),
+        (".lokr_w1", "LoKr"),
+        (".lokr_t2", "LoKr"),
+        (".hada_w1_a", "LoHa"),
+        (".oft_R.weight", "OFT"),
+        (".oft_blocks", "OFT"),
+        (".boft_R", "BOFT"),
+        (".ia3_l.weight", "IA3"),
+        (".on_input", "IA3"),
+        (".a1.weight", "GLoRA"),
+        (".lora_mid.weight", "LoRA with a core tensor"),
+        (".vera_lambda_b", "VeRA"),
+        (".diff", "A full difference of a weight"),
+        (".diff_b", "A full difference of a bias"),
+        (".w_norm", "A difference of a norm"),
+        (".lora_B.bias", "LoRA with biases"),
+        (".lora_up.bias", "LoRA with biases"),
+        (".weight", "A full weight"),
+        (".bias", "A full weight"),
+    ] {
+        for module in [format!("transformer.{Q}"), "lora_unet_joint_blocks_0_x_block_attn_qkv".into()] {
+            let text = parse(&format!("{module}{ending}"));
+            assert!(text.contains(&format!("{module}{ending}`. {method}")), "{ending}: {text}");
+        }
+    }
+    for key in [format!("transformer.{Q}.lora_Q.weight"), format!("transformer.{Q}.lora_A.weight.x")] {
+        let text = parse(&key);
+        assert!(text.contains("none of the endings of a plain LoRA") && !text.contains("DoRA"), "{text}");
+    }
+    assert!(parse("bundle_emb.x.string_to_param.*").contains("textual inversion"));
+}
+
+#[test]
+fn numbers_that_are_not_numbers_are_named() {
+    let key = |rest: &str| format!("transformer.{Q}{rest}");
+    let (a, b, alpha) = (key(".lora_A.weight"), key(".lora_B.weight"), key(".alpha"));
+    let parse = |a_is: f32, b_is: f32, alpha_is: f32, config: Option<&str>| {
+        let mut all: Vec<(&str, &[usize], f32)> = vec![(&a, &[2, 3], a_is), (&b, &[4, 2], b_is)];
+        if config.is_none() {
+            all.push((&alpha, &[], alpha_is));
+        }
+        Adapter::parse("f", file(&all, None), config, &model())
+    };
+    for (result, key, part) in [
+        (parse(f32::NAN, 1.0, 1.0, None), &a, "expected finite values, found NaN in row 0, column 0"),
+        (parse(1.0, f32::INFINITY, 1.0, None), &b, "expected finite values, found inf"),
+        (parse(1.0, 1.0, f32::NAN, None), &alpha, "expected a finite number, found NaN"),
+        (parse(1.0, 1e10, 1e30, None), &b, "finite times alpha / rank"),
+        (parse(1.0, 1e10, 0.0, Some(r#"{"lora_alpha":1e30}"#)), &b, "finite times alpha / rank"),
+    ] {
+        let text = message(result);
+        assert!(text.contains(&format!("`{key}`")) && text.contains(part), "{text}");
+    }
+    let text = message(parse(1.0, 1.0, 0.0, Some(r#"{"lora_alpha":1e300}"#)));
+    assert!(text.contains("adapter_config.json") && text.contains("within f32"), "{text}");
+    assert!(parse(1.0, 1e10, 1e20, None).is_ok());
+
+    let scaled = |by: f32| message(sample().scaled(by, "f:strength"));
+    assert!(scaled(f32::NAN).contains("f:strength: strength: expected a finite number, found NaN"));
+    let text = scaled(3e38);
+    assert!(
+        text.contains("f:strength: `transformer_blocks.0.attn.to_k`: expected values that are finite times"),
+        "{text}"
+    );
+    assert_eq!(scaled(0.0), "");
+}
+
 #[test]
 fn files_that_are_not_there() {
     let s = Scratch::new("noadapter");

@@ -34,6 +34,9 @@ const SHOWN: usize = 10;
 pub fn run(args: &Args) -> Result<()> {
     let source = Source::parse(&args.path)?;
     let path = source.path.as_path();
+    if args.model.is_some() {
+        return adapter(args, &source);
+    }
     if path.is_file() {
         return file(args, &source);
     }
