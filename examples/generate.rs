@@ -11,7 +11,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let prompts: Vec<String> = args.collect();
 
     let folder = ModelFolder::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/icons"))?;
-    let mut pipeline = Pipeline::open(&folder, Box::new(Wgpu::open(None)?), None)?;
+    let mut pipeline = Pipeline::open(&folder, Box::new(Wgpu::open(None)?))?;
     let null = pipeline.encode("")?;
     let texts = prompts.iter().map(|p| pipeline.encode(p)).collect::<Result<Vec<_>, _>>()?;
     let jobs: Vec<_> = texts.iter().enumerate().map(|(i, t)| (t, i as u64)).collect();

@@ -290,6 +290,16 @@ enum pmt_status pmt_pipeline_new(const struct pmt_context *context,
                                  const char *adapter,
                                  struct pmt_pipeline **pipeline);
 
+// As `pmt_pipeline_new`, with `count` adapters that add up; their ranks and layers may differ. `adapters` may be NULL when
+// `count` is 0. Each has its finite number of `strengths`: 1 is as trained, 0 nothing, a negative one takes away what the
+// adapter learnt; NULL is 1 for all.
+enum pmt_status pmt_pipeline_new_adapted(const struct pmt_context *context,
+                                         const char *model,
+                                         const char *const *adapters,
+                                         const float *strengths,
+                                         size_t count,
+                                         struct pmt_pipeline **pipeline);
+
 // Frees a pipeline and its device memory.
 void pmt_pipeline_free(struct pmt_pipeline *pipeline);
 

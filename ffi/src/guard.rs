@@ -1,5 +1,6 @@
 //! What every exported function goes through: NULL checks, caught panics, the context's message; and pointers read.
 use crate::pmt_status;
+use pentimento_trainer::adapted::Source;
 use runtime::Error;
 use std::any::Any;
 use std::ffi::{CStr, c_char};
@@ -190,14 +191,53 @@ pub unsafe fn place<'a, T>(p: *mut T, name: &str, first: T) -> Result<&'a mut T>
 /// # Safety
 /// NULL or valid for reading `len` bytes.
 pub unsafe fn bytes<'a>(p: *const u8, len: usize, name: &str) -> Result<&'a [u8]> {
+    // SAFETY: the caller's promise.
+    unsafe { list(p, len, name, "bytes") }
+}
+
+/// `len` values to read; `what` they are.
+///
+/// # Safety
+/// NULL or valid for reading as many.
+pub unsafe fn list<'a, T>(p: *const T, len: usize, name: &str, what: &str) -> Result<&'a [T]> {
     if p.is_null() {
         return Err(null(name));
     }
-    if isize::try_from(len).is_err() {
-        return Err(Failure::argument(name, "fewer bytes", format!("{len} bytes")));
+    if len.checked_mul(size_of::<T>()).is_none_or(|bytes| isize::try_from(bytes).is_err()) {
+        return Err(Failure::argument(name, &format!("fewer {what}"), format!("{len} {what}")));
     }
     // SAFETY: not NULL, not too long; the caller's promise.
     Ok(unsafe { std::slice::from_raw_parts(p, len) })
+}
+
+/// Adapters with their strengths, 1 where there are none.
+///
+/// # Safety
+/// Each NULL or valid for reading `count` values; strings as [`text`].
+pub unsafe fn adapters(
+    paths: *const *const c_char,
+    strengths: *const f32,
+    count: usize,
+) -> Result<Vec<Source>> {
+    if count == 0 {
+        return Ok(Vec::new());
+    }
+    // SAFETY: the caller's promise.
+    let paths = unsafe { list(paths, count, "adapters", "adapters")? };
+    let strengths = match strengths.is_null() {
+        true => &[],
+        // SAFETY: the caller's promise.
+        false => unsafe { list(strengths, count, "strengths", "strengths")? },
+    };
+    let strengths = strengths.iter().copied().chain(std::iter::repeat(1.0));
+    let source = |(&path, strength): (&*const c_char, f32)| {
+        if !strength.is_finite() {
+            return Err(Failure::argument("strengths", "finite numbers", strength.to_string()));
+        }
+        // SAFETY: the caller's promise.
+        Ok(Source { path: unsafe { text(path, "adapters")? }.into(), strength })
+    };
+    paths.iter().zip(strengths).map(source).collect()
 }
 
 /// Room for `len` bytes.

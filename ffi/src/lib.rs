@@ -8,6 +8,7 @@ mod session;
 mod types;
 
 use guard::{Failure, Handle, Shared, bytes, exclusive, guard, optional_text, place, record, room, text};
+use pentimento_trainer::adapted::Source;
 use pentimento_trainer::images::MAX_SIDE;
 use session::{Artist, Session, deliver, picture, sampling};
 use std::ffi::{CStr, c_char};
@@ -328,7 +329,32 @@ pub unsafe extern "C" fn pmt_pipeline_new(
             let pipeline = place(pipeline, "pipeline", null_mut())?;
             (pipeline, text(model, "model")?, optional_text(adapter, "adapter")?)
         };
-        let artist = Mutex::new(Artist::new(model, adapter, context.0.device.as_deref())?);
+        let adapter: Vec<Source> = adapter.into_iter().map(Source::new).collect();
+        let artist = Mutex::new(Artist::new(model, &adapter, context.0.device.as_deref())?);
+        *pipeline = Box::into_raw(Box::new(pmt_pipeline { shared: context.0.clone(), artist }));
+        Ok(())
+    })
+}
+
+/// As `pmt_pipeline_new`, with `count` adapters that add up; their ranks and layers may differ. `adapters` may be NULL when
+/// `count` is 0. Each has its finite number of `strengths`: 1 is as trained, 0 nothing, a negative one takes away what the
+/// adapter learnt; NULL is 1 for all.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pmt_pipeline_new_adapted(
+    context: *const pmt_context,
+    model: *const c_char,
+    adapters: *const *const c_char,
+    strengths: *const f32,
+    count: usize,
+    pipeline: *mut *mut pmt_pipeline,
+) -> pmt_status {
+    guard!(context => pipeline, {
+        // SAFETY: the rules in the header.
+        let (pipeline, model, adapters) = unsafe {
+            let pipeline = place(pipeline, "pipeline", null_mut())?;
+            (pipeline, text(model, "model")?, guard::adapters(adapters, strengths, count)?)
+        };
+        let artist = Mutex::new(Artist::new(model, &adapters, context.0.device.as_deref())?);
         *pipeline = Box::into_raw(Box::new(pmt_pipeline { shared: context.0.clone(), artist }));
         Ok(())
     })

@@ -2,7 +2,7 @@
 use crate::guard::{Failure, Result, Shared};
 use crate::types::{no_recipe, pmt_recipe};
 use crate::{pmt_config, pmt_phase, pmt_progress};
-use pentimento_trainer::adapted;
+use pentimento_trainer::adapted::{self, Source};
 use pentimento_trainer::config::Config;
 use pentimento_trainer::images::Picture;
 use pentimento_trainer::recipe::Recipe;
@@ -39,7 +39,7 @@ impl Session {
     pub fn new(model: &str, reward: Option<&str>, settings: &pmt_config) -> Result<Self> {
         let (config, framing) = (config(settings)?, framing(settings)?);
         let reward = reward.map_or_else(|| Path::new(model).join("reward"), PathBuf::from);
-        let pipeline = adapted::open(Path::new(model), None, Box::new(Cpu::new()))?;
+        let pipeline = adapted::open(Path::new(model), &[], Box::new(Cpu::new()))?;
         let side = |n: usize| if n == 0 { pipeline.native_size() } else { n };
         let (width, height) = (side(config.width), side(config.height));
         pipeline.latent_size(width, height).map_err(Failure::Argument)?;
@@ -205,8 +205,8 @@ pub struct Artist {
 }
 
 impl Artist {
-    pub fn new(model: &str, adapter: Option<&str>, device: Option<&str>) -> Result<Self> {
-        let mut pipeline = adapted::open(Path::new(model), adapter.map(Path::new), open(device)?)?;
+    pub fn new(model: &str, adapters: &[Source], device: Option<&str>) -> Result<Self> {
+        let mut pipeline = adapted::open(Path::new(model), adapters, open(device)?)?;
         let null = pipeline.encode("")?;
         Ok(Artist { pipeline, null })
     }

@@ -146,6 +146,20 @@ pub fn upload(exec: &mut dyn Executor, graph: &Graph, prefix: &str, weights: &We
     Ok(())
 }
 
+/// Whether a checkpoint component has what [`upload`] would take from it, from its headers alone.
+///
+/// # Errors
+/// A missing or mis-shaped tensor.
+pub fn check(graph: &Graph, prefix: &str, weights: &Weights) -> Result<()> {
+    for node in graph.nodes() {
+        let Op::Leaf { kind: Leaf::Weight(layout), name } = &node.op else { continue };
+        if let Some(leaf) = name.strip_prefix(prefix) {
+            leaf::find(weights, leaf, &node.shape, *layout)?;
+        }
+    }
+    Ok(())
+}
+
 /// Sets a leaf from a checkpoint tensor; with `half`, one in half precision stays so.
 pub(crate) fn set_tensor(exec: &mut dyn Executor, name: &str, t: &TensorView<'_>, half: bool) -> Result<()> {
     t.check_finite()?;

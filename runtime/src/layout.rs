@@ -15,7 +15,7 @@ use crate::{Error, Result};
 mod infer;
 mod names;
 
-pub use names::{Rename, block_modules, module};
+pub use names::{Rename, any_module, module, numbered, same};
 
 /// Prefixes of a file's parts, with the component that each is.
 const PREFIXES: [(&str, &str); 5] = [

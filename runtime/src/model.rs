@@ -6,6 +6,7 @@ pub mod clip;
 pub mod clip_vision;
 pub mod contents;
 pub mod dino;
+pub mod lora;
 pub mod mmdit;
 mod resample;
 pub mod t5;
@@ -20,27 +21,33 @@ use crate::weights::TensorView;
 use crate::{Error, Result};
 use alloc::{format, string::String, vec::Vec};
 use core::fmt::Display;
+use lora::Lora;
 use serde_json::Value;
 
-/// A place in a checkpoint: a component and the beginning of a tensor name; and whether its tensors are trained.
+/// A place in a checkpoint: a component and the beginning of a tensor name; whether its tensors are trained; and which of its
+/// linear layers an adapter corrects.
 #[derive(Clone, Debug)]
-struct Names(String, bool);
+struct Names<'a>(String, bool, Option<&'a Lora>);
 
-impl Names {
+impl<'a> Names<'a> {
     fn new(component: &str) -> Self {
-        Names(format!("{component}/"), false)
+        Names(format!("{component}/"), false, None)
+    }
+    /// The same place with an adapter.
+    fn adapted(self, lora: Option<&'a Lora>) -> Self {
+        Names(self.0, self.1, lora)
     }
     /// One level deeper.
-    fn at(&self, part: impl Display) -> Names {
-        Names(format!("{}{part}.", self.0), self.1)
+    fn at(&self, part: impl Display) -> Self {
+        Names(format!("{}{part}.", self.0), self.1, self.2)
     }
     /// The module's name in the component, as the reference library has it.
     fn module(&self) -> String {
         self.0.split_once('/').map_or(self.0.as_str(), |(_, module)| module).trim_end_matches('.').into()
     }
     /// The same place, its tensors parameters instead of frozen weights where `yes`.
-    fn trained(self, yes: bool) -> Names {
-        Names(self.0, yes)
+    fn trained(self, yes: bool) -> Self {
+        Names(self.0, yes, self.2)
     }
     /// A tensor as it is in the file.
     fn tensor(&self, g: &mut Graph, name: &str, shape: &[usize]) -> Id {
@@ -51,13 +58,27 @@ impl Names {
     fn matmul(&self, g: &mut Graph, x: Id, out: usize) -> Id {
         let w = [out, columns(g, x)];
         let w = self.tensor(g, "weight", &w);
-        g.linear(x, w, None)
+        self.apply(g, x, w, None)
     }
     /// `x w^T + b`; x: `[.., K]`, w: `[out, K]`, b: `[out]`.
     fn linear(&self, g: &mut Graph, x: Id, out: usize) -> Id {
         let w = [out, columns(g, x)];
         let (w, b) = (self.tensor(g, "weight", &w), self.tensor(g, "bias", &[out]));
-        g.linear(x, w, Some(b))
+        self.apply(g, x, w, Some(b))
+    }
+    /// Every linear layer is made here: with the adapter's correction where it has one for this place.
+    fn apply(&self, g: &mut Graph, x: Id, w: Id, bias: Option<Id>) -> Id {
+        let y = g.linear(x, w, bias);
+        let Some(lora) = self.2 else { return y };
+        let (component, _) = self.0.split_once('/').unwrap_or_default();
+        let target = lora::target(component, &self.module());
+        let (Some(rank), &[outputs, inputs]) = (lora.rank(&target), g.shape(w)) else { return y };
+        let [a, b] = lora::leaves(&target);
+        let (a, b) = (g.param(a, &[rank, inputs]), g.param(b, &[outputs, rank]));
+        let low = g.linear(x, a, None);
+        let low = if lora.scale == 1.0 { low } else { g.affine(low, lora.scale, 0.0) };
+        let delta = g.linear(low, b, None);
+        g.add(y, delta)
     }
     /// Layer norm with weight and bias over the last axis.
     fn layer_norm(&self, g: &mut Graph, x: Id, eps: f32) -> Id {
@@ -76,7 +97,7 @@ impl Names {
         let x = patches(g, x, p);
         let w = [out, columns(g, x)];
         let w = g.weight(format!("{}weight", self.0), &w, Layout::Patch);
-        g.linear(x, w, bias)
+        self.apply(g, x, w, bias)
     }
 }
 

@@ -1,11 +1,14 @@
 //! From prompt to image: text encoders, transformer and autoencoder of one diffusers folder on one executor.
+mod adapter;
 mod texts;
 
+pub use adapter::layers;
 pub use texts::Texts;
 
-use crate::exec::{Executor, LeafData, PlanId, compile, upload};
+use crate::exec::{self, Executor, LeafData, PlanId, compile, upload};
 use crate::folder::ModelFolder;
 use crate::graph::{Graph, Id};
+use crate::model::lora::{self, Lora, Pairs};
 use crate::model::{Constants, clip, mmdit, t5, vae};
 use crate::rng::Philox;
 use crate::schedule::Schedule;
@@ -63,7 +66,7 @@ pub struct Pipeline {
     /// The scheduler.
     pub schedule: Schedule,
     /// The adapter whose parameters the transformer reads, if any.
-    pub lora: Option<mmdit::Lora>,
+    pub lora: Option<Lora>,
     encoders: Option<TextEncoders>,
     layout: Layout,
     cache: Option<TextCache>,
@@ -80,30 +83,35 @@ impl Pipeline {
     ///
     /// # Errors
     /// A missing component, a configuration this runtime does not compute, a damaged file.
-    pub fn open(folder: &ModelFolder, exec: Box<dyn Executor>, lora: Option<mmdit::Lora>) -> Result<Self> {
-        Self::open_with(folder, exec, lora, TextSettings::default())
+    pub fn open(folder: &ModelFolder, exec: Box<dyn Executor>) -> Result<Self> {
+        Self::open_with(folder, exec, Pairs::new(), TextSettings::default())
     }
 
-    /// As [`Pipeline::open`], with a say in how prompts are encoded. A folder without text encoders is accepted when
-    /// there is a cache.
+    /// As [`Pipeline::open`], with an adapter of any of the [`layers`] of transformer and text encoders, and a say in how
+    /// prompts are encoded. A folder without text encoders is accepted when there is a cache.
     ///
     /// # Errors
-    /// As [`Pipeline::open`], and a cache of other text encoders.
+    /// As [`Pipeline::open`]; an adapter of other layers; a cache of other text encoders, or of others' adapter.
     pub fn open_with(
         folder: &ModelFolder,
-        exec: Box<dyn Executor>,
-        lora: Option<mmdit::Lora>,
+        mut exec: Box<dyn Executor>,
+        mut adapter: Pairs,
         text: TextSettings,
     ) -> Result<Self> {
+        adapter::check(folder, &adapter)?;
+        let mmdit = adapter::config(folder, mmdit::COMPONENT, mmdit::Config::from_value)?;
         let config = folder.component_config("transformer")?;
-        let mmdit = mmdit::Config::from_value(&config, &folder.config_label("transformer"))?;
         let sample_size = config.get("sample_size").and_then(|v| v.as_u64()).unwrap_or(128) as usize;
         let vae = vae::Config::from_value(&folder.component_config("vae")?, &folder.config_label("vae"))?;
         let mut cache = text.cache;
         let (encoders, layout) = match cache.as_ref().and_then(TextCache::layout) {
-            Some(layout) if !has_encoders(folder) => (None, layout),
+            Some(layout) if !has_encoders(folder) => {
+                cache.as_ref().map_or(Ok(()), TextCache::believe)?;
+                (None, layout)
+            }
             _ => {
-                let encoders = text_encoders(folder, mmdit.joint_attention_dim, text.t5_tokens)?;
+                let width = mmdit.joint_attention_dim;
+                let encoders = text_encoders(folder, width, text.t5_tokens, &mut adapter)?;
                 let layout = encoders.layout();
                 if let Some(cache) = &mut cache {
                     cache.claim(&encoders.fingerprint(), layout)?;
@@ -118,12 +126,13 @@ impl Pipeline {
                 format!("{} (pooled {})", mmdit.joint_attention_dim, mmdit.pooled_projection_dim),
             ));
         }
+        lora::upload(&mut *exec, &adapter)?;
         Ok(Pipeline {
             exec,
             mmdit,
             vae,
             schedule: folder.schedule()?,
-            lora,
+            lora: (!adapter.is_empty()).then(|| Lora::of(&adapter)),
             encoders,
             layout,
             cache,
@@ -181,6 +190,21 @@ impl Pipeline {
         let bias = (self.layout.repeat > 1).then(|| g.input("key_bias", &[keys]));
         let v = mmdit::velocity(g, m, self.lora.as_ref(), x, time, pooled, context, bias);
         (x, v)
+    }
+
+    /// Whether the model has every tensor that drawing reads, from headers alone.
+    ///
+    /// # Errors
+    /// A missing or mis-shaped tensor; parts that do not fit together.
+    pub fn check(&self) -> Result<()> {
+        let mut g = Graph::new();
+        let side = self.mmdit.patch_size;
+        let (latents, _) = self.velocity_graph(&mut g, "", 1, [side; 2], None);
+        self.decode_graph(&mut g, latents);
+        g.check()?;
+        exec::check(&g, "transformer/", &self.transformer)?;
+        exec::check(&g, "vae/", &self.autoencoder)?;
+        self.encoders.as_ref().map_or(Ok(()), TextEncoders::check)
     }
 
     /// Uploads what a graph lacks, plans it and sets its key bias.
@@ -378,21 +402,25 @@ fn has_encoders(folder: &ModelFolder) -> bool {
     ["text_encoder", "text_encoder_2", "text_encoder_3"].iter().any(|name| folder.has(name).unwrap_or(false))
 }
 
-/// Opens the text encoders of a folder; T5 may be absent.
-fn text_encoders(folder: &ModelFolder, width: usize, t5_tokens: usize) -> Result<TextEncoders> {
+/// Opens the text encoders of a folder; T5 may be absent. Takes their part of an adapter.
+fn text_encoders(
+    folder: &ModelFolder,
+    width: usize,
+    t5_tokens: usize,
+    adapter: &mut Pairs,
+) -> Result<TextEncoders> {
     let mut clips = Vec::new();
     for (encoder, tokenizer) in [("text_encoder", "tokenizer"), ("text_encoder_2", "tokenizer_2")] {
-        let config =
-            clip::Config::from_value(&folder.component_config(encoder)?, &folder.config_label(encoder))?;
+        let config = adapter::config(folder, encoder, clip::Config::from_value)?;
         let (tokenizer, weights) = (folder.tokenizer(tokenizer)?, folder.component_weights(encoder)?);
-        clips.push(Clip { config, tokenizer, weights });
+        clips.push(Clip { config, tokenizer, weights, pairs: adapter::take(adapter, encoder) });
     }
     let encoder = "text_encoder_3";
     let t5 = if folder.has(encoder)? {
-        let config =
-            t5::Config::from_value(&folder.component_config(encoder)?, &folder.config_label(encoder))?;
-        let tokenizer = folder.unigram_tokenizer("tokenizer_3")?;
-        Some(T5 { config, tokenizer, weights: folder.component_weights(encoder)? })
+        let config = adapter::config(folder, encoder, t5::Config::from_value)?;
+        let (tokenizer, weights) =
+            (folder.unigram_tokenizer("tokenizer_3")?, folder.component_weights(encoder)?);
+        Some(T5 { config, tokenizer, weights, pairs: adapter::take(adapter, encoder) })
     } else {
         None
     };

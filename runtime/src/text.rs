@@ -2,13 +2,14 @@
 //!
 //! Follows diffusers 0.42 `StableDiffusion3Pipeline.encode_prompt`: the CLIP states side by side on the channels, zeros up
 //! to the transformer's text width, T5's states after them on the sequence axis.
-use crate::exec::{Executor, PlanId, compile, upload};
+use crate::exec::{self, Executor, PlanId, compile, upload};
 use crate::graph::Graph;
-use crate::model::{clip, t5};
+use crate::model::lora::{self, Lora, Pairs};
+use crate::model::{clip, contents, t5};
 use crate::tokenizer::{Tokenizer, Unigram};
 use crate::weights::Weights;
 use crate::{Error, Result};
-use alloc::{format, string::String, vec::Vec};
+use alloc::{format, string::String, sync::Arc, vec::Vec};
 
 pub mod cache;
 mod encoding;
@@ -54,6 +55,8 @@ pub struct Clip {
     pub tokenizer: Tokenizer,
     /// Its checkpoint.
     pub weights: Weights,
+    /// An adapter's corrections of its layers.
+    pub pairs: Arc<Pairs>,
 }
 
 /// A T5 encoder with its tokenizer.
@@ -65,6 +68,8 @@ pub struct T5 {
     pub tokenizer: Unigram,
     /// Its checkpoint.
     pub weights: Weights,
+    /// An adapter's corrections of its layers.
+    pub pairs: Arc<Pairs>,
 }
 
 /// The text encoders of a model. Weights go to the device when the first prompt is encoded.
@@ -119,8 +124,30 @@ impl TextEncoders {
         self.clips.iter().map(|(clip, _)| clip.config.max_position_embeddings).max().unwrap_or(0)
     }
 
+    /// Whether the encoders have every tensor that encoding reads, from headers alone.
+    ///
+    /// # Errors
+    /// A missing or mis-shaped tensor.
+    pub fn check(&self) -> Result<()> {
+        for ((clip, _), component) in self.clips.iter().zip(COMPONENTS) {
+            exec::check(
+                &contents::clip_graph(&clip.config, component),
+                &format!("{component}/"),
+                &clip.weights,
+            )?;
+            clip.config.tables().iter().try_for_each(|(t, shape)| clip.weights.expect(t, shape).map(drop))?;
+        }
+        let Some((t5, _)) = &self.t5 else { return Ok(()) };
+        let component = COMPONENTS[2];
+        exec::check(&contents::t5_graph(&t5.config, component), &format!("{component}/"), &t5.weights)?;
+        let [(positions, shape), _] = t5.config.tables();
+        t5.weights.expect(positions, &shape)?;
+        t5.config.embed(&t5.weights, &[]).map(drop)
+    }
+
     /// Names these encoders: equal for equal configurations, tokenizers, T5 lengths and weights. Of a large tensor a few
-    /// hundred bytes are looked at, so that a checkpoint of gigabytes need not be read; any training changes those.
+    /// hundred bytes are looked at, so that a checkpoint of gigabytes need not be read; any training changes those. An
+    /// adapter of theirs adds a second part ([`cache::ADAPTED`]).
     pub fn fingerprint(&self) -> String {
         use core::fmt::Write;
         let mut hash = cache::Hash::new();
@@ -134,7 +161,14 @@ impl TextEncoders {
             let _ = write!(hash, "{:?} {:?}", t5.config, t5.tokenizer);
             hash.weights(&t5.weights);
         }
-        hash.finish()
+        let clips = self.clips.iter().map(|(clip, _)| &clip.pairs);
+        let pairs = clips.chain(self.t5.iter().map(|(t5, _)| &t5.pairs)).flat_map(|pairs| pairs.iter());
+        let mut adapter = None;
+        for (target, pair) in pairs {
+            adapter.get_or_insert_with(cache::Hash::new).pair(target, pair);
+        }
+        let adapter = adapter.map(|hash| format!("{}{}", cache::ADAPTED, hash.finish()));
+        hash.finish() + &adapter.unwrap_or_default()
     }
 }
 
@@ -144,8 +178,10 @@ impl Clip {
         let length = self.config.max_position_embeddings;
         let embeds = g.input("embeds", &[1, length, self.config.hidden_size]);
         let pick = g.input("pick", &[1, length]);
-        let out = clip::encode(&mut g, &self.config, component, embeds, pick);
+        let lora = Lora::of(&self.pairs);
+        let out = clip::encode(&mut g, &self.config, component, Some(&lora), embeds, pick);
         g.check()?;
+        lora::upload(exec, &self.pairs)?;
         upload(exec, &g, &format!("{component}/"), &self.weights)?;
         compile(exec, g, &[("penultimate", out.penultimate), ("pooled", out.pooled)])
     }

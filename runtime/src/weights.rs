@@ -16,6 +16,7 @@ pub use names::Part;
 mod dtype;
 pub(crate) mod header;
 mod names;
+mod number;
 mod quant;
 
 pub use dtype::DType;

@@ -3,7 +3,8 @@ use pentimento::exec::wgpu::Wgpu;
 use pentimento::exec::{Executor, LeafData, PlanId, compile};
 use pentimento::grad::gradients;
 use pentimento::graph::{Graph, Leaf, Op};
-use pentimento::model::mmdit::{Config, Lora, TIME_CHANNELS, velocity};
+use pentimento::model::lora::Lora;
+use pentimento::model::mmdit::{Config, TIME_CHANNELS, velocity};
 
 /// The default model's transformer with random weights; `train` adds the LoRA gradients.
 fn plan(gpu: &mut Wgpu, batch: usize, train: bool) -> PlanId {
@@ -18,7 +19,7 @@ fn plan(gpu: &mut Wgpu, batch: usize, train: bool) -> PlanId {
         ..Config::sd35_medium()
     };
     let mut g = Graph::new();
-    let lora = Lora { rank: 16, scale: 1.0 };
+    let lora = Lora::joint(&cfg, 16, 1.0);
     let x = g.input("latents", &[batch, 8, 8, 16]);
     let time = g.input("time", &[batch, TIME_CHANNELS]);
     let pooled = g.input("pooled", &[batch, 192]);

@@ -58,6 +58,20 @@ static void nulls(const char *model) {
     BAD(pmt_trainer_new(context, "\xff", NULL, &config, &trainer), "model: expected UTF-8");
     BAD(pmt_pipeline_new(context, NULL, NULL, &pipeline), "model: ");
     BAD(pmt_pipeline_new(context, model, NULL, NULL), "pipeline: ");
+    pipeline = (pmt_pipeline *)&config;
+    CHECK(pmt_pipeline_new_adapted(NULL, model, NULL, NULL, 0, &pipeline) == PMT_STATUS_BAD_ARGUMENT);
+    CHECK(pipeline == NULL);
+    const char *paths[2] = {"no/a", NULL};
+    const float strengths[2] = {0.5f, (float)(1e300 * 1e300)};
+    BAD(pmt_pipeline_new_adapted(context, NULL, NULL, NULL, 0, &pipeline), "model: ");
+    BAD(pmt_pipeline_new_adapted(context, model, NULL, NULL, 0, NULL), "pipeline: ");
+    BAD(pmt_pipeline_new_adapted(context, model, NULL, NULL, 1, &pipeline), "adapters: expected a pointer, found NULL");
+    BAD(pmt_pipeline_new_adapted(context, model, paths, NULL, 2, &pipeline), "adapters: expected a pointer, found NULL");
+    BAD(pmt_pipeline_new_adapted(context, model, paths, strengths, SIZE_MAX, &pipeline), "adapters: expected fewer adapters");
+    paths[1] = "\xff";
+    BAD(pmt_pipeline_new_adapted(context, model, paths, NULL, 2, &pipeline), "adapters: expected UTF-8");
+    paths[1] = "no/b";
+    BAD(pmt_pipeline_new_adapted(context, model, paths, strengths, 2, &pipeline), "strengths: expected finite numbers");
     CHECK(pmt_trainer_add_reference(NULL, rgb, 1, 1, 3, NULL) == PMT_STATUS_BAD_ARGUMENT);
     CHECK(pmt_trainer_add_prompt(NULL, "x") == PMT_STATUS_BAD_ARGUMENT);
     CHECK(pmt_trainer_step(NULL, NULL, 0) == PMT_STATUS_BAD_ARGUMENT);
@@ -164,6 +178,38 @@ static void references(const char *model) {
     free(rgb);
 }
 
+// An adapter at several strengths, alone and added up. `whole`: what it draws at strength 1; `none`: the model without.
+static void strengths(const char *model, const char *adapter, uint32_t side, const unsigned char *whole, const unsigned char *none) {
+    const char *twice[2] = {adapter, adapter};
+    const struct { size_t count; float of[2]; const unsigned char *same, *other; } cases[] = {
+        {1, {1, 0}, whole, none}, {1, {0, 0}, none, whole}, {0, {0, 0}, none, whole}, {2, {1, 0}, whole, none},
+        {1, {-1, 0}, NULL, whole}, {1, {2, 0}, NULL, whole}, {2, {1, 1}, NULL, whole},
+    };
+    size_t bytes = (size_t)side * side * 3;
+    unsigned char *rgb = calloc(bytes, 1);
+    pmt_pipeline *pipeline;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        OK(pmt_pipeline_new_adapted(context, model, twice, cases[i].of, cases[i].count, &pipeline));
+        OK(pmt_pipeline_generate(pipeline, "icon of red apple", 7, 2, 4.5f, side, side, rgb, bytes));
+        int worst = 0;
+        for (size_t k = 0; cases[i].same && k < bytes; k++) {
+            int off = abs(rgb[k] - cases[i].same[k]);
+            worst = off > worst ? off : worst;
+        }
+        CHECK(worst <= 1); // sums of other lengths may round otherwise
+        CHECK(memcmp(rgb, cases[i].other, bytes));
+        pmt_pipeline_free(pipeline);
+    }
+    OK(pmt_pipeline_new_adapted(context, model, twice, NULL, 1, &pipeline)); // NULL: 1 for all
+    OK(pmt_pipeline_generate(pipeline, "icon of red apple", 7, 2, 4.5f, side, side, rgb, bytes));
+    CHECK(!memcmp(rgb, whole, bytes));
+    pmt_pipeline_free(pipeline);
+    free(rgb);
+    twice[1] = "no/adapter";
+    FAILS(pmt_pipeline_new_adapted(context, model, twice, NULL, 2, &pipeline), PMT_STATUS_IO, "no/adapter");
+    CHECK(pipeline == NULL);
+}
+
 static void drawing(const char *model, const char *adapter, const char *device) {
     pmt_context *own = context;
     pmt_pipeline *pipeline, *plain;
@@ -208,6 +254,7 @@ static void drawing(const char *model, const char *adapter, const char *device) 
     CHECK(!memcmp(a, b, bytes)); // the same every time
     OK(DRAW(plain, c, bytes));
     CHECK(memcmp(a, c, bytes)); // the adapter does something
+    strengths(model, adapter, side, a, c);
     pmt_context_free(context); // before its handles
     OK(DRAW(plain, b, bytes));
     CHECK(!memcmp(b, c, bytes));

@@ -2,7 +2,9 @@
 //!
 //! `PENTIMENTO_BLESS=1 cargo test -p tests --test ffi` rewrites include/pentimento.h.
 use pentimento::exec::cpu::Cpu;
-use pentimento_trainer::adapted;
+use pentimento::folder::ModelFolder;
+use pentimento::pipeline;
+use pentimento_trainer::adapted::{self, Source};
 use pentimento_trainer::adapter::Adapter;
 use pentimento_trainer::images::Picture;
 use std::ffi::OsStr;
@@ -170,10 +172,11 @@ fn finetune(program: &Path, out: &Path) -> PathBuf {
     let (low, high) = (pixels.iter().min(), pixels.iter().max());
     assert!(high > low.map(|v| v.saturating_add(50)).as_ref(), "an empty image: {low:?} to {high:?}");
     let saved = out.join("adapter.safetensors");
-    let pipeline =
-        adapted::open(&model, Some(&saved), Box::new(Cpu::new())).expect("the adapter fits the model");
-    let width = pipeline.mmdit.width();
-    let adapter = Adapter::load(&saved, &|_| Some((width, width))).expect("an adapter");
+    let pipeline = adapted::open(&model, &[Source::new(&saved)], Box::new(Cpu::new()))
+        .expect("the adapter fits the model");
+    let layers = pipeline::layers(&ModelFolder::open(&model).expect("a model")).expect("its layers");
+    let adapter = Adapter::load(&saved, &layers).expect("an adapter");
+    assert_eq!(pipeline.lora.map(|lora| lora.scale), Some(1.0));
     assert!(adapter.pairs.values().all(|pair| pair.rank == 3), "another rank than was asked for");
     saved
 }

@@ -5,7 +5,8 @@ use pentimento::exec::wgpu::Wgpu;
 use pentimento::exec::{Executor, LeafData, compile, null};
 use pentimento::grad::gradients;
 use pentimento::graph::{Graph, Id, Leaf, Op};
-use pentimento::model::mmdit::{Config, Lora, TIME_CHANNELS, lora_targets, velocity};
+use pentimento::model::lora::Lora;
+use pentimento::model::mmdit::{Config, TIME_CHANNELS, lora_targets, velocity};
 use pentimento::plan::{Place, Plan, check_overlap};
 use pentimento_wgsl::WeightType;
 
@@ -23,7 +24,7 @@ fn graph(
     recompute: bool,
 ) -> (Graph, Vec<(String, Id)>) {
     let mut g = Graph::new();
-    let lora = Lora { rank: 4, scale: 2.0 };
+    let lora = Lora::joint(cfg, 4, 2.0);
     let x = g.input("latents", &[batch, side, side, cfg.in_channels]);
     let time = g.input("time", &[batch, TIME_CHANNELS]);
     let pooled = g.input("pooled", &[batch, cfg.pooled_projection_dim]);

@@ -128,7 +128,7 @@ fn text_encoders_have_the_published_sizes() {
         let mut g = Graph::new();
         let (t, c) = (cfg.max_position_embeddings, cfg.hidden_size);
         let (x, pick) = (g.input("embeds", &[1, t, c]), g.input("pick", &[1, t]));
-        let y = clip::encode(&mut g, &cfg, "text_encoder", x, pick);
+        let y = clip::encode(&mut g, &cfg, "text_encoder", None, x, pick);
         report(name, expected, "77", &plan(g, &[("penultimate", y.penultimate), ("pooled", y.pooled)]));
     }
 }

@@ -5,7 +5,7 @@ use pentimento::exec::{Executor, PlanId};
 use pentimento::folder::ModelFolder;
 use pentimento::grad::gradients;
 use pentimento::graph::Graph;
-use pentimento::model::mmdit::Lora;
+use pentimento::model::lora::Lora;
 use pentimento::pipeline::Pipeline;
 use pentimento::rng::Philox;
 use pentimento::weights::Weights;
@@ -262,7 +262,7 @@ fn any_rank_trains() {
         assert!(metrics.gradient_norm > 0.0 && metrics.gradient_norm.is_finite(), "{metrics:?}");
         let [start, end] =
             [start, end].map(|bytes| Weights::from_bytes("adapter", bytes).expect("an adapter"));
-        let width = ModelFolder::open(&model()).map(|f| Pipeline::open(&f, Box::new(Cpu::new()), None));
+        let width = ModelFolder::open(&model()).map(|f| Pipeline::open(&f, Box::new(Cpu::new())));
         let width = width.expect("a folder").expect("a model").mmdit.width();
         let name = |half: &str| format!("transformer.transformer_blocks.0.attn.to_q.lora_{half}.weight");
         let read = |from: &Weights, half: &str, shape: [usize; 2]| {
@@ -290,7 +290,8 @@ const LATENTS: [usize; 2] = [2, 3];
 impl SixRanks {
     fn open(exec: Box<dyn Executor>, rank: usize) -> Self {
         let folder = ModelFolder::open(&model()).expect("a folder");
-        let pipeline = Pipeline::open(&folder, exec, Some(Lora { rank, scale: 2.0 })).expect("a model");
+        let mut pipeline = Pipeline::open(&folder, exec).expect("a model");
+        pipeline.lora = Some(Lora::joint(&pipeline.mmdit, rank, 2.0));
         let params = Params::new(&pipeline.mmdit, SIX);
         let mut rng = Philox::new(3, 0);
         let mut draw = |(_, [r, c]): (String, [usize; 2])| {
@@ -429,7 +430,7 @@ fn bad_input_ends_in_one_sentence_that_names_the_file() {
         .replace("\"pos_embed_max_size\": 16", "\"pos_embed_max_size\": 12");
     std::fs::write(&config, text).expect("written");
     let folder = ModelFolder::open(&misshapen.0).expect("a folder");
-    let mut pipeline = Pipeline::open(&folder, Box::new(Cpu::new()), None).expect("configurations fit");
+    let mut pipeline = Pipeline::open(&folder, Box::new(Cpu::new())).expect("configurations fit");
     let error = pipeline.velocity(1, [8, 8]).expect_err("a mis-shaped tensor").to_string();
     assert!(error.contains("pos_embed") && error.contains("144") && error.contains("256"), "{error}");
 

@@ -8,7 +8,8 @@ use pentimento::exec::wgpu::Wgpu;
 use pentimento::exec::{Executor, LeafData};
 use pentimento::grad::gradients;
 use pentimento::graph::{Graph, Id};
-use pentimento::model::mmdit::{Config, Lora, TIME_CHANNELS, lora_targets, velocity};
+use pentimento::model::lora::Lora;
+use pentimento::model::mmdit::{Config, TIME_CHANNELS, lora_targets, velocity};
 use pentimento::model::{Constants, dino, vae};
 use pentimento::plan::{Place, Plan, check_overlap};
 use pentimento::rng::Philox;
@@ -30,7 +31,7 @@ fn work(cfg: &Config, batch: usize, side: usize, tokens: usize, r: usize, train:
     let time = g.input("time", &[batch, TIME_CHANNELS]);
     let pooled = g.input("pooled", &[batch, cfg.pooled_projection_dim]);
     let context = g.input("context", &[batch, tokens, cfg.joint_attention_dim]);
-    let v = velocity(&mut g, cfg, Some(&Lora { rank: r, scale: 1.0 }), x, time, pooled, context, None);
+    let v = velocity(&mut g, cfg, Some(&Lora::joint(cfg, r, 1.0)), x, time, pooled, context, None);
     let mut outputs = vec![("velocity".to_string(), v)];
     if train {
         let dy = g.input("dy", &[batch, side, side, cfg.in_channels]);

@@ -1,75 +1,120 @@
-//! A model with a finished adapter, ready to draw.
-use std::path::Path;
+//! A model with finished adapters, ready to draw.
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 
 use pentimento::exec::Executor;
 use pentimento::folder::ModelFolder;
-use pentimento::model::mmdit::{self, Lora, lora_targets};
-use pentimento::pipeline::{Pipeline, TextSettings};
+use pentimento::pipeline::{self, Pipeline, TextSettings};
 
-use crate::Result;
-use crate::adapter::{Adapter, Pair};
-use crate::objective::{Params, device_rank, recut};
+use crate::adapter::Adapter;
+use crate::{Error, Result};
 
-/// Opens a diffusers folder or a single file with an adapter (a file, or a folder that holds one), or without any.
+/// An adapter to draw with: where it is, and how strongly it counts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Source {
+    /// A file, or a folder that holds one.
+    pub path: PathBuf,
+    /// Factor of its corrections; 1: as trained. Any finite number: negative ones take away what it has learnt.
+    pub strength: f32,
+}
+
+impl Source {
+    /// At full strength.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Source { path: path.into(), strength: 1.0 }
+    }
+
+    /// Reads `PATH` or `PATH:STRENGTH`. What exists under the whole name is meant as it is, so names and drives with a colon
+    /// need nothing special.
+    ///
+    /// # Errors
+    /// A strength that is not finite; text behind the colon of an existing path that is no number.
+    pub fn parse(text: &OsStr) -> Result<Self> {
+        let whole = Path::new(text);
+        let parts = text.to_str().and_then(|t| t.rsplit_once(':')).filter(|(path, _)| !path.is_empty());
+        let Some((path, strength)) = parts.filter(|_| !whole.exists()) else { return Ok(Self::new(whole)) };
+        match strength.parse::<f32>() {
+            Ok(strength) if strength.is_finite() => Ok(Source { path: path.into(), strength }),
+            Err(_) if !Path::new(path).exists() => Ok(Self::new(whole)),
+            _ => Err(Error::bad(format!("{path}: strength"), "a finite number", format!("`{strength}`"))
+                .with_hint("Write it as in FILE:0.8.")),
+        }
+    }
+}
+
+/// Opens a diffusers folder or a single file with adapters, which add up, or without any.
 ///
 /// # Errors
 /// As [`ModelFolder::open`] and [`open_with`].
-pub fn open(model: &Path, adapter: Option<&Path>, exec: Box<dyn Executor>) -> Result<Pipeline> {
-    open_with(&ModelFolder::open(model)?, adapter, exec, TextSettings::default())
+pub fn open(model: &Path, adapters: &[Source], exec: Box<dyn Executor>) -> Result<Pipeline> {
+    open_with(&ModelFolder::open(model)?, adapters, exec, TextSettings::default())
 }
 
-/// As [`open`], for a model that is open already, with a say in how prompts are encoded.
+/// As [`open`], for a model that is open already, with a say in how prompts are encoded. What can be told before drawing is
+/// told here.
 ///
 /// # Errors
-/// As [`Pipeline::open`] and [`Adapter::load`]: an adapter of which a part would not be used is refused.
+/// As [`Pipeline::open_with`], [`Pipeline::check`] and [`sum`].
 pub fn open_with(
     model: &ModelFolder,
-    adapter: Option<&Path>,
+    adapters: &[Source],
     exec: Box<dyn Executor>,
     text: TextSettings,
 ) -> Result<Pipeline> {
-    let mut pipeline = Pipeline::open_with(model, exec, None, text)?;
-    let Some(path) = adapter else { return Ok(pipeline) };
-    let targets = lora_targets(&pipeline.mmdit);
-    let sizes = |name: &str| targets.iter().find(|t| t.0 == name).map(|t| (t.1, t.2));
-    let (lora, parameters) = parameters(&pipeline.mmdit, &Adapter::load(path, &sizes)?);
-    for (name, data) in parameters {
-        pipeline.set_param(&name, &data)?;
-    }
-    pipeline.lora = Some(lora);
+    let pipeline = Pipeline::open_with(model, exec, sum(model, adapters)?.pairs, text)?;
+    pipeline.check()?;
     Ok(pipeline)
 }
 
-/// The transformer's parameters (leaf name and data) that have an adapter's effect: all of one rank, zeros where the
-/// adapter has a smaller one or nothing.
-pub fn parameters(cfg: &mmdit::Config, adapter: &Adapter) -> (Lora, Vec<(String, Vec<f32>)>) {
-    let rank = device_rank(adapter.pairs.values().map(|p| p.rank).max().unwrap_or(0));
-    let targets = lora_targets(cfg);
-    let pairs = targets.iter().flat_map(|(name, i, o)| padded(adapter.pairs.get(name), rank, *i, *o));
-    let leaves = Params::new(cfg, rank);
-    let named = leaves.leaves().into_iter().zip(pairs).map(|((name, _), data)| (name, data));
-    (Lora { rank, scale: 1.0 }, named.collect())
-}
-
-/// A `[rank, inputs]` and B `[outputs, rank]` with zeros where the pair has none, so that their product is the same.
-fn padded(pair: Option<&Pair>, rank: usize, inputs: usize, outputs: usize) -> [Vec<f32>; 2] {
-    match pair {
-        Some(pair) => [recut(&pair.a, pair.a.len(), rank * inputs), recut(&pair.b, pair.rank, rank)],
-        None => [vec![0.0; rank * inputs], vec![0.0; outputs * rank]],
+/// Adapters for a model at their strengths, as one.
+///
+/// # Errors
+/// As [`Adapter::load`] and [`Adapter::scaled`]: an adapter of which a part would not be used is refused.
+pub fn sum(model: &ModelFolder, adapters: &[Source]) -> Result<Adapter> {
+    let mut sum = Adapter::default();
+    if adapters.is_empty() {
+        return Ok(sum);
     }
+    let layers = pipeline::layers(model)?;
+    for Source { path, strength } in adapters {
+        sum.add(Adapter::load(path, &layers)?.scaled(*strength, &path.display().to_string())?)?;
+    }
+    Ok(sum)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::files::tests::Scratch;
 
     #[test]
-    fn padding_keeps_the_product() {
-        let pair = Pair::new(2, vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0], vec![1.0, 10.0, 2.0, 20.0], 1.0).unwrap();
-        let [a, b] = padded(Some(&pair), 4, 3, 2);
-        assert_eq!((a.len(), b.len()), (12, 8));
-        let product = |r: usize, c: usize| (0..4).map(|k| b[r * 4 + k] * a[k * 3 + c]).sum::<f32>();
-        assert_eq!([product(0, 0), product(0, 2), product(1, 1)], [41.0, 63.0, 104.0]);
-        assert!(padded(None, 4, 3, 2).iter().flatten().all(|v| *v == 0.0));
+    fn colons_are_strengths_only_behind_what_exists_not_as_a_whole() {
+        let s = Scratch::new("source");
+        let file = |name: &str| s.write(name, "").display().to_string();
+        let parse = |text: &str| Source::parse(OsStr::new(text)).map_err(|e| e.to_string());
+        let is = |text: &str, path: &str, strength| {
+            assert_eq!(parse(text), Ok(Source { path: path.into(), strength }), "{text}");
+        };
+        let plain = file("a.safetensors");
+        is(&plain, &plain, 1.0);
+        is(&format!("{plain}:0.8"), &plain, 0.8);
+        is(&format!("{plain}:-1e-1"), &plain, -0.1);
+        is(r"C:\models\a.safetensors", r"C:\models\a.safetensors", 1.0);
+        is(r"C:\models\a.safetensors:0.5", r"C:\models\a.safetensors", 0.5);
+        is("not/there:x", "not/there:x", 1.0);
+        is(":0.5", ":0.5", 1.0);
+        for strength in ["nan", "inf", "1e39", "", "0,8"] {
+            let text = parse(&format!("{plain}:{strength}")).unwrap_err();
+            assert!(
+                text.contains("strength: expected a finite number") && text.contains("FILE:0.8"),
+                "{text}"
+            );
+        }
+        #[cfg(unix)]
+        {
+            let colon = file("b:0.5");
+            is(&colon, &colon, 1.0);
+            is(&format!("{colon}:2"), &colon, 2.0);
+        }
     }
 }

@@ -2,13 +2,13 @@
 //!
 //! Written in the one form that diffusers, ComfyUI and stable-diffusion.cpp all read: keys
 //! `transformer.transformer_blocks.N.attn.X.lora_A.weight` ([r, in]) and `.lora_B.weight` ([out, r]), no alpha, the scale
-//! folded into B; or as a PEFT folder. Read in that form, with alpha given as tensors or as diffusers metadata, in PEFT's,
-//! and in Kohya's and the original layout, whose fused q, k, v is split.
+//! folded into B; or as a PEFT folder. Read in that form and all others that trainers write (`keys`), for any linear layer of
+//! the transformer and the text encoders, with alpha given as tensors, as diffusers metadata or as PEFT's configuration.
 use std::collections::BTreeMap;
-use std::fs;
+use std::collections::btree_map::Entry;
 use std::path::Path;
 
-use pentimento::weights::Weights;
+pub use pentimento::model::lora::{Layer, Layers, Pair, Pairs};
 use pentimento::{Error, Result};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -16,68 +16,30 @@ use safetensors::tensor::TensorView;
 use crate::files::write_atomically;
 
 mod keys;
+mod read;
 mod scale;
 
-use keys::{Half, Targets};
-use scale::Scales;
+pub use read::{file, is_adapter, layers};
 
-/// Largest adapter file that is read, in bytes.
-const MAX_FILE: u64 = 8 << 30;
 /// Names an adapter may have inside a folder.
 const FILES: [&str; 2] = ["pytorch_lora_weights.safetensors", "adapter_model.safetensors"];
 /// Projections that must be adapted together or not at all: stable-diffusion.cpp joins them into one matrix.
 const TOGETHER: [[&str; 3]; 2] = [["to_q", "to_k", "to_v"], ["add_q_proj", "add_k_proj", "add_v_proj"]];
 
-/// Width in and out of the linear layer a target names, or `None` when the model has no such layer.
-pub type Sizes<'a> = &'a dyn Fn(&str) -> Option<(usize, usize)>;
+/// How targets of text encoders' layers begin.
+const OF_ENCODER: [&str; 3] = ["text_encoder", "text_encoder_2", "text_encoder_3"];
 
-/// The two factors of one layer's correction `B A`; any scale is already in `b`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Pair {
-    /// Rank r.
-    pub rank: usize,
-    /// Down projection A, [r, in], row-major.
-    pub a: Vec<f32>,
-    /// Up projection B, [out, r], row-major, times alpha / r.
-    pub b: Vec<f32>,
+/// The text encoder whose layer a target is.
+fn encoder(target: &str) -> Option<&str> {
+    target.split_once('.').map(|(first, _)| first).filter(|first| OF_ENCODER.contains(first))
 }
 
-impl Pair {
-    /// Factors of rank `rank`, with `scale` (alpha / r) folded into `b`.
-    ///
-    /// # Errors
-    /// A rank of 0, or lengths that are not multiples of it.
-    pub fn new(rank: usize, a: Vec<f32>, mut b: Vec<f32>, scale: f32) -> Result<Self> {
-        if !fits(rank, a.len()) || !fits(rank, b.len()) {
-            let found = format!("{} and {}", a.len(), b.len());
-            return Err(Error::bad(
-                "LoRA factors",
-                format!("lengths that are multiples of rank {rank}"),
-                found,
-            ));
-        }
-        if scale != 1.0 {
-            b.iter_mut().for_each(|v| *v *= scale);
-        }
-        Ok(Pair { rank, a, b })
-    }
-
-    /// Width of the layer's input.
-    pub fn inputs(&self) -> usize {
-        self.a.len() / self.rank.max(1)
-    }
-
-    /// Width of the layer's output.
-    pub fn outputs(&self) -> usize {
-        self.b.len() / self.rank.max(1)
-    }
-}
-
-/// A LoRA adapter: pairs by target, a module name such as `transformer_blocks.0.attn.to_q`.
+/// A LoRA adapter: pairs by target, a module name such as `transformer_blocks.0.attn.to_q`, with the encoder's before it
+/// where it is one of a text encoder.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Adapter {
     /// The corrections, in order of module name.
-    pub pairs: BTreeMap<String, Pair>,
+    pub pairs: Pairs,
 }
 
 impl Adapter {
@@ -94,8 +56,15 @@ impl Adapter {
     /// alpha equals the rank, so that the scale is 1.
     ///
     /// # Errors
-    /// As [`Adapter::write_bytes`].
+    /// As [`Adapter::write_bytes`]; layers of text encoders.
     pub fn write_peft(&self) -> Result<(Vec<u8>, String)> {
+        if let Some(target) = self.pairs.keys().find(|t| encoder(t).is_some()) {
+            return Err(Error::bad(
+                "adapter",
+                "layers of one model, as a PEFT folder has",
+                format!("`{target}` too"),
+            ));
+        }
         let bytes = self.bytes_under("base_model.model.")?;
         let ranks: BTreeMap<&str, usize> = self.pairs.iter().map(|(t, p)| (t.as_str(), p.rank)).collect();
         let rank = ranks.values().copied().max().unwrap_or(0);
@@ -134,6 +103,7 @@ impl Adapter {
         let bytes = |v: &[f32]| -> Vec<u8> { v.iter().flat_map(|x| x.to_le_bytes()).collect() };
         let mut tensors = Vec::with_capacity(2 * self.pairs.len());
         for (target, pair) in &self.pairs {
+            let prefix = if encoder(target).is_some() { "" } else { prefix };
             let name = |half: &str| format!("{prefix}{target}.lora_{half}.weight");
             tensors.push((name("A"), vec![pair.rank, pair.inputs()], bytes(&pair.a)));
             tensors.push((name("B"), vec![pair.outputs(), pair.rank], bytes(&pair.b)));
@@ -160,12 +130,11 @@ impl Adapter {
             return Err(Error::missing("adapter", "any adapted layer"));
         }
         for (target, pair) in &self.pairs {
-            let Pair { rank, a, b } = pair;
-            if !fits(*rank, a.len()) || !fits(*rank, b.len()) {
-                let expected = format!("factor lengths that are multiples of rank {rank}");
-                return Err(Error::bad(target, expected, format!("{} and {}", a.len(), b.len())));
+            pair.check(target)?;
+            for (factor, columns) in [(&pair.a, pair.inputs()), (&pair.b, pair.rank)] {
+                finite(target, "finite values", factor, columns)
+                    .map_err(|e| e.with_hint("The training has diverged."))?;
             }
-            finite(target, a.iter().chain(b))?;
             for group in TOGETHER {
                 let Some(attention) = group.iter().find_map(|x| target.strip_suffix(x)) else { continue };
                 let absent = group.iter().find(|x| !self.pairs.contains_key(&format!("{attention}{x}")));
@@ -180,188 +149,43 @@ impl Adapter {
         }
         Ok(())
     }
-
-    /// Reads an adapter file, or the adapter in a folder; PEFT's `adapter_config.json` is taken from beside it.
+    /// The adapter at a strength: its corrections times that number. `label` names it in errors.
     ///
     /// # Errors
-    /// A path that is missing or unreadable, and as [`Adapter::parse`].
-    pub fn load(path: &Path, sizes: Sizes<'_>) -> Result<Self> {
-        let file = match FILES.iter().map(|name| path.join(name)).find(|file| file.is_file()) {
-            Some(file) => file,
-            None if path.is_dir() => {
-                let what = format!("`{}` or `{}`", FILES[0], FILES[1]);
-                return Err(Error::missing(path.display().to_string(), what));
-            }
-            None => path.to_path_buf(),
-        };
-        let label = file.display().to_string();
-        let io =
-            |place: &Path, e: std::io::Error| Error::io(place.display().to_string(), "read", e.to_string());
-        let size = fs::metadata(&file).map_err(|e| io(&file, e))?.len();
-        if size > MAX_FILE {
-            return Err(Error::bad(label, "an adapter of at most 8 GiB", format!("{size} bytes")));
+    /// A strength that is not finite, or that makes numbers so.
+    pub fn scaled(mut self, strength: f32, label: &str) -> Result<Self> {
+        if !strength.is_finite() {
+            return Err(Error::bad(format!("{label}: strength"), "a finite number", strength.to_string()));
         }
-        let bytes = fs::read(&file).map_err(|e| io(&file, e))?;
-        let config = file.with_file_name("adapter_config.json");
-        let is_peft = file.file_name().is_some_and(|name| name == FILES[1]);
-        let config = match fs::read_to_string(&config) {
-            Ok(text) => Some(text),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound && !is_peft => None,
-            Err(e) => return Err(io(&config, e)),
-        };
-        Self::parse(&label, bytes, config.as_deref(), sizes)
+        for (target, pair) in &mut self.pairs {
+            *pair = std::mem::take(pair).scaled(strength);
+            let expected = format!("values that are finite times the strength {strength}");
+            finite(&format!("{label}: `{target}`"), &expected, &pair.b, pair.rank)?;
+        }
+        Ok(self)
     }
 
-    /// Reads an adapter from the bytes of a safetensors file. `label` names it in errors; `config` is the text of PEFT's
-    /// `adapter_config.json`, where there is one; `sizes` says which layers the model has.
-    ///
-    /// The scale of a pair is, in this order: its `.alpha` tensor / r; alpha / r of the `lora_adapter_metadata` that
-    /// diffusers writes; alpha / r of `config`; 1.
+    /// Both adapters at once: the sum of their corrections, whatever their ranks.
     ///
     /// # Errors
-    /// A key that is not understood or names a layer the model does not have, a wrong shape, half a pair, values that
-    /// are not finite: each error names the key.
-    pub fn parse(label: &str, bytes: Vec<u8>, config: Option<&str>, sizes: Sizes<'_>) -> Result<Self> {
-        Self::from_weights(&Weights::from_bytes(label, bytes)?, config, sizes)
-    }
-
-    /// As [`Adapter::parse`], from opened weights.
-    ///
-    /// # Errors
-    /// As [`Adapter::parse`].
-    pub fn from_weights(weights: &Weights, config: Option<&str>, sizes: Sizes<'_>) -> Result<Self> {
-        let label = weights.label();
-        let scales = Scales::read(&label, weights.metadata("lora_adapter_metadata"), config)?;
-        let mut adapter = Adapter::default();
-        for (targets, halves) in collect(weights)? {
-            for (target, pair) in halves.read(weights, &targets, &scales, sizes)? {
-                if adapter.pairs.insert(target.clone(), pair).is_some() {
-                    let twice = "the same layer under another name too";
-                    return Err(Error::bad(format!("{label}: `{target}`"), "a layer adapted once", twice));
-                }
+    /// Adapters of layers with one name and other widths.
+    pub fn add(&mut self, other: Adapter) -> Result<()> {
+        for (target, pair) in other.pairs {
+            match self.pairs.entry(target) {
+                Entry::Vacant(place) => drop(place.insert(pair)),
+                Entry::Occupied(mut ours) => ours.get_mut().add(&pair)?,
             }
         }
-        Ok(adapter)
+        Ok(())
     }
 }
 
-/// The layers an adapter file adapts, under diffusers' names, with their widths in and out as the file has them.
-///
-/// # Errors
-/// As [`Adapter::from_weights`], as far as it can be told without a model.
-pub fn layers(weights: &Weights) -> Result<BTreeMap<String, (usize, usize)>> {
-    let mut layers = BTreeMap::new();
-    for (targets, halves) in collect(weights)? {
-        let side = |key: Option<&str>, axis: usize| weights.shape(key?)?.get(axis).copied();
-        let (Some(inputs), Some(outputs)) = (side(halves.a, 1), side(halves.b, 0)) else { continue };
-        layers.extend(targets.iter().map(|t| (t.clone(), (inputs, outputs / targets.len().max(1)))));
-    }
-    Ok(layers)
-}
-
-/// The keys of a file, by the layers they name.
-fn collect(weights: &Weights) -> Result<BTreeMap<Targets, Halves<'_>>> {
-    let label = weights.label();
-    let mut found: BTreeMap<Targets, Halves<'_>> = BTreeMap::new();
-    for key in weights.names() {
-        let (targets, half) = keys::split(&label, key)?;
-        let halves = found.entry(targets).or_default();
-        let slot = match half {
-            Half::A => &mut halves.a,
-            Half::B => &mut halves.b,
-            Half::Alpha => &mut halves.alpha,
-        };
-        if let Some(first) = slot.replace(key) {
-            let twice = format!("`{first}` too");
-            return Err(Error::bad(format!("{label}: `{key}`"), "one tensor of this kind", twice));
-        }
-    }
-    if found.is_empty() { Err(Error::missing(label, "any adapted layer")) } else { Ok(found) }
-}
-
-/// Keys of one pair of factors.
-#[derive(Default)]
-struct Halves<'a> {
-    a: Option<&'a str>,
-    b: Option<&'a str>,
-    alpha: Option<&'a str>,
-}
-
-impl Halves<'_> {
-    /// The pairs of the layers that these factors correct: parts of a fused layer share A and have rows of B each.
-    fn read(
-        &self,
-        weights: &Weights,
-        targets: &[String],
-        scales: &Scales,
-        sizes: Sizes<'_>,
-    ) -> Result<Vec<(String, Pair)>> {
-        let label = weights.label();
-        let any = self.a.or(self.b).or(self.alpha).unwrap_or_default();
-        let size = |target: &String| {
-            sizes(target).ok_or_else(|| {
-                Error::bad(
-                    format!("{label}: `{any}`"),
-                    "an adapted layer of this model",
-                    format!("`{target}`"),
-                )
-                .with_hint("Was the adapter made for another model, or for layers that are not adapted here?")
-            })
-        };
-        let layers = targets.iter().map(size).collect::<Result<Vec<_>>>()?;
-        let (inputs, outputs) = (layers.first().map_or(0, |l| l.0), layers.iter().map(|l| l.1).sum());
-        let (Some(a), Some(b)) = (self.a, self.b) else {
-            let what = if self.a.is_none() { "lora_A" } else { "lora_B" };
-            return Err(Error::missing(format!("{label}: `{any}`"), format!("its other half, {what}")));
-        };
-        let rank = weights.shape(a).and_then(|s| s.first()).copied().unwrap_or(0);
-        if rank == 0 {
-            let found = format!("{:?}", weights.shape(a).unwrap_or_default());
-            return Err(Error::bad(format!("{label}: `{a}`"), format!("shape [rank, {inputs}]"), found));
-        }
-        let values = |key: &str, shape: &[usize]| -> Result<Vec<f32>> {
-            let values = weights.expect(key, shape)?.to_f32();
-            finite(&format!("{label}: `{key}`"), &values)?;
-            Ok(values)
-        };
-        let (a, b) = (values(a, &[rank, inputs])?, values(b, &[outputs, rank])?);
-        let scale = match self.alpha {
-            Some(key) => Self::alpha_tensor(weights, key)? / rank as f32,
-            None => scales.scale(targets.first().map_or("", String::as_str), rank)?,
-        };
-        let mut rows = b.as_slice();
-        let pairs = targets.iter().zip(&layers).map(|(target, (_, outputs))| {
-            let (part, rest) = rows.split_at_checked(outputs * rank).unwrap_or((rows, &[]));
-            rows = rest;
-            Ok((target.clone(), Pair::new(rank, a.clone(), part.to_vec(), scale)?))
-        });
-        pairs.collect()
-    }
-
-    fn alpha_tensor(weights: &Weights, key: &str) -> Result<f32> {
-        match weights.get(key)?.to_f32()[..] {
-            [alpha] if alpha.is_finite() => Ok(alpha),
-            ref other => {
-                let place = format!("{}: `{key}`", weights.label());
-                Err(Error::bad(place, "one finite number", format!("{other:?}")))
-            }
-        }
-    }
-}
-
-/// Whether `length` values can be a factor of rank `rank`.
-fn fits(rank: usize, length: usize) -> bool {
-    rank > 0 && length > 0 && length.is_multiple_of(rank)
-}
-
-/// Errors on the first value that is not finite.
-fn finite<'a>(place: &str, values: impl IntoIterator<Item = &'a f32>) -> Result<()> {
-    match values.into_iter().find(|v| !v.is_finite()) {
-        None => Ok(()),
-        Some(v) => {
-            Err(Error::bad(place, "finite values", v.to_string()).with_hint("The training has diverged."))
-        }
-    }
+/// Errors on the first value that is not finite, in rows of `columns`.
+fn finite(place: &str, expected: &str, values: &[f32], columns: usize) -> Result<()> {
+    let Some(at) = values.iter().position(|v| !v.is_finite()) else { return Ok(()) };
+    let columns = columns.max(1);
+    let found = format!("{} in row {}, column {}", values[at], at / columns, at % columns);
+    Err(Error::bad(place, expected, found))
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use crate::Result;
 use pentimento::exec::{Executor, PlanId};
 use pentimento::grad::gradients;
 use pentimento::graph::{Graph, Id};
+use pentimento::model::lora::{device_rank, leaves, recut};
 use pentimento::model::mmdit;
 use pentimento::pipeline::{Pipeline, Text};
 use pentimento::sampler;
@@ -38,10 +39,8 @@ impl Params {
     /// Leaf name and shape of each tensor, as on the host.
     pub fn leaves(&self) -> Vec<(String, [usize; 2])> {
         let pair = |(t, i, o): &(String, usize, usize)| {
-            [
-                (format!("lora/{t}.lora_A.weight"), [self.rank, *i]),
-                (format!("lora/{t}.lora_B.weight"), [*o, self.rank]),
-            ]
+            let [a, b] = leaves(t);
+            [(a, [self.rank, *i]), (b, [*o, self.rank])]
         };
         self.targets.iter().flat_map(pair).collect()
     }
@@ -77,18 +76,6 @@ impl Params {
         let each = if name.ends_with("lora_A.weight") { columns } else { 1 };
         [self.rank, device_rank(self.rank)].map(|rank| rank * each)
     }
-}
-
-/// The rank that an adapter of rank `rank` has on the device: kernels that read four numbers at a time want it so.
-pub fn device_rank(rank: usize) -> usize {
-    rank.next_multiple_of(4)
-}
-
-/// Rows of `row` numbers as rows of `to`: cut off, or continued with zeros.
-pub(crate) fn recut(data: &[f32], row: usize, to: usize) -> Vec<f32> {
-    let zeros = to.saturating_sub(row);
-    let rows = data.chunks_exact(row.max(1));
-    rows.flat_map(|r| r.iter().take(to).copied().chain(core::iter::repeat_n(0.0, zeros))).collect()
 }
 
 /// Gradients as outputs named by their leaves.

@@ -3,7 +3,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 
 /// What becomes of a tensor.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rename {
     /// The same under another name.
     To(String),
@@ -35,6 +35,8 @@ const OUTER: [(&str, &str); 7] = [
     ("context_embedder", "context_embedder"),
     ("final_layer.linear", "proj_out"),
 ];
+/// The last modulation, whose halves are exchanged.
+const LAST: (&str, &str) = ("final_layer.adaLN_modulation.1", "norm_out.linear");
 /// Modules of a joint block that stay whole.
 const INNER: [(&str, &str); 15] = [
     ("x_block.adaLN_modulation.1", "norm1.linear"),
@@ -60,19 +62,14 @@ const FUSED: [(&str, [&str; 3]); 3] = [
     ("x_block.attn2.qkv", ["attn2.to_q", "attn2.to_k", "attn2.to_v"]),
 ];
 
-/// The modules of a joint block in the original layout (`x_block.attn.qkv` ...).
-pub fn block_modules() -> impl Iterator<Item = &'static str> {
-    INNER.iter().map(|(name, _)| *name).chain(FUSED.iter().map(|(name, _)| *name))
-}
-
 /// What diffusers calls an original transformer module such as `joint_blocks.0.x_block.attn.qkv`, `None` when there is
 /// no such module. `last`: the last joint block, whose context modulation is stored the other way round.
 pub fn module(name: &str, last: Option<usize>) -> Option<Rename> {
     if let Some((_, to)) = OUTER.iter().find(|(from, _)| *from == name) {
         return Some(Rename::To(to.to_string()));
     }
-    if name == "final_layer.adaLN_modulation.1" {
-        return Some(Rename::Swap("norm_out.linear".into()));
+    if name == LAST.0 {
+        return Some(Rename::Swap(LAST.1.into()));
     }
     let (n, rest) = number_after(name, "joint_blocks.")?;
     let rest = rest.strip_prefix('.')?;
@@ -83,6 +80,36 @@ pub fn module(name: &str, last: Option<usize>) -> Option<Rename> {
     let (from, to) = INNER.iter().find(|(from, _)| *from == rest)?;
     let swapped = *from == "context_block.adaLN_modulation.1" && Some(n) == last;
     Some(if swapped { Rename::Swap(block(to)) } else { Rename::To(block(to)) })
+}
+
+/// As [`module`], for a module of either layout whose name may have underscores for its dots, as trainers write it.
+pub fn any_module(name: &str, last: Option<usize>) -> Option<Rename> {
+    if let Some((n, rest)) = numbered(name, "joint_blocks") {
+        let all = INNER.iter().map(|(from, _)| *from).chain(FUSED.iter().map(|(from, _)| *from));
+        let from = { all }.find(|from| same(rest, from))?;
+        return module(&format!("joint_blocks.{n}.{from}"), last);
+    }
+    if let Some((n, rest)) = numbered(name, "transformer_blocks") {
+        let mut all = INNER.iter().map(|(_, to)| *to).chain(FUSED.iter().flat_map(|(_, to)| *to));
+        return Some(Rename::To(format!("transformer_blocks.{n}.{}", all.find(|to| same(rest, to))?)));
+    }
+    let outer = || OUTER.iter().chain([&LAST]);
+    let original = || outer().find(|(from, _)| same(name, from)).and_then(|(from, _)| module(from, last));
+    let diffusers = outer().find(|(_, to)| same(name, to)).map(|(_, to)| Rename::To(to.to_string()));
+    diffusers.or_else(original)
+}
+
+/// Whether a name is this module's, perhaps with underscores for dots.
+pub fn same(name: &str, module: &str) -> bool {
+    let alike = |(a, b): (u8, u8)| a == b || (a, b) == (b'_', b'.');
+    name.len() == module.len() && name.bytes().zip(module.bytes()).all(alike)
+}
+
+/// The number (below 1024) and the rest of `<blocks>.<number>.<rest>`, perhaps with underscores for dots.
+pub fn numbered<'a>(name: &'a str, blocks: &str) -> Option<(usize, &'a str)> {
+    let (_, rest) = name.split_at_checked(blocks.len()).filter(|(head, _)| same(head, blocks))?;
+    let (n, rest) = number_after(rest.strip_prefix(['.', '_'])?, "")?;
+    Some((n, rest.strip_prefix(['.', '_'])?))
 }
 
 /// A tensor of the transformer, in the original layout or already in diffusers'.

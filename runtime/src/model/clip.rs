@@ -2,6 +2,7 @@
 //! Paper: Radford et al. 2021 (arXiv 2103.00020). Follows transformers 5.23 `CLIPTextModelWithProjection`. Forward only.
 //!
 //! B batch, T tokens, C width, P width of the projection.
+use super::lora::Lora;
 use super::{Fields, Names, columns, embedding};
 use crate::graph::{Graph, Id};
 use crate::weights::Weights;
@@ -153,7 +154,14 @@ pub struct Encoded {
 }
 
 /// Encodes embedded tokens. embeds: `[B, T, C]`, see [`Config::embed`]; pick: `[B, T]`, see [`Config::pick`].
-pub fn encode(g: &mut Graph, cfg: &Config, component: &str, embeds: Id, pick: Id) -> Encoded {
+pub fn encode(
+    g: &mut Graph,
+    cfg: &Config,
+    component: &str,
+    lora: Option<&Lora>,
+    embeds: Id,
+    pick: Id,
+) -> Encoded {
     let &[b, t, c] = g.shape(embeds) else {
         let id = g.fail(format!("text encoder: expected embeddings [B, T, C], found {:?}", g.shape(embeds)));
         return Encoded { penultimate: id, pooled: id };
@@ -166,7 +174,7 @@ pub fn encode(g: &mut Graph, cfg: &Config, component: &str, embeds: Id, pick: Id
         ));
         return Encoded { penultimate: id, pooled: id };
     }
-    let names = Names::new(component);
+    let names = Names::new(component).adapted(lora);
     let w = names.at("text_model");
     let (mut x, mut penultimate) = (embeds, embeds);
     for n in 0..cfg.num_hidden_layers {

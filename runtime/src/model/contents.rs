@@ -62,13 +62,18 @@ pub fn named(config: &Value, label: &str, weights: &Weights) -> Result<Weights> 
 /// # Errors
 /// A configuration whose shapes do not fit together.
 pub fn transformer(cfg: &mmdit::Config) -> Result<Needs> {
+    finish(&transformer_graph(cfg), mmdit::COMPONENT)
+}
+
+/// The transformer as small as it can be, with all its weights.
+pub(crate) fn transformer_graph(cfg: &mmdit::Config) -> Graph {
     let (mut g, p) = (Graph::new(), cfg.patch_size);
     let latents = g.input("latents", &[1, p, p, cfg.in_channels]);
     let time = g.input("time", &[1, mmdit::TIME_CHANNELS]);
     let pooled = g.input("pooled", &[1, cfg.pooled_projection_dim]);
     let context = g.input("context", &[1, 1, cfg.joint_attention_dim]);
     mmdit::velocity(&mut g, cfg, None, latents, time, pooled, context, None);
-    finish(&g, mmdit::COMPONENT)
+    g
 }
 
 /// Tensors of an autoencoder, both ways.
@@ -89,15 +94,20 @@ pub fn autoencoder(cfg: &vae::Config) -> Result<Needs> {
 /// # Errors
 /// As [`transformer`].
 pub fn text_encoder(cfg: &clip::Config) -> Result<Needs> {
-    let mut g = Graph::new();
-    let embeds = g.input("embeds", &[1, 1, cfg.hidden_size]);
-    let pick = g.input("pick", &[1, 1]);
-    clip::encode(&mut g, cfg, "text_encoder", embeds, pick);
-    let mut needs = finish(&g, "text_encoder")?;
+    let mut needs = finish(&clip_graph(cfg, "text_encoder"), "text_encoder")?;
     for (name, shape) in cfg.tables() {
         needs.insert(name.into(), Need { name: name.into(), shape: shape.to_vec(), layout: Layout::Plain });
     }
     Ok(needs)
+}
+
+/// A CLIP text encoder as small as it can be, with all its weights but the tables.
+pub(crate) fn clip_graph(cfg: &clip::Config, component: &str) -> Graph {
+    let mut g = Graph::new();
+    let embeds = g.input("embeds", &[1, 1, cfg.hidden_size]);
+    let pick = g.input("pick", &[1, 1]);
+    clip::encode(&mut g, cfg, component, None, embeds, pick);
+    g
 }
 
 /// Tensors of a whole CLIP, both towers.
@@ -119,15 +129,20 @@ fn clip_model(config: &Value, label: &str) -> Result<Needs> {
 /// # Errors
 /// As [`transformer`].
 pub fn t5_encoder(cfg: &t5::Config) -> Result<Needs> {
-    let mut g = Graph::new();
-    let x = g.input("x", &[1, 1, cfg.d_model]);
-    let bias = g.input("bias", &[cfg.num_heads, 1, 1]);
-    t5::whole(&mut g, cfg, "t5", x, bias);
-    let mut needs = finish(&g, "t5")?;
+    let mut needs = finish(&t5_graph(cfg, "t5"), "t5")?;
     for (name, shape) in cfg.tables() {
         needs.insert(name.into(), Need { name: name.into(), shape: shape.to_vec(), layout: Layout::Plain });
     }
     Ok(needs)
+}
+
+/// A T5 encoder as small as it can be, with all its weights but the tables.
+pub(crate) fn t5_graph(cfg: &t5::Config, component: &str) -> Graph {
+    let mut g = Graph::new();
+    let x = g.input("x", &[1, 1, cfg.d_model]);
+    let bias = g.input("bias", &[cfg.num_heads, 1, 1]);
+    t5::whole(&mut g, cfg, component, x, bias);
+    g
 }
 
 /// Tensors of a DINOv2 backbone.

@@ -2,7 +2,8 @@
 //! Paper: Esser et al. 2024 (arXiv 2403.03206), figure 2. Follows diffusers 0.42 `SD3Transformer2DModel`.
 //!
 //! B batch, H x W latent pixels, S image tokens, T text tokens, C width, J width of text features, P width of pooled ones.
-use super::{Fields, Names, columns, image_shape, unpatch};
+use super::lora::Lora;
+use super::{Fields, Names, image_shape, unpatch};
 use crate::Result;
 use crate::graph::{Graph, Id, Layout};
 use crate::op::attention::MAX_HEAD;
@@ -126,22 +127,12 @@ fn dual_layers(f: &Fields<'_>) -> Result<Vec<usize>> {
     list.iter().map(|v| v.as_u64().and_then(|n| usize::try_from(n).ok()).ok_or_else(wrong)).collect()
 }
 
-/// A low-rank adapter: every adapted linear layer becomes `W x + b + scale * B (A x)` (Hu et al. 2021, eq. 3).
-/// A: parameter `lora/<target>.lora_A.weight` `[rank, in]`, B: `lora/<target>.lora_B.weight` `[out, rank]`.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Lora {
-    /// r.
-    pub rank: usize,
-    /// alpha / r; 1 where it is folded into B.
-    pub scale: f32,
-}
-
-/// The adapted projections of a joint attention, in the order of [`lora_targets`].
+/// The projections of a joint attention that training adapts, in the order of [`lora_targets`].
 const TARGETS: [&str; 8] =
     ["to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"];
 
-/// Every adapted layer as (`transformer_blocks.N.attn.X`, inputs, outputs), block by block.
-/// The last block has no `to_add_out`; second attentions (`attn2`) are not adapted.
+/// Every layer that training adapts as (`transformer_blocks.N.attn.X`, inputs, outputs), block by block.
+/// The last block has no `to_add_out`; second attentions (`attn2`) are left out.
 pub fn lora_targets(cfg: &Config) -> Vec<(String, usize, usize)> {
     let c = cfg.width();
     let all = (0..cfg.num_layers).flat_map(|n| TARGETS.map(|x| (n, x)));
@@ -194,7 +185,7 @@ pub fn velocity(
     if let Err(message) = check_shapes(g, cfg, latents, time, pooled, context) {
         return g.fail(message);
     }
-    let w = Names::new(COMPONENT);
+    let w = Names::new(COMPONENT).adapted(lora);
     let [_, height, width, _] = image_shape(g, latents, "latents");
     let (h, v) = (height / cfg.patch_size, width / cfg.patch_size);
     let mut x = embed_image(g, &w.at("pos_embed"), cfg, latents, h, v);
@@ -205,7 +196,7 @@ pub fn velocity(
     g.tap("context_embedder".into(), c);
     let t = g.act(Act::Silu, t);
     for layer in 0..cfg.num_layers {
-        let block = Block { w: w.at("transformer_blocks").at(layer), cfg, lora, layer, bias };
+        let block = Block { w: w.at("transformer_blocks").at(layer), cfg, layer, bias };
         (x, c) = block.forward(g, x, c, t);
         if !cfg.context_pre_only(layer) {
             block.tap(g, "encoder_hidden_states", c);
@@ -281,9 +272,8 @@ fn embed_time(g: &mut Graph, w: &Names, cfg: &Config, time: Id, pooled: Id) -> I
 
 /// A joint block and what all its parts need.
 struct Block<'a> {
-    w: Names,
+    w: Names<'a>,
     cfg: &'a Config,
-    lora: Option<&'a Lora>,
     layer: usize,
     bias: Option<Id>,
 }
@@ -379,17 +369,16 @@ impl Block<'_> {
         (g.slice(y, 1, 0, s), g.slice(y, 1, s, t))
     }
 
-    /// Self-attention of image tokens (`attn2`), never adapted.
+    /// Self-attention of image tokens (`attn2`).
     fn second_attention(&self, g: &mut Graph, x: Id) -> Id {
-        let width = self.cfg.width();
-        let mut q = self.w.at("attn2.to_q").linear(g, x, width);
-        let mut k = self.w.at("attn2.to_k").linear(g, x, width);
-        let v = self.w.at("attn2.to_v").linear(g, x, width);
+        let mut q = self.project(g, "attn2.to_q", x);
+        let mut k = self.project(g, "attn2.to_k", x);
+        let v = self.project(g, "attn2.to_v", x);
         if self.cfg.qk_norm {
             (q, k) = (self.head_norm(g, "attn2.norm_q", q), self.head_norm(g, "attn2.norm_k", k));
         }
         let y = g.attention(q, k, v, self.cfg.num_attention_heads, None, false);
-        self.w.at("attn2.to_out.0").linear(g, y, width)
+        self.project(g, "attn2.to_out.0", y)
     }
 
     /// x + gate * MLP(norm(x)).
@@ -403,18 +392,9 @@ impl Block<'_> {
         gated_add(g, x, h, m.gate_mlp)
     }
 
-    /// A linear layer of the joint attention, adapted when there is an adapter.
+    /// A linear layer of this block that keeps the width.
     fn project(&self, g: &mut Graph, name: &str, x: Id) -> Id {
-        let (inputs, outputs) = (columns(g, x), self.cfg.width());
-        let y = self.w.at(name).linear(g, x, outputs);
-        let Some(lora) = self.lora else { return y };
-        let target = format!("lora/transformer_blocks.{}.{name}", self.layer);
-        let a = g.param(format!("{target}.lora_A.weight"), &[lora.rank, inputs]);
-        let b = g.param(format!("{target}.lora_B.weight"), &[outputs, lora.rank]);
-        let low = g.linear(x, a, None);
-        let low = if lora.scale == 1.0 { low } else { g.affine(low, lora.scale, 0.0) };
-        let delta = g.linear(low, b, None);
-        g.add(y, delta)
+        self.w.at(name).linear(g, x, self.cfg.width())
     }
 
     /// RMS norm of each head.

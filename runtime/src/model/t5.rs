@@ -7,13 +7,14 @@
 //! padding is attended like any token.
 //!
 //! T tokens, C = `d_model`, H heads, D = `d_kv`.
+use super::lora::{Layer, Lora, Pairs, device_rank, layers, leaves, target};
 use super::{Fields, Names, columns, embedding};
-use crate::exec::{Executor, PlanId, compile, only_weight, set_tensor, upload};
+use crate::exec::{Executor, LeafData, PlanId, compile, only_weight, set_tensor, upload};
 use crate::graph::{Graph, Id, Leaf, Op};
 use crate::op::attention::MAX_HEAD;
 use crate::weights::{TensorView, Weights};
 use crate::{Error, Result};
-use alloc::{format, string::String, vec, vec::Vec};
+use alloc::{format, string::String, sync::Arc, vec, vec::Vec};
 use pentimento_wgsl::kernel::Act;
 use serde_json::Value;
 
@@ -220,10 +221,12 @@ pub struct Encoder {
     length: usize,
     plan: PlanId,
     tensors: Vec<BlockTensor>,
+    adapter: BlockAdapter,
 }
 
 impl Encoder {
-    /// Plans one block for sequences of `length` tokens. `component` is the folder's name, such as `text_encoder_3`.
+    /// Plans one block for sequences of `length` tokens. `component` is the folder's name, such as `text_encoder_3`; `pairs`
+    /// are corrections of its layers.
     ///
     /// # Errors
     /// Missing or mis-shaped tensors in any block, or the device refuses the plan.
@@ -232,21 +235,26 @@ impl Encoder {
         config: &Config,
         component: &str,
         weights: &Weights,
+        pairs: Arc<Pairs>,
         length: usize,
     ) -> Result<Self> {
+        let adapter = BlockAdapter::new(config, component, pairs);
+        let lora =
+            Lora::new(adapter.layers.iter().map(|l| (target(component, &in_block(&l.name)), l.rank)), 1.0);
         let mut g = Graph::new();
         let x = g.input("x", &[1, length, config.d_model]);
         let bias = g.input("bias", &[config.num_heads, length, length]);
-        let names = Names::new(component);
+        let names = Names::new(component).adapted(Some(&lora));
         let y = block(&mut g, &names.at(BLOCK), config, x, bias);
         let last = norm(&mut g, &names.at("encoder.final_layer_norm"), config, y);
         g.check()?;
         let tensors = block_tensors(exec, &g, &format!("{component}/{BLOCK}."), config, weights)?;
         load(exec, &tensors, weights, 0)?;
+        adapter.load(exec, 0)?;
         upload(exec, &g, &format!("{component}/"), weights)?;
         let plan = compile(exec, g, &[("y", y), ("last", last)])?;
         exec.write(plan, "bias", &config.position_bias(weights, length)?)?;
-        Ok(Encoder { config: config.clone(), length, plan, tensors })
+        Ok(Encoder { config: config.clone(), length, plan, tensors, adapter })
     }
 
     /// Puts the states of all prompts (`[T, C]` each) through block `index`, and through the final norm after the last.
@@ -273,7 +281,8 @@ impl Encoder {
     /// # Errors
     /// No such block, or the device failed.
     pub fn load(&self, exec: &mut dyn Executor, weights: &Weights, index: usize) -> Result<()> {
-        load(exec, &self.tensors, weights, index)
+        load(exec, &self.tensors, weights, index)?;
+        self.adapter.load(exec, index)
     }
     /// Writes one prompt's states, `[T, C]`; returns the plan that puts them through the block.
     ///
@@ -355,6 +364,55 @@ fn load(exec: &mut dyn Executor, tensors: &[BlockTensor], weights: &Weights, ind
         set_tensor(exec, &t.leaf, &weights.expect(&stored_name(index, &t.name), &t.shape)?, t.half)?;
     }
     Ok(())
+}
+
+/// Corrections of the block at hand: all blocks share one graph, so where any block has one, all do, of one rank.
+struct BlockAdapter {
+    component: String,
+    pairs: Arc<Pairs>,
+    layers: Vec<BlockLayer>,
+}
+
+/// An adapted layer: its name inside a block, and the largest rank of any block's.
+struct BlockLayer {
+    name: String,
+    layer: Layer,
+    rank: usize,
+}
+
+impl BlockAdapter {
+    fn new(config: &Config, component: &str, pairs: Arc<Pairs>) -> Self {
+        let mut g = Graph::new();
+        let x = g.input("x", &[1, 1, config.d_model]);
+        let bias = g.input("bias", &[config.num_heads, 1, 1]);
+        block(&mut g, &Names::new(component).at(BLOCK), config, x, bias);
+        let prefix = target(component, &in_block(""));
+        let adapted = layers(&g, component, 1).into_iter().filter_map(|(name, layer)| {
+            let name: String = name.strip_prefix(&prefix)?.into();
+            let pair = |n| pairs.get(&target(component, &stored_name(n, &name)));
+            let rank = (0..config.num_layers).filter_map(pair).map(|p| p.rank).max()?;
+            Some(BlockLayer { name, layer, rank: device_rank(rank) })
+        });
+        let layers = adapted.collect();
+        BlockAdapter { component: component.into(), pairs, layers }
+    }
+    /// Overwrites the corrections with those of block `index`; zeros where it has none.
+    fn load(&self, exec: &mut dyn Executor, index: usize) -> Result<()> {
+        for BlockLayer { name, layer, rank } in &self.layers {
+            let pair = self.pairs.get(&target(&self.component, &stored_name(index, name)));
+            let none = || [layer.inputs, layer.outputs].map(|n| vec![0.0; n * rank]);
+            let data = pair.map_or_else(none, |p| p.padded(*rank));
+            for (leaf, data) in leaves(&target(&self.component, &in_block(name))).iter().zip(data) {
+                exec.set_leaf(leaf, LeafData::F32(&data))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A module of the block at hand.
+fn in_block(name: &str) -> String {
+    format!("{BLOCK}.{name}")
 }
 
 #[cfg(test)]

@@ -317,7 +317,7 @@ fn conv_weights(g: &mut Graph, w: &Names, x: Id, out: usize, k: usize) -> (Id, I
 /// Norm and activation of each band, by the statistics of all.
 fn norm_silu<'a>(
     g: &mut Graph,
-    w: &Names,
+    w: &Names<'a>,
     cfg: &'a Config,
     x: &Bands,
 ) -> impl FnMut(&mut Graph, Id) -> Id + use<'a> {

@@ -3,8 +3,10 @@
 //! For every prompt the file holds `context.<prompt>` and `pooled.<prompt>`; its metadata name the encoders they came
 //! from ([`TextEncoders::fingerprint`](super::TextEncoders::fingerprint)) and the sizes. A cache of other encoders is
 //! refused, never silently used or replaced; a prompt that is not there is encoded and added. Where the encoders
-//! themselves are absent, their name cannot be compared: the cache is then believed, and only its sizes are checked.
+//! themselves are absent, their name cannot be compared: the cache is then believed, and only its sizes are checked, unless
+//! an adapter of the encoders had part in it.
 use super::{Layout, Text};
+use crate::model::lora::Pair;
 use crate::weights::Weights;
 use crate::{Error, Result};
 use alloc::collections::BTreeMap;
@@ -16,6 +18,9 @@ use safetensors::tensor::TensorView;
 /// The metadata entry that marks the files and says whose they are: the encoders' name and the four sizes.
 /// A change of the files' meaning changes it.
 const FORMAT: &str = "pentimento_text_1";
+
+/// Stands in the encoders' name before that of an adapter of theirs.
+pub const ADAPTED: char = '+';
 
 /// Encoded prompts of one set of encoders.
 #[derive(Clone, Debug, Default)]
@@ -98,11 +103,27 @@ impl TextCache {
                     format!("prompts of {known} with {sizes:?}"),
                 )
                 .with_hint(
-                    "It belongs to another model or length of text; name another file or delete this one.",
+                    "It belongs to another model, adapter or length of text; name another file or delete this one.",
                 ));
             }
         }
         Ok(())
+    }
+
+    /// Whether the prompts can be believed where no encoders are: those of an adapter cannot.
+    ///
+    /// # Errors
+    /// Prompts that were encoded with an adapter.
+    pub fn believe(&self) -> Result<()> {
+        match &self.key {
+            Some((encoders, _)) if encoders.contains(ADAPTED) => Err(Error::bad(
+                self.label.as_str(),
+                "prompts of text encoders as they are",
+                "prompts of adapted ones",
+            )
+            .with_hint("Only with the text encoders themselves can the adapter be compared.")),
+            _ => Ok(()),
+        }
     }
 
     /// A prompt's encoding, if it is there.
@@ -176,6 +197,12 @@ impl Hash {
             let step = view.bytes.len() / SAMPLES;
             view.bytes.chunks(step).for_each(|part| self.bytes(part.get(..SAMPLE).unwrap_or(part)));
         }
+    }
+    /// A correction with its target, all of it: strengths and small changes count.
+    pub(super) fn pair(&mut self, target: &str, pair: &Pair) {
+        self.bytes(target.as_bytes());
+        let words = pair.a.iter().chain(&pair.b).map(|v| v.to_bits());
+        [pair.rank as u32].into_iter().chain(words).for_each(|word| self.bytes(&word.to_le_bytes()));
     }
     pub(super) fn finish(self) -> String {
         format!("{:032x}", self.0)

@@ -73,7 +73,11 @@ impl TextEncoders {
         let Some((t5, runner)) = &mut self.t5 else { return Ok(None) };
         let runner = match runner {
             Some(runner) => runner,
-            None => runner.insert(t5::Encoder::new(exec, &t5.config, COMPONENTS[2], &t5.weights, length)?),
+            None => {
+                let pairs = t5.pairs.clone();
+                let component = COMPONENTS[2];
+                runner.insert(t5::Encoder::new(exec, &t5.config, component, &t5.weights, pairs, length)?)
+            }
         };
         if block == 0 && job.prompt == 0 {
             let ids: Vec<_> = job.prompts.iter().map(|p| t5.tokenizer.encode(p, length)).collect();

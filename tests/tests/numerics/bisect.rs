@@ -3,7 +3,8 @@ use pentimento::exec::wgpu::{Checked, Follow, Wgpu};
 use pentimento::exec::{Executor, LeafData, PlanId};
 use pentimento::grad::gradients;
 use pentimento::graph::{Graph, Id};
-use pentimento::model::mmdit::{Lora, TIME_CHANNELS, lora_targets, velocity};
+use pentimento::model::lora::Lora;
+use pentimento::model::mmdit::{TIME_CHANNELS, lora_targets, velocity};
 use pentimento::plan::{Command, Plan};
 use pentimento::rng::Philox;
 use pentimento_wgsl::{Kernel, WeightType};
@@ -18,7 +19,7 @@ fn plan(exec: &mut Wgpu) -> Plan {
     let time = g.input("time", &[2, TIME_CHANNELS]);
     let pooled = g.input("pooled", &[2, cfg.pooled_projection_dim]);
     let context = g.input("context", &[2, 5, cfg.joint_attention_dim]);
-    let v = velocity(&mut g, &cfg, Some(&Lora { rank: 4, scale: 1.0 }), x, time, pooled, context, None);
+    let v = velocity(&mut g, &cfg, Some(&Lora::joint(&cfg, 4, 1.0)), x, time, pooled, context, None);
     let dy = g.input("dy", &[2, 4, 4, cfg.in_channels]);
     let wrt: Vec<Id> = lora_targets(&cfg)
         .into_iter()

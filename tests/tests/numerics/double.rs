@@ -148,7 +148,8 @@ pub fn sensitivity(g: &Graph, y: Id, dy: Id, wrt: &[Id], inputs: &Values) -> Sen
 /// A small transformer of two blocks (the first with a second attention) with LoRA: velocity, `dy`, what to
 /// differentiate by (latents, text, LoRA matrices).
 pub fn transformer(rank: usize, side: usize, tokens: usize) -> (Graph, Id, Id, Vec<Id>) {
-    use pentimento::model::mmdit::{Config, Lora, TIME_CHANNELS, lora_targets, velocity};
+    use pentimento::model::lora::Lora;
+    use pentimento::model::mmdit::{Config, TIME_CHANNELS, lora_targets, velocity};
     let cfg = Config {
         attention_head_dim: 16,
         joint_attention_dim: 12,
@@ -161,7 +162,7 @@ pub fn transformer(rank: usize, side: usize, tokens: usize) -> (Graph, Id, Id, V
     let pooled = g.input("pooled", &[2, cfg.pooled_projection_dim]);
     let context = g.input("context", &[2, tokens, cfg.joint_attention_dim]);
     let bias = g.input("key_bias", &[side * side + tokens]);
-    let lora = Lora { rank, scale: 2.0 };
+    let lora = Lora::joint(&cfg, rank, 2.0);
     let y = velocity(&mut g, &cfg, Some(&lora), x, time, pooled, context, Some(bias));
     let dy = g.input("dy", &[2, side, side, cfg.in_channels]);
     let mut wrt = vec![x, time, pooled, context];

@@ -6,7 +6,8 @@ use pentimento::grad::gradients;
 use pentimento::graph::{Graph, Id};
 use pentimento::layout::{self, Rename};
 use pentimento::model::channels_last;
-use pentimento::model::mmdit::{self, Lora, lora_targets};
+use pentimento::model::lora::{Layer, Layers, Lora, upload as upload_pairs};
+use pentimento::model::mmdit::{self, lora_targets};
 use pentimento::weights::Weights;
 use pentimento_trainer::adapter::Adapter;
 use tests::fixture::{Check, Golden, safetensors, within};
@@ -17,6 +18,7 @@ struct Adapted {
     cfg: mmdit::Config,
     weights: Weights,
     adapter: Weights,
+    rank: usize,
     lora: Lora,
 }
 
@@ -36,11 +38,12 @@ impl Adapted {
             Weights::from_bytes("adapter", std::fs::read(file).expect("an adapter")).expect("an adapter");
         let rank = golden.json["r"].as_u64().expect("r") as usize;
         let scale = golden.json["scaling"].as_f64().expect("scaling") as f32;
-        Some(Adapted { golden, cfg, weights, adapter, lora: Lora { rank, scale } })
+        let lora = Lora::joint(&cfg, rank, scale);
+        Some(Adapted { golden, cfg, weights, adapter, rank, lora })
     }
     /// (leaf name, target, A or B, shape) of every parameter.
     fn params(&self) -> Vec<(String, String, [usize; 2])> {
-        let r = self.lora.rank;
+        let r = self.rank;
         let both = |(t, i, o): (String, usize, usize)| {
             [(format!("{t}.lora_A.weight"), [r, i]), (format!("{t}.lora_B.weight"), [o, r])]
         };
@@ -128,7 +131,7 @@ fn adapters_can_be_off_or_rescaled() {
         a.set_params(exec.as_mut(), 1.0);
         let exec = exec.as_mut();
         check.tensor("sample_adapter_disabled", &sample(exec, &a.cfg, None, &a.weights, &inputs));
-        let unscaled = Lora { scale: 1.0, ..a.lora };
+        let unscaled = Lora::joint(&a.cfg, a.rank, 1.0);
         check.tensor("sample_diffusers_nometa", &sample(exec, &a.cfg, Some(&unscaled), &a.weights, &inputs));
         check.finish();
     }
@@ -137,7 +140,8 @@ fn adapters_can_be_off_or_rescaled() {
 /// The golden adapter in every form that is read, and whether its scale is known there.
 fn forms(a: &Adapted) -> Vec<(String, Adapter, bool)> {
     let targets = lora_targets(&a.cfg);
-    let sizes = |name: &str| targets.iter().find(|t| t.0 == name).map(|t| (t.1, t.2));
+    let layer = |&(_, inputs, outputs): &(String, usize, usize)| Layer { inputs, outputs, patch: 1 };
+    let sizes: Layers = targets.iter().map(|t| (t.0.clone(), layer(t))).collect();
     let load = |name: &str| Adapter::load(&a.golden.path.join(name), &sizes).expect("an adapter");
     let folders = [("diffusers", true), ("peft", true), ("diffusers_nometa", false)];
     let there = folders.into_iter().filter(|(name, _)| a.golden.path.join(name).is_dir());
@@ -188,7 +192,7 @@ fn fused(a: &Adapted, alpha: f32, name: fn(String) -> String, halves: [&str; 2])
         if parts.iter().any(|p| factor(p, "A").is_err()) {
             continue; // the last block projects no context
         }
-        let (r, k) = (a.lora.rank, parts.len());
+        let (r, k) = (a.rank, parts.len());
         let (mut down, mut up, mut rows) = (Vec::new(), Vec::new(), 0);
         for (i, part) in parts.iter().enumerate() {
             down.extend(factor(part, "A").expect("A").to_f32());
@@ -211,11 +215,9 @@ fn every_form_of_an_adapter_has_the_same_effect() {
     let Some(a) = Adapted::open() else { return };
     let inputs = Inputs::new(&a.golden);
     for (form, adapter, scaled) in forms(&a) {
-        let (lora, parameters) = pentimento_trainer::adapted::parameters(&a.cfg, &adapter);
+        let lora = Lora::of(&adapter.pairs);
         for (name, mut exec) in executors("adapter forms") {
-            for (leaf, data) in &parameters {
-                exec.set_leaf(leaf, LeafData::F32(data)).expect("a parameter");
-            }
+            upload_pairs(exec.as_mut(), &adapter.pairs).expect("parameters");
             let place = format!("{name}, {form}");
             let mut check = Check::new(&a.golden, &place);
             let got = sample(exec.as_mut(), &a.cfg, Some(&lora), &a.weights, &inputs);
@@ -236,7 +238,7 @@ fn a_lost_scale_fails() {
     let inputs = Inputs::new(&a.golden);
     let mut exec = pentimento::exec::cpu::Cpu::new();
     a.set_params(&mut exec, 1.0);
-    let unscaled = Lora { scale: 1.0, ..a.lora };
+    let unscaled = Lora::joint(&a.cfg, a.rank, 1.0);
     let got = sample(&mut exec, &a.cfg, Some(&unscaled), &a.weights, &inputs);
     assert!(within(&got, a.golden.floats("sample"), a.golden.tolerance("sample")).is_err());
 }

@@ -1,5 +1,6 @@
 //! The networks and the algorithm against the libraries they follow: golden inputs in, golden outputs and gradients out,
 //! on the CPU twins and on the adapter. `PENTIMENTO_GOLDENS` chooses the set.
+mod adapted;
 mod clip_reward;
 mod common;
 mod contents;

@@ -5,6 +5,7 @@ use pentimento::exec::cpu::Cpu;
 use pentimento::exec::{Executor, LeafData, PlanId};
 use pentimento::folder::open_component;
 use pentimento::graph::Graph;
+use pentimento::model::lora::Lora;
 use pentimento::model::{clip, t5};
 use pentimento::plan::{Plan, Slot};
 use pentimento::text::{Clip, T5, Text, TextEncoders};
@@ -13,6 +14,7 @@ use pentimento_wgsl::WeightType;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use tests::fixture::{Check, Golden, folders, to_f16};
 
 /// Rows of token ids.
@@ -22,15 +24,16 @@ fn ids(golden: &Golden, name: &str) -> Vec<Vec<u32>> {
     all.chunks_exact(t).map(<[u32]>::to_vec).collect()
 }
 
-fn clip_config(path: &Path, config: &Value) -> clip::Config {
+pub fn clip_config(path: &Path, config: &Value) -> clip::Config {
     clip::Config::from_value(config, &path.display().to_string()).expect("a config")
 }
 
 /// Penultimate states and pooled features of all sequences.
-fn clip_outputs(
+pub fn clip_outputs(
     exec: &mut dyn Executor,
     cfg: &clip::Config,
     component: &str,
+    lora: Option<&Lora>,
     weights: &Weights,
     ids: &[Vec<u32>],
 ) -> [Vec<f32>; 2] {
@@ -39,7 +42,7 @@ fn clip_outputs(
     let picks: Vec<f32> = ids.iter().flat_map(|i| cfg.pick(i)).collect();
     let mut g = Graph::new();
     let (x, pick) = (g.input("embeds", &[b, t, cfg.hidden_size]), g.input("pick", &[b, t]));
-    let y = clip::encode(&mut g, cfg, component, x, pick);
+    let y = clip::encode(&mut g, cfg, component, lora, x, pick);
     let outputs = [("penultimate", y.penultimate), ("pooled", y.pooled)];
     let inputs: [(&str, &[f32]); 2] = [("embeds", &embeds), ("pick", &picks)];
     run(exec, g, &[(component, weights)], &inputs, &outputs).try_into().expect("two outputs")
@@ -50,7 +53,7 @@ pub fn compare(golden: &Golden, cfg: &clip::Config, weights: &Weights, suffix: &
     let ids = ids(golden, "input_ids");
     for (name, mut exec) in executors("CLIP") {
         let mut check = Check::new(golden, &name);
-        let [states, features] = clip_outputs(exec.as_mut(), cfg, "text_encoder", weights, &ids);
+        let [states, features] = clip_outputs(exec.as_mut(), cfg, "text_encoder", None, weights, &ids);
         check.tensor(&format!("penultimate{suffix}"), &states);
         check.optional(&format!("text_embeds{suffix}"), &features);
         check.finish();
@@ -74,13 +77,13 @@ fn clip_encoders_agree() {
             // The state before the last of k + 1 layers is hidden state k.
             for k in 1..cfg.num_hidden_layers {
                 let part = clip::Config { num_hidden_layers: k + 1, ..cfg.clone() };
-                let [states, _] = clip_outputs(exec, &part, "text_encoder", &weights, &ids);
+                let [states, _] = clip_outputs(exec, &part, "text_encoder", None, &weights, &ids);
                 check.optional(&format!("hidden_states_{k}"), &states);
             }
             for (suffix, weights) in [("", &weights), ("_f16w", &to_f16(&weights))] {
                 let component = format!("text_encoder{suffix}");
                 for (cfg, pooled) in [(&cfg, "text_embeds"), (&modern, "text_embeds_modern_eos")] {
-                    let [states, features] = clip_outputs(exec, cfg, &component, weights, &ids);
+                    let [states, features] = clip_outputs(exec, cfg, &component, None, weights, &ids);
                     check.tensor(&format!("penultimate{suffix}"), &states);
                     check.optional(&format!("{pooled}{suffix}"), &features);
                 }
@@ -109,7 +112,8 @@ fn t5_agrees_block_by_block() {
                 for (suffix, weights) in [("", &weights), ("_f16w", &to_f16(&weights))] {
                     let component = format!("text_encoder_3{suffix}");
                     let encoder =
-                        t5::Encoder::new(exec, &cfg, &component, weights, ids[0].len()).expect("a plan");
+                        t5::Encoder::new(exec, &cfg, &component, weights, Arc::default(), ids[0].len())
+                            .expect("a plan");
                     let states = ids.iter().map(|i| cfg.embed(weights, i));
                     let mut states = states.collect::<Result<Vec<_>, _>>().expect("ids of the vocabulary");
                     for block in 0..cfg.num_layers {
@@ -144,7 +148,8 @@ fn a_changed_block_is_noticed() {
                 continue; // nothing is that far
             }
             let mut exec = Cpu::new();
-            let encoder = t5::Encoder::new(&mut exec, &cfg, "t5", &weights, ids[0].len()).expect("a plan");
+            let encoder = t5::Encoder::new(&mut exec, &cfg, "t5", &weights, Arc::default(), ids[0].len())
+                .expect("a plan");
             let states = encoder.encode(&mut exec, &weights, &ids).expect("a run");
             let name = format!("{prefix}last_hidden_state");
             let (want, tol) = (golden.floats(&name), golden.tolerance(&name));
@@ -206,7 +211,7 @@ fn t5_keeps_one_block_on_the_device() {
         let (_, config, weights) = model(&path);
         let cfg = t5_config(&path, &config);
         let mut exec = Counting(Cpu::new(), BTreeMap::new());
-        let encoder = t5::Encoder::new(&mut exec, &cfg, "t5", &weights, 7).expect("a plan");
+        let encoder = t5::Encoder::new(&mut exec, &cfg, "t5", &weights, Arc::default(), 7).expect("a plan");
         encoder.encode(&mut exec, &weights, &[vec![1; 7]]).expect("a run");
         let size = |name: &str| weights.shape(name).map_or(0, |s| s.iter().product::<usize>());
         let last = format!("encoder.block.{}.", cfg.num_layers - 1);
@@ -218,7 +223,9 @@ fn t5_keeps_one_block_on_the_device() {
         assert_eq!(held, block + cfg.d_model, "one block and the final norm: {:?}", exec.1);
 
         let deeper = t5::Config { num_layers: cfg.num_layers + 1, ..cfg.clone() };
-        let error = t5::Encoder::new(&mut Cpu::new(), &deeper, "t5", &weights, 7).err().expect("refused");
+        let error = t5::Encoder::new(&mut Cpu::new(), &deeper, "t5", &weights, Arc::default(), 7)
+            .err()
+            .expect("refused");
         assert!(error.to_string().contains(&format!("encoder.block.{}.", cfg.num_layers)), "{error}");
         let error = encoder.encode(&mut exec, &weights, &[vec![1; 6]]).expect_err("refused").to_string();
         assert!(error.contains("expected 7 tokens, found 6"), "{error}");
@@ -229,12 +236,12 @@ fn t5_keeps_one_block_on_the_device() {
 }
 
 /// The parts an `encode_prompt` folder names: two CLIP encoders, T5, and the folder of tokenizers.
-struct Parts {
-    clips: Vec<Clip>,
-    t5: T5,
+pub struct Parts {
+    pub clips: Vec<Clip>,
+    pub t5: T5,
 }
 
-fn parts(golden: &Golden) -> Parts {
+pub fn parts(golden: &Golden) -> Parts {
     let names = golden.json["checkpoint"].as_array().expect("checkpoint").iter();
     let names: Vec<&str> = names.map(|n| n.as_str().expect("a path")).collect();
     let [encoders @ .., tokenizers] = names.as_slice() else { panic!("encoders and tokenizers") };
@@ -247,12 +254,15 @@ fn parts(golden: &Golden) -> Parts {
     let clips = paths[..2].iter().map(|path| {
         let (_, config, weights) = model(path);
         let tokenizer = tokenizer(path).tokenizer().expect("a tokenizer");
-        Clip { config: clip_config(path, &config), tokenizer, weights }
+        Clip { config: clip_config(path, &config), tokenizer, weights, pairs: Arc::default() }
     });
     let path = &paths[2];
     let (_, config, weights) = model(path);
     let unigram = tokenizer(path).unigram_tokenizer().expect("a tokenizer");
-    Parts { clips: clips.collect(), t5: T5 { config: t5_config(path, &config), tokenizer: unigram, weights } }
+    Parts {
+        clips: clips.collect(),
+        t5: T5 { config: t5_config(path, &config), tokenizer: unigram, weights, pairs: Arc::default() },
+    }
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! Prompts through a whole model folder: the cache that makes text encoders unnecessary, and T5 where there is one.
 use pentimento::exec::cpu::Cpu;
 use pentimento::folder::ModelFolder;
-use pentimento::pipeline::{Pipeline, TextSettings};
+use pentimento::model::lora::{Pair, Pairs};
+use pentimento::pipeline::{self, Pipeline, TextSettings};
 use pentimento::text::TextCache;
 use pentimento_trainer::texts;
 use std::path::Path;
@@ -11,7 +12,7 @@ use tests::scratch::{Scratch, copy};
 fn open(folder: &Path, cache: Option<TextCache>, t5_tokens: usize) -> Result<Pipeline, String> {
     let folder = ModelFolder::open(folder).expect("a model folder");
     let text = TextSettings { t5_tokens, cache };
-    Pipeline::open_with(&folder, Box::new(Cpu::new()), None, text).map_err(|e| e.to_string())
+    Pipeline::open_with(&folder, Box::new(Cpu::new()), Pairs::new(), text).map_err(|e| e.to_string())
 }
 
 /// The small model's configuration and weights without text encoders.
@@ -68,7 +69,7 @@ fn a_stale_cache_is_refused() {
     whole.encode("x").expect("a run");
     let cache = whole.text_cache_mut().expect("a cache").clone();
     let error = open(&model, Some(cache.clone()), 128).err().expect("another length");
-    assert!(error.contains("another model or length of text"), "{error}");
+    assert!(error.contains("another model, adapter or length of text"), "{error}");
 
     let other = without_encoders("stale");
     for part in ["text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"] {
@@ -82,7 +83,55 @@ fn a_stale_cache_is_refused() {
     bytes[header..].iter_mut().step_by(2).for_each(|b| *b ^= 1);
     std::fs::write(&file, bytes).expect("written");
     let error = open(&other.0, Some(cache), 256).err().expect("other weights");
-    assert!(error.contains("another model or length of text"), "{error}");
+    assert!(error.contains("another model, adapter or length of text"), "{error}");
+}
+
+/// An adapter of a text encoder changes prompts, so a cache never holds those of another one, or of another strength.
+#[test]
+fn a_cache_knows_its_adapter() {
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/models/icons");
+    let folder = ModelFolder::open(&model).expect("a model folder");
+    let layers = pipeline::layers(&folder).expect("its layers");
+    let pairs = |target: &str, b: f32| -> Pairs {
+        let layer = layers[target];
+        let pair = Pair::new(1, vec![0.1; layer.inputs], vec![b; layer.outputs], 1.0).expect("factors");
+        [(target.to_string(), pair)].into()
+    };
+    let open = |pairs: &Pairs, cache: &TextCache| {
+        let text = TextSettings { cache: Some(cache.clone()), ..TextSettings::default() };
+        Pipeline::open_with(&folder, Box::new(Cpu::new()), pairs.clone(), text).map_err(|e| e.to_string())
+    };
+    let encoder = "text_encoder_2.text_model.encoder.layers.1.mlp.fc2";
+    let (none, transformer) = (Pairs::new(), pairs("transformer_blocks.1.attn2.to_k", 0.1));
+    let kinds = [none, pairs(encoder, 0.1), pairs(encoder, 0.2)];
+    let mut caches = Vec::new();
+    let mut texts = Vec::new();
+    for pairs in &kinds {
+        let mut pipeline = open(pairs, &TextCache::new()).expect("a model");
+        texts.push(pipeline.encode("a red fish").expect("a run"));
+        caches.push(pipeline.text_cache_mut().expect("a cache").clone());
+    }
+    assert!(texts[0] != texts[1] && texts[1] != texts[2] && texts[0] != texts[2]);
+    for (i, cache) in caches.iter().enumerate() {
+        for (j, pairs) in kinds.iter().enumerate() {
+            let opened = open(pairs, cache);
+            assert_eq!(opened.is_ok(), i == j, "cache {i}, adapter {j}");
+            if let Err(text) = opened {
+                assert!(text.contains("another model, adapter or length of text"), "{text}");
+            }
+        }
+    }
+    // The transformer's part says nothing about prompts.
+    assert!(open(&transformer, &caches[0]).is_ok() && open(&transformer, &caches[1]).is_err());
+    // Without encoders, only prompts of the encoders as they are can be believed.
+    let bare = without_encoders("adapted");
+    for (cache, believed) in caches.iter().zip([true, false, false]) {
+        let opened = self::open(&bare.0, Some(cache.clone()), 256);
+        assert_eq!(opened.is_ok(), believed);
+        if let Err(text) = opened {
+            assert!(text.contains("prompts of adapted ones"), "{text}");
+        }
+    }
 }
 
 /// A whole pipeline folder with T5: its prompts reach the transformer, and they matter.

@@ -2,8 +2,9 @@
 //! gradients, adapter and head out, in the order in which they were computed.
 use crate::common::executors;
 use pentimento::exec::Executor;
-use pentimento::model::mmdit::lora_targets;
+use pentimento::folder::ModelFolder;
 use pentimento::model::{channels_first, channels_last};
+use pentimento::pipeline;
 use pentimento::weights::Weights;
 use pentimento_trainer::adapter::Adapter;
 use pentimento_trainer::advantage::Spread;
@@ -232,9 +233,9 @@ fn open(golden: &Golden, exec: Box<dyn Executor>, recorded: &Recorded) -> Traine
         text_cache: None,
     };
     let mut run = Trainer::new(exec, &setup, recorded.config.clone()).expect("a run");
-    let targets = lora_targets(&run.pipeline().mmdit);
-    let sizes = |name: &str| targets.iter().find(|t| t.0 == name).map(|t| (t.1, t.2));
-    let adapter = Adapter::load(&golden.path.join("lora_init"), &sizes).expect("the first adapter");
+    let layers =
+        pipeline::layers(&ModelFolder::open(&recorded.pipeline).expect("a model")).expect("its layers");
+    let adapter = Adapter::load(&golden.path.join("lora_init"), &layers).expect("the first adapter");
     run.start_from(&adapter).expect("an adapter that fits");
     let bytes = std::fs::read(golden.path.join("head_init.safetensors")).expect("the first head");
     let head = Weights::from_bytes("head_init", bytes).expect("the first head");

@@ -2,7 +2,8 @@
 use crate::common::{executors, model, run};
 use pentimento::exec::{Executor, LeafData};
 use pentimento::graph::{Graph, Id};
-use pentimento::model::mmdit::{self, Lora};
+use pentimento::model::lora::Lora;
+use pentimento::model::mmdit;
 use pentimento::model::{channels_first, channels_last};
 use pentimento::weights::Weights;
 use std::collections::BTreeMap;

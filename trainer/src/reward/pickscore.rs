@@ -384,7 +384,7 @@ fn text_plan(exec: &mut dyn Executor, model: &Model) -> Result<PlanId> {
 pub(super) fn encode_text(g: &mut Graph, cfg: &clip::Config, component: &str) -> Id {
     let t = cfg.max_position_embeddings;
     let (x, pick) = (g.input("embeds", &[1, t, cfg.hidden_size]), g.input("pick", &[1, t]));
-    clip::encode(g, cfg, component, x, pick).pooled
+    clip::encode(g, cfg, component, None, x, pick).pooled
 }
 
 /// Writes a prompt's token ids for [`encode_text`].

@@ -5,9 +5,11 @@ use clap::Args as ClapArgs;
 use pentimento::folder::ModelFolder;
 use pentimento::pipeline::{Pipeline, Sampling, Text, TextSettings};
 use pentimento::text::T5_TOKENS;
+use pentimento_trainer::adapted::Source;
 use pentimento_trainer::files::write_atomically;
 use pentimento_trainer::images::Picture;
 use pentimento_trainer::{Error, Result, adapted, texts};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 #[derive(ClapArgs)]
@@ -18,9 +20,9 @@ pub struct Args {
     /// For a single file: a diffusers folder with what it lacks (tokenizers, configurations, other components).
     #[arg(long)]
     pub config: Option<PathBuf>,
-    /// LoRA adapter file.
-    #[arg(long)]
-    pub adapter: Option<PathBuf>,
+    /// LoRA adapter, a file or a folder that holds one, with a strength other than 1 behind a colon; several add up.
+    #[arg(long, value_name = "FILE[:STRENGTH]")]
+    pub adapter: Vec<OsString>,
     /// What to draw; may be given several times.
     #[arg(long, num_args = 1..)]
     pub prompt: Vec<String>,
@@ -113,12 +115,13 @@ pub fn run(args: &Args, stop: &Stop) -> Result<()> {
             Error::missing("command line", "a prompt").with_hint("Give --prompt TEXT or --prompts FILE.")
         );
     }
+    let adapters = args.adapter.iter().map(|a| Source::parse(a)).collect::<Result<Vec<_>>>()?;
     let loading = Spinner::new("loading");
     let model = ModelFolder::open_with(&args.model, args.config.as_deref())?;
     let exec = args.device.open()?;
     let cache = args.text_cache.as_deref();
     let text = TextSettings { t5_tokens: args.text_tokens, cache: texts::load(cache)? };
-    let mut pipeline = adapted::open_with(&model, args.adapter.as_deref(), exec, text)?;
+    let mut pipeline = adapted::open_with(&model, &adapters, exec, text)?;
     let native = pipeline.native_size();
     let how = Sampling {
         steps: args.steps,

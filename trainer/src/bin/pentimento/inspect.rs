@@ -1,16 +1,23 @@
 //! `pentimento inspect`: what a file or folder holds, compared with what the networks read.
 use clap::Args as ClapArgs;
+use pentimento::exec::cpu::Cpu;
 use pentimento::folder::{Component, ModelFolder, open_component, open_tensors};
 use pentimento::model::contents::{self, Contents};
-use pentimento::weights::Weights;
-use pentimento_trainer::adapter::{Adapter, layers};
+use pentimento::pipeline::TextSettings;
+use pentimento_trainer::adapted::{self, Source};
+use pentimento_trainer::adapter::{self, Adapter, is_adapter, layers};
 use pentimento_trainer::{Error, Result};
-use std::path::{Path, PathBuf};
+use std::ffi::OsString;
+use std::path::PathBuf;
 
 #[derive(ClapArgs)]
 pub struct Args {
-    /// A model folder, a component folder, a single safetensors or GGUF file, or an adapter.
-    path: PathBuf,
+    /// A model folder, a component folder, a single safetensors or GGUF file, or an adapter (as `generate` takes it, so with
+    /// a strength behind a colon, too).
+    path: OsString,
+    /// For an adapter: the model to draw with. Says whether `generate` would take both.
+    #[arg(long)]
+    model: Option<PathBuf>,
     /// For a single file: a diffusers folder with what it lacks (tokenizers, configurations, other components).
     #[arg(long)]
     config: Option<PathBuf>,
@@ -25,9 +32,13 @@ const UNIGRAM: &str = "tokenizer_3";
 const SHOWN: usize = 10;
 
 pub fn run(args: &Args) -> Result<()> {
-    let path = &args.path;
+    let source = Source::parse(&args.path)?;
+    let path = source.path.as_path();
+    if args.model.is_some() {
+        return adapter(args, &source);
+    }
     if path.is_file() {
-        return file(args);
+        return file(args, &source);
     }
     if path.join("model_index.json").is_file() {
         return Report::default()
@@ -35,7 +46,7 @@ pub fn run(args: &Args) -> Result<()> {
             .finish();
     }
     if ["adapter_config.json", "pytorch_lora_weights.safetensors"].iter().any(|f| path.join(f).is_file()) {
-        return adapter(path);
+        return adapter(args, &source);
     }
     if path.join("config.json").is_file() {
         let mut report = Report::default();
@@ -159,35 +170,45 @@ fn count(found: &Contents) -> String {
     format!("{} parameters in {tensors} tensors ({})", found.parameters, types.join(", "))
 }
 
-fn file(args: &Args) -> Result<()> {
-    let weights = open_tensors(&args.path)?;
-    let lora = |n: &str| n.contains("lora_") || n.contains(".lora");
-    if weights.names().any(lora) {
-        return adapter(&args.path);
+fn file(args: &Args, source: &Source) -> Result<()> {
+    if is_adapter(&open_tensors(&source.path)?) {
+        return adapter(args, source);
     }
-    let folder = ModelFolder::open_with(&args.path, args.config.as_deref())?;
+    let folder = ModelFolder::open_with(&source.path, args.config.as_deref())?;
     Report::default().pipeline(&folder, args.config.is_some()).finish()
 }
 
-fn adapter(path: &Path) -> Result<()> {
-    let weights = opened(path)?;
-    // Sizes as the file has them: any consistent adapter passes here, a model checks them on loading.
-    let known = layers(&weights)?;
-    let adapter = Adapter::load(path, &|target| known.get(target).copied())?;
+/// With a model, by the same calls as `generate`.
+fn adapter(args: &Args, source: &Source) -> Result<()> {
+    let place = source.path.display();
+    let weights = open_tensors(&adapter::file(&source.path)?)?;
+    let model = match (&args.model, &args.config) {
+        (Some(model), config) => Some(ModelFolder::open_with(model, config.as_deref())?),
+        (None, Some(model)) => Some(ModelFolder::open(model)?),
+        (None, None) => None,
+    };
+    let sources = core::slice::from_ref(source);
+    let adapter = match &model {
+        Some(model) => adapted::sum(model, sources)?,
+        // Sizes as the file has them: any consistent adapter passes.
+        None => {
+            Adapter::load(&source.path, &layers(&weights)?)?.scaled(source.strength, &place.to_string())?
+        }
+    };
     let mut ranks: Vec<usize> = adapter.pairs.values().map(|p| p.rank).collect();
     ranks.sort_unstable();
     ranks.dedup();
     let found = count(&Contents::of(&weights, None));
     let ranks = ranks.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
-    println!("{}: LoRA adapter, {} layers, rank {ranks}, {found}", path.display(), adapter.pairs.len());
+    println!("{place}: LoRA adapter, {} layers, rank {ranks}, {found}", adapter.pairs.len());
     for target in adapter.pairs.keys() {
         println!("  {target}");
     }
+    let Some(model) = model else {
+        println!("give --model MODEL to see whether it fits one");
+        return Ok(());
+    };
+    adapted::open_with(&model, sources, Box::new(Cpu::new()), TextSettings::default())?;
+    println!("fits {}", model.path().display());
     Ok(())
-}
-
-/// The adapter's tensors, from a file or a folder.
-fn opened(path: &Path) -> Result<Weights> {
-    let inside = ["pytorch_lora_weights.safetensors", "adapter_model.safetensors"].map(|f| path.join(f));
-    open_tensors(inside.iter().find(|f| f.is_file()).map_or(path, PathBuf::as_path))
 }

@@ -1,0 +1,72 @@
+//! Which layers of a model folder an adapter can correct, and whose corrections are whose.
+use crate::folder::ModelFolder;
+use crate::model::lora::{self, Layers, Pairs};
+use crate::model::{clip, contents, mmdit, t5};
+use crate::{Error, Result};
+use alloc::{format, string::String, sync::Arc};
+use serde_json::Value;
+
+/// The linear layers of transformer and text encoders by target, see [`lora`]. Text encoders that are not there have none.
+///
+/// # Errors
+/// A folder without transformer; a configuration this runtime does not compute.
+pub fn layers(folder: &ModelFolder) -> Result<Layers> {
+    let cfg = config(folder, mmdit::COMPONENT, mmdit::Config::from_value)?;
+    let mut all = lora::layers(&contents::transformer_graph(&cfg), mmdit::COMPONENT, cfg.patch_size);
+    let has = |encoder: &str| folder.has(encoder).unwrap_or(false);
+    for encoder in ["text_encoder", "text_encoder_2"] {
+        if has(encoder) {
+            let cfg = config(folder, encoder, clip::Config::from_value)?;
+            all.extend(lora::layers(&contents::clip_graph(&cfg, encoder), encoder, 1));
+        }
+    }
+    let encoder = "text_encoder_3";
+    if has(encoder) {
+        let cfg = config(folder, encoder, t5::Config::from_value)?;
+        all.extend(lora::layers(&contents::t5_graph(&cfg, encoder), encoder, 1));
+    }
+    Ok(all)
+}
+
+/// A component's configuration.
+pub(super) fn config<T>(
+    folder: &ModelFolder,
+    component: &str,
+    read: fn(&Value, &str) -> Result<T>,
+) -> Result<T> {
+    read(&folder.component_config(component)?, &folder.config_label(component))
+}
+
+/// Whether every pair corrects a layer of the folder's model.
+pub(super) fn check(folder: &ModelFolder, adapter: &Pairs) -> Result<()> {
+    if adapter.is_empty() {
+        return Ok(());
+    }
+    let layers = layers(folder)?;
+    for (target, pair) in adapter {
+        let place = format!("adapter: `{target}`");
+        pair.check(&place)?;
+        let found = format!("{} to {}", pair.inputs(), pair.outputs());
+        match layers.get(target) {
+            None => {
+                return Err(Error::bad(
+                    place,
+                    format!("a linear layer of {}", folder.path().display()),
+                    "none",
+                ));
+            }
+            Some(layer) if (layer.inputs, layer.outputs) != (pair.inputs(), pair.outputs()) => {
+                let expected = format!("a correction from {} to {} numbers", layer.inputs, layer.outputs);
+                return Err(Error::bad(place, expected, found));
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Takes the pairs of a text encoder's layers out.
+pub(super) fn take(adapter: &mut Pairs, encoder: &str) -> Arc<Pairs> {
+    let prefix: String = format!("{encoder}.");
+    Arc::new(adapter.extract_if(.., |target, _| target.starts_with(&prefix)).collect())
+}
