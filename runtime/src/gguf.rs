@@ -75,7 +75,7 @@ fn place(label: &str, bytes: &[u8], data: usize, alignment: usize, info: Info) -
     };
     let aligned = usize::try_from(offset).ok().filter(|o| o.is_multiple_of(alignment));
     let Some(start) = aligned.and_then(|o| o.checked_add(data)) else {
-        return bad(&format!("an offset that is a multiple of {alignment}"), offset.to_string());
+        return bad(&format!("an aligned offset, a multiple of {alignment},"), offset.to_string());
     };
     let dtype = match types(kind) {
         Ok(dtype) => dtype,

@@ -5,11 +5,11 @@
 //! folded into B; or as a PEFT folder. Read in that form, with alpha given as tensors or as diffusers metadata, in PEFT's,
 //! and in Kohya's and the original layout, whose fused q, k, v is split.
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 
+use pentimento::folder::{MAX_CONFIG, open_tensors};
 use pentimento::weights::Weights;
-use pentimento::{Error, Result};
+use pentimento::{Error, Result, file};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
@@ -21,8 +21,6 @@ mod scale;
 use keys::{Half, Targets};
 use scale::Scales;
 
-/// Largest adapter file that is read, in bytes.
-const MAX_FILE: u64 = 8 << 30;
 /// Names an adapter may have inside a folder.
 const FILES: [&str; 2] = ["pytorch_lora_weights.safetensors", "adapter_model.safetensors"];
 /// Projections that must be adapted together or not at all: stable-diffusion.cpp joins them into one matrix.
@@ -195,21 +193,14 @@ impl Adapter {
             None => path.to_path_buf(),
         };
         let label = file.display().to_string();
-        let io =
-            |place: &Path, e: std::io::Error| Error::io(place.display().to_string(), "read", e.to_string());
-        let size = fs::metadata(&file).map_err(|e| io(&file, e))?.len();
-        if size > MAX_FILE {
-            return Err(Error::bad(label, "an adapter of at most 8 GiB", format!("{size} bytes")));
-        }
-        let bytes = fs::read(&file).map_err(|e| io(&file, e))?;
-        let config = file.with_file_name("adapter_config.json");
+        let weights = open_tensors(&file)?;
+        let beside = file.with_file_name("adapter_config.json");
         let is_peft = file.file_name().is_some_and(|name| name == FILES[1]);
-        let config = match fs::read_to_string(&config) {
-            Ok(text) => Some(text),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound && !is_peft => None,
-            Err(e) => return Err(io(&config, e)),
+        let config = match file::text_if_there(&beside, MAX_CONFIG)? {
+            None if is_peft => return Err(Error::missing(label, "`adapter_config.json` beside it")),
+            config => config,
         };
-        Self::parse(&label, bytes, config.as_deref(), sizes)
+        Self::from_weights(&weights, config.as_deref(), sizes)
     }
 
     /// Reads an adapter from the bytes of a safetensors file. `label` names it in errors; `config` is the text of PEFT's

@@ -2,6 +2,7 @@
 use crate::device::DeviceArgs;
 use crate::{Spinner, Stop, bar};
 use clap::Args as ClapArgs;
+use pentimento::file;
 use pentimento::folder::ModelFolder;
 use pentimento::pipeline::{Pipeline, Sampling, Text, TextSettings};
 use pentimento::text::T5_TOKENS;
@@ -55,10 +56,13 @@ pub struct Args {
     pub out: PathBuf,
 }
 
+/// Largest file of prompts, in bytes.
+const MAX_PROMPTS: u64 = 16 << 20;
+
 /// Non-empty lines of a file.
 pub fn lines(path: &Path) -> Result<Vec<String>> {
     let place = path.display().to_string();
-    let text = std::fs::read_to_string(path).map_err(|e| Error::io(&place, "read", e.to_string()))?;
+    let text = file::text(path, MAX_PROMPTS)?;
     let lines: Vec<String> =
         text.lines().map(str::trim).filter(|l| !l.is_empty()).map(String::from).collect();
     if lines.is_empty() { Err(Error::missing(place, "prompts, one a line")) } else { Ok(lines) }
