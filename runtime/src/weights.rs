@@ -351,7 +351,7 @@ impl Weights {
             }
             Stored::Other(_) => true,
         };
-        if !whole || !rows.is_multiple_of(parts.max(1)) || part >= parts {
+        if !whole || entry.shape.is_empty() || !rows.is_multiple_of(parts.max(1)) || part >= parts {
             let found = format!("{:?}", entry.shape);
             return Err(Error::bad(self.place(&name, &entry), format!("rows in {parts} equal parts"), found));
         }

@@ -89,7 +89,7 @@ impl Picture {
     /// # Errors
     /// As [`Picture::open`].
     pub fn open_on(path: &Path, background: [u8; 3]) -> Result<(Self, bool)> {
-        decode::picture(&path.display().to_string(), &file::read(path, MAX_FILE)?, background)
+        decode::picture(&path.display().to_string(), &file::read(path, MAX_FILE)?, background, MAX_DECODED)
     }
 
     /// As [`Picture::open`], from a file's bytes; `label` names them in errors.
@@ -97,7 +97,15 @@ impl Picture {
     /// # Errors
     /// As [`Picture::open`].
     pub fn decode(label: &str, bytes: &[u8]) -> Result<Self> {
-        Ok(decode::picture(label, bytes, WHITE)?.0)
+        Self::decode_within(label, bytes, MAX_DECODED)
+    }
+
+    /// As [`Picture::decode`], taking at most `most` bytes of memory beside the file instead of [`MAX_DECODED`].
+    ///
+    /// # Errors
+    /// As [`Picture::open`].
+    pub fn decode_within(label: &str, bytes: &[u8], most: u64) -> Result<Self> {
+        Ok(decode::picture(label, bytes, WHITE, most)?.0)
     }
 
     /// Squashed or stretched to exactly `width` x `height`, without cropping; the same bytes as PIL gives.

@@ -207,6 +207,9 @@ fn parts_swaps_and_shapes_under_other_names() {
     for parts in [[0, 4], [3, 3]] {
         assert!(message(v.present_part("z".into(), &w, "qkv", parts)).contains("equal parts"));
     }
+    let scalar = file(r#"{"s":{"dtype":"BF16","shape":[],"data_offsets":[0,2]}}"#, &[0; 2]);
+    let scalar = Weights::from_bytes("s", scalar).unwrap();
+    assert!(message(scalar.view().present_part("z".into(), &scalar, "s", [0, 3])).contains("equal parts"));
     assert!(message(v.present("z".into(), &w, "none", None)).contains("tensor `none`"));
 }
 

@@ -1,4 +1,4 @@
-//! Decoding: upright, on a background, whole pictures only, within [`MAX_DECODED`](super::MAX_DECODED).
+//! Decoding: upright, on a background, whole pictures only, within a limit of memory.
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Cursor;
 
@@ -6,44 +6,41 @@ use image::metadata::Orientation;
 use image::{ColorType, DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 use pentimento::{Error, Result};
 
-use super::{MAX_DECODED, MAX_SIDE, Picture, whole};
+use super::{MAX_SIDE, Picture, whole};
 
 /// Memory for what comes before the pixels (colour profiles, which are compressed, and texts), in bytes.
 const MAX_PROFILE: u64 = 16 << 20;
 
-/// The upright picture on a background, and whether that shows anywhere.
-pub(super) fn picture(place: &str, bytes: &[u8], background: [u8; 3]) -> Result<(Picture, bool)> {
+/// The upright picture on a background, and whether that shows anywhere; decoding takes at most `most` bytes.
+pub(super) fn picture(place: &str, bytes: &[u8], background: [u8; 3], most: u64) -> Result<(Picture, bool)> {
     let bad = |found: String| {
         Error::bad(place, "a PNG, JPEG or WebP image", found).with_hint("Repair, convert or remove the file.")
     };
     let cut = || bad("one that is cut short".to_string());
     let unreadable = |e: ImageError| bad(format!("one that cannot be read: {e}"));
-    let (format, jpeg) = match image::guess_format(bytes) {
-        Ok(ImageFormat::Jpeg) => (ImageFormat::Jpeg, Some(whole::jpeg(bytes).ok_or_else(cut)?)),
-        Ok(ImageFormat::Png) if whole::png(bytes) => (ImageFormat::Png, None),
-        Ok(ImageFormat::WebP) if whole::webp(bytes) => (ImageFormat::WebP, None),
-        Ok(ImageFormat::Png | ImageFormat::WebP) => return Err(cut()),
+    // What follows a picture's end is nobody's business.
+    let (format, jpeg, end) = match image::guess_format(bytes) {
+        Ok(format @ ImageFormat::Jpeg) => {
+            let jpeg = whole::jpeg(bytes).ok_or_else(cut)?;
+            (format, Some(jpeg), jpeg.end + 2)
+        }
+        Ok(format @ ImageFormat::Png) => (format, None, whole::png(bytes).ok_or_else(cut)?),
+        Ok(format @ ImageFormat::WebP) => (format, None, whole::webp(bytes).ok_or_else(cut)?),
         _ => return Err(bad("another kind of file".to_string())),
     };
+    let bytes = bytes.get(..end).unwrap_or(bytes);
     let mut decoder = open(bytes, format).map_err(unreadable)?;
     let orientation = decoder.orientation().map_err(unreadable)?;
-    let ((width, height), decoded) = (decoder.dimensions(), decoder.total_bytes());
-    let pixels = u64::from(width) * u64::from(height);
-    let while_decoding = match (format, jpeg) {
-        (_, Some(jpeg)) => cost_jpeg(pixels, decoded, &jpeg, bytes.len() as u64),
-        (ImageFormat::WebP, _) => cost_webp(pixels, decoded, bytes),
-        _ => decoded + MAX_PROFILE,
-    };
-    let converted = match decoder.color_type() {
-        ColorType::Rgb8 | ColorType::Rgba8 => 0,
-        _ => 4 * pixels,
-    };
-    let turned = if orientation == Orientation::NoTransforms { 0 } else { 8 * pixels };
-    let most = while_decoding.max(decoded + converted).max(turned);
-    if most > MAX_DECODED {
-        let expected = format!("an image whose decoding takes at most {} MiB", MAX_DECODED >> 20);
-        return Err(Error::bad(place, expected, format!("{width}x{height}, which takes {} MiB", most >> 20))
-            .with_hint("Make it smaller."));
+    let takes = takes(&decoder, orientation, format, jpeg.as_ref(), bytes);
+    if takes > most {
+        let (width, height) = decoder.dimensions();
+        let expected = format!("an image whose decoding takes at most {} MiB", most >> 20);
+        return Err(Error::bad(
+            place,
+            expected,
+            format!("{width}x{height}, which takes {} MiB", takes >> 20),
+        )
+        .with_hint("Make it smaller."));
     }
     if let Some(jpeg) = jpeg {
         // Twice, the first time with more bits than there are: the same picture, unless bits were missing.
@@ -69,6 +66,29 @@ fn open(bytes: &[u8], format: ImageFormat) -> image::ImageResult<impl ImageDecod
     Ok(decoder)
 }
 
+/// Memory that decoding takes at most, with what comes before and after it, in bytes.
+fn takes(
+    decoder: &impl ImageDecoder,
+    orientation: Orientation,
+    format: ImageFormat,
+    jpeg: Option<&whole::Jpeg>,
+    bytes: &[u8],
+) -> u64 {
+    let ((width, height), decoded) = (decoder.dimensions(), decoder.total_bytes());
+    let pixels = u64::from(width) * u64::from(height);
+    let decoding = match (jpeg, format) {
+        (Some(jpeg), _) => cost_jpeg(pixels, decoded, jpeg, bytes.len() as u64),
+        (None, ImageFormat::WebP) => cost_webp(pixels, decoded, bytes),
+        _ => decoded,
+    };
+    let converted = match decoder.color_type() {
+        ColorType::Rgb8 | ColorType::Rgba8 => 0,
+        _ => 4 * pixels,
+    };
+    let turned = if orientation == Orientation::NoTransforms { 0 } else { 8 * pixels };
+    MAX_PROFILE + decoding.max(decoded + converted).max(turned)
+}
+
 fn digest(image: &DynamicImage) -> u64 {
     let mut hasher = DefaultHasher::new();
     image.as_bytes().hash(&mut hasher);
@@ -78,7 +98,7 @@ fn digest(image: &DynamicImage) -> u64 {
 /// Two decoders keep a copy of the file each, beside the longer one, and, for several scans, all coefficients in 16 bits.
 fn cost_jpeg(pixels: u64, decoded: u64, jpeg: &whole::Jpeg, file: u64) -> u64 {
     let coefficients = if jpeg.several_scans { 2 * jpeg.components * pixels } else { 0 };
-    coefficients + decoded + 3 * file + MAX_PROFILE
+    coefficients + decoded + 3 * file
 }
 
 /// A lossy frame, an alpha channel and the canvas of an animation beside the pixels, a frame that turns out larger than the
@@ -89,7 +109,7 @@ fn cost_webp(pixels: u64, decoded: u64, bytes: &[u8]) -> u64 {
     let lossless = bytes.windows(4).take(1 << 10).any(|w| w == b"VP8L" || w == b"ALPH");
     let extended = bytes.get(12..16) == Some(b"VP8X");
     let tables = if lossless { TABLES.min(512 * bytes.len() as u64) } else { 0 };
-    decoded + 9 * pixels + tables + if extended { FRAME } else { 0 } + MAX_PROFILE
+    decoded + 9 * pixels + tables + if extended { FRAME } else { 0 }
 }
 
 /// Turns a picture upright and puts it on its background, in the memory that it has.

@@ -2,6 +2,7 @@
 use clap::Args as ClapArgs;
 use pentimento::folder::{Component, ModelFolder, open_component, open_tensors};
 use pentimento::model::contents::{self, Contents};
+use pentimento::shown;
 use pentimento::weights::Weights;
 use pentimento_trainer::adapter::{Adapter, layers};
 use pentimento_trainer::{Error, Result};
@@ -131,7 +132,7 @@ impl Report {
         let Some(needs) = self.note(contents::of(&config, label)) else { return };
         let Some(weights) = self.note(contents::named(&config, label, &weights)) else { return };
         let found = Contents::of(&weights, Some(&needs));
-        println!("{name}: {kind}, {}", count(&found));
+        println!("{}: {kind}, {}", crate::path(name.as_ref()), count(&found));
         list("missing", &found.missing);
         list("wrong", &found.wrong);
         list("unknown", &found.unknown);
@@ -145,7 +146,7 @@ fn list(what: &str, names: &[String]) {
         return;
     }
     println!("  {what}: {}", names.len());
-    names.iter().take(SHOWN).for_each(|name| println!("    {name}"));
+    names.iter().take(SHOWN).for_each(|name| println!("    {}", shown(name)));
     if names.len() > SHOWN {
         println!("    and {} more", names.len() - SHOWN);
     }
@@ -179,9 +180,9 @@ fn adapter(path: &Path) -> Result<()> {
     ranks.dedup();
     let found = count(&Contents::of(&weights, None));
     let ranks = ranks.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
-    println!("{}: LoRA adapter, {} layers, rank {ranks}, {found}", path.display(), adapter.pairs.len());
+    println!("{}: LoRA adapter, {} layers, rank {ranks}, {found}", crate::path(path), adapter.pairs.len());
     for target in adapter.pairs.keys() {
-        println!("  {target}");
+        println!("  {}", shown(target));
     }
     Ok(())
 }
