@@ -1,12 +1,21 @@
-//! One error type for the whole runtime. Every message is a sentence: what, where, expected, found, what to do.
+//! One error type for the whole runtime. Every message is a sentence: what, where, expected, found, what to do. Whatever a
+//! message names is shown as [`Shown`] does: cut, on one line, without control characters.
+use crate::shown::Shown;
 use alloc::string::String;
+
+/// Most characters of one part of a message.
+const MOST: usize = 800;
+
+fn part(text: &str) -> Shown<'_> {
+    Shown { text, most: MOST }
+}
 
 /// What went wrong. The `Display` form is meant for people and stands on its own.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A file, tensor, configuration or image cannot be used as it is.
-    #[error("{place}: expected {expected}, found {found}.{hint}")]
+    #[error("{}: expected {}, found {}.{}", part(place), part(expected), part(found), part(hint))]
     Bad {
         /// File, tensor or field.
         place: String,
@@ -18,7 +27,7 @@ pub enum Error {
         hint: String,
     },
     /// Something that must be there is not.
-    #[error("{place}: missing {what}.{hint}")]
+    #[error("{}: missing {}.{}", part(place), part(what), part(hint))]
     Missing {
         /// Folder or file that was searched.
         place: String,
@@ -28,7 +37,7 @@ pub enum Error {
         hint: String,
     },
     /// The operating system refused to read or write.
-    #[error("{place}: cannot {action}: {reason}.")]
+    #[error("{}: cannot {}: {}.", part(place), part(action), part(reason))]
     Io {
         /// Path.
         place: String,
@@ -38,7 +47,7 @@ pub enum Error {
         reason: String,
     },
     /// A shape or op rule was broken while a graph was built.
-    #[error("graph: {0}.")]
+    #[error("graph: {}.", part(_0))]
     Graph(String),
     /// Numbers that are NaN or infinite.
     #[error("{place}: expected finite numbers, found {found}.{hint}")]
@@ -51,7 +60,7 @@ pub enum Error {
         hint: String,
     },
     /// The adapter cannot run this, or failed while running it.
-    #[error("device {device}: {reason}.")]
+    #[error("device {}: {}.", part(device), part(reason))]
     Device {
         /// Adapter name.
         device: String,
@@ -105,5 +114,28 @@ impl Error {
             *hint = alloc::format!(" {advice}");
         }
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+
+    #[test]
+    fn messages_are_short_lines() {
+        let hostile = "\u{1b}[2J".to_string() + &"x".repeat(1 << 20) + "\n";
+        let all = [
+            Error::bad(&hostile, &hostile, &hostile).with_hint(&hostile),
+            Error::missing(&hostile, &hostile).with_hint(&hostile),
+            Error::io(&hostile, &hostile, &hostile),
+            Error::Graph(hostile.clone()),
+            Error::Device { device: hostile.clone(), reason: hostile.clone() },
+        ];
+        for error in all {
+            let text = error.to_string();
+            assert!(text.len() < 4 * (MOST + 60) && !text.contains(char::is_control), "{text}");
+            assert!(text.contains("\\u{1b}[2Jxx") && text.contains("left out"), "{text}");
+        }
     }
 }

@@ -123,15 +123,16 @@ pub fn compile(exec: &mut dyn Executor, graph: Graph, outputs: &[(&str, Id)]) ->
 
 /// Uploads every weight leaf of `graph` whose name begins with `prefix` and that the executor lacks, from a checkpoint
 /// component. The checkpoint's name is the leaf's without the prefix. Half-precision matrices stay as they are where the
-/// executor can keep them; everything else, quantised tensors too, becomes f32, so that no number is rounded.
+/// executor can keep them, and those in fp8 become so; everything else, quantised and scaled tensors too, becomes f32, so that no
+/// number is rounded.
 ///
 /// # Errors
 /// A missing or mis-shaped tensor; out of memory.
 pub fn upload(exec: &mut dyn Executor, graph: &Graph, prefix: &str, weights: &Weights) -> Result<()> {
-    for (i, node) in graph.nodes().iter().enumerate() {
+    let halves = keep_half(exec.caps(), graph);
+    for (node, half) in graph.nodes().iter().zip(halves) {
         let Op::Leaf { kind: Leaf::Weight(layout), name } = &node.op else { continue };
         let Some(leaf) = name.strip_prefix(prefix).filter(|_| !exec.has_leaf(name)) else { continue };
-        let half = keeps_half(exec.caps(), graph, Id(i as u32), *layout);
         let t = leaf::find(weights, leaf, &node.shape, *layout)?;
         if half {
             set_tensor(exec, name, &t, half)?;
@@ -160,27 +161,39 @@ pub fn check(graph: &Graph, prefix: &str, weights: &Weights) -> Result<()> {
     Ok(())
 }
 
-/// Sets a leaf from a checkpoint tensor; with `half`, one in half precision stays so.
+/// Sets a leaf from a checkpoint tensor; with `half`, one in half precision stays so, and one in fp8 becomes so, exactly.
 pub(crate) fn set_tensor(exec: &mut dyn Executor, name: &str, t: &TensorView<'_>, half: bool) -> Result<()> {
     t.check_finite()?;
+    let half = half && t.scale.is_empty();
     match t.dtype {
+        DType::F8_E4M3 | DType::F8_E5M2 if half => {
+            let words: Vec<u8> =
+                t.to_f32().iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes()).collect();
+            exec.set_leaf(name, LeafData::Half(WeightType::F16, &words))
+        }
         DType::F16 if half => exec.set_leaf(name, LeafData::Half(WeightType::F16, t.bytes)),
         DType::BF16 if half => exec.set_leaf(name, LeafData::Half(WeightType::BF16, t.bytes)),
         _ => exec.set_leaf(name, LeafData::F32(&t.to_f32())),
     }
 }
 
-/// Whether a weight that the checkpoint holds in half precision stays so.
-pub(crate) fn keeps_half(caps: &Caps, graph: &Graph, id: Id, layout: Layout) -> bool {
-    caps.half_weights && layout == Layout::Plain && only_weight(graph, id)
+/// Which nodes are weights that stay in half precision where the checkpoint holds them so.
+pub(crate) fn keep_half(caps: &Caps, graph: &Graph) -> Vec<bool> {
+    let plain = |op: &Op| matches!(op, Op::Leaf { kind: Leaf::Weight(Layout::Plain), .. });
+    let only = only_weights(graph).into_iter().zip(graph.nodes());
+    only.map(|(only, node)| caps.half_weights && only && plain(&node.op)).collect()
 }
 
-/// Read only as the second operand of matmuls, with an even number of elements.
-pub(crate) fn only_weight(g: &Graph, id: Id) -> bool {
-    let uses = g.nodes().iter().filter(|n| n.inputs.contains(&id));
-    g.len(id).is_multiple_of(2)
-        && uses.clone().count() > 0
-        && uses.clone().all(|n| {
-            matches!(n.op, Op::Matmul { .. }) && n.inputs.iter().enumerate().all(|(i, x)| *x != id || i == 1)
-        })
+/// Which nodes are read, only as the second operand of matmuls, and have an even number of elements.
+pub(crate) fn only_weights(g: &Graph) -> Vec<bool> {
+    let mut uses = alloc::vec![(false, true); g.nodes().len()];
+    for node in g.nodes() {
+        for (i, x) in node.inputs.iter().enumerate() {
+            let (used, only) = &mut uses[x.index()];
+            *used = true;
+            *only &= i == 1 && matches!(node.op, Op::Matmul { .. });
+        }
+    }
+    let even = |i: usize| g.len(Id(i as u32)).is_multiple_of(2);
+    uses.into_iter().enumerate().map(|(i, (used, only))| used && only && even(i)).collect()
 }

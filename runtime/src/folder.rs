@@ -1,14 +1,14 @@
 //! Models on disk: folders in the layout of diffusers pipelines and of single transformers models, and single files in
 //! the original layout with what else they need beside them.
 //!
-//! Weights are memory-mapped, so opening a model reads only headers. Do not modify a model's files while it is open.
+//! Large files of weights are memory-mapped, so opening a model reads only headers. Leave a model's files alone while it is
+//! open: one that was changed or cut is refused when it is next used, but one that is cut in the very moment it is read ends
+//! the process (SIGBUS on Unix), as in every program that maps weights. Files up to 32 MiB are read and cannot do that.
 use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
-use alloc::vec::Vec;
-use std::fs::File;
-use std::io::{ErrorKind, Read};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -17,6 +17,7 @@ mod single;
 
 use single::Single;
 
+use crate::file;
 use crate::schedule::Schedule;
 use crate::weights::{Storage, Weights};
 use crate::{Error, Result};
@@ -25,8 +26,10 @@ mod tokenizers;
 
 pub use tokenizers::tokenizer_folder;
 
-/// Largest text or JSON file that is read, in bytes.
-pub const MAX_TEXT: u64 = 64 << 20;
+/// Largest text file that is read, a tokenizer's, in bytes.
+pub const MAX_TEXT: u64 = 32 << 20;
+/// Largest configuration or shard index that is read, in bytes.
+pub const MAX_CONFIG: u64 = 4 << 20;
 
 /// File names that diffusers and transformers give to weights, best first.
 const WEIGHT_FILES: [&str; 4] = [
@@ -221,7 +224,10 @@ impl Component {
     fn at(path: &Path) -> Result<Self> {
         match path.metadata() {
             Ok(metadata) if metadata.is_dir() => Ok(Component { path: path.to_path_buf(), part: None }),
-            Ok(_) => Err(Error::bad(path.display().to_string(), "a folder", "a file")),
+            Ok(metadata) => {
+                let found = if metadata.is_file() { "a file" } else { "a device, a pipe or a socket" };
+                Err(Error::bad(path.display().to_string(), "a folder", found))
+            }
             Err(e) if e.kind() == ErrorKind::NotFound => {
                 Err(Error::missing(path.display().to_string(), "the folder itself")
                     .with_hint("Is the path spelled right?"))
@@ -256,23 +262,19 @@ impl Component {
     /// # Errors
     /// A name that is not plain; a file that is missing, unreadable, too large or not UTF-8.
     pub fn read_text(&self, file: &str) -> Result<String> {
-        let path = self.file(file)?;
-        let io = |e: std::io::Error| self.io_error(file, &e);
-        let mut bytes = Vec::new();
-        File::open(&path).map_err(io)?.take(MAX_TEXT + 1).read_to_end(&mut bytes).map_err(io)?;
-        let place = path.display().to_string();
-        if bytes.len() as u64 > MAX_TEXT {
-            return Err(Error::bad(place, format!("at most {} MiB of text", MAX_TEXT >> 20), "more"));
-        }
-        String::from_utf8(bytes).map_err(|e| Error::bad(place, "UTF-8 text", e.utf8_error().to_string()))
+        self.text(file, MAX_TEXT)
+    }
+
+    fn text(&self, file: &str, most: u64) -> Result<String> {
+        file::text_if_there(&self.file(file)?, most)?.ok_or_else(|| self.missing(file))
     }
 
     /// A JSON file that holds an object.
     ///
     /// # Errors
-    /// As [`Component::read_text`]; text that is not a JSON object.
+    /// As [`Component::read_text`], but of at most [`MAX_CONFIG`] bytes; text that is not a JSON object.
     pub fn json(&self, file: &str) -> Result<Value> {
-        let text = self.read_text(file)?;
+        let text = self.text(file, MAX_CONFIG)?;
         let place = self.path.join(file).display().to_string();
         match serde_json::from_str(&text) {
             Ok(object @ Value::Object(_)) => Ok(object),
@@ -334,13 +336,11 @@ impl Component {
         }
     }
 
-    /// Maps one file of weights into memory.
+    /// One file of weights.
     fn map(&self, file: &str) -> Result<(String, Storage)> {
         let path = self.file(file)?;
-        map(&path).map_err(|e| match e {
-            MapError::Io(e) => self.io_error(file, &e),
-            MapError::Bad(e) => e,
-        })
+        let storage = file::weights(&path)?.ok_or_else(|| self.missing(file))?;
+        Ok((path.display().to_string(), storage))
     }
 
     /// Path of `file`, which must be a plain name.
@@ -351,35 +351,10 @@ impl Component {
         Err(Error::bad(self.path.display().to_string(), "the plain name of a file", format!("`{file}`")))
     }
 
-    fn io_error(&self, file: &str, e: &std::io::Error) -> Error {
-        if e.kind() == ErrorKind::NotFound {
-            return Error::missing(self.path.display().to_string(), format!("`{file}`"))
-                .with_hint("Is the model complete? Download it again.");
-        }
-        Error::io(self.path.join(file).display().to_string(), "read", e.to_string())
+    fn missing(&self, file: &str) -> Error {
+        Error::missing(self.path.display().to_string(), format!("`{file}`"))
+            .with_hint("Is the model complete? Download it again.")
     }
-}
-
-/// Why a file was not mapped.
-enum MapError {
-    Io(std::io::Error),
-    Bad(Error),
-}
-
-/// Maps a file of weights into memory; also its label.
-fn map(path: &Path) -> core::result::Result<(String, Storage), MapError> {
-    let label = path.display().to_string();
-    let handle = File::open(path).map_err(MapError::Io)?;
-    if handle.metadata().map_err(MapError::Io)?.len() == 0 {
-        return Err(MapError::Bad(
-            Error::bad(label, "a safetensors file", "an empty file")
-                .with_hint("Is the file complete? Download it again."),
-        ));
-    }
-    // SAFETY: the map is read-only. Its bytes change only if another program modifies the file meanwhile, which
-    // the module documentation forbids, as every program that maps weights does.
-    let map = unsafe { memmap2::Mmap::map(&handle) }.map_err(MapError::Io)?;
-    Ok((label, Arc::new(map)))
 }
 
 /// Opens a file of tensors (safetensors or GGUF) as it is, whatever it holds.
@@ -387,11 +362,9 @@ fn map(path: &Path) -> core::result::Result<(String, Storage), MapError> {
 /// # Errors
 /// A file that cannot be read, and as [`Weights::from_blocks`].
 pub fn open_tensors(path: &Path) -> Result<Weights> {
-    let block = map(path).map_err(|e| match e {
-        MapError::Io(e) => Error::io(path.display().to_string(), "read", e.to_string()),
-        MapError::Bad(e) => e,
-    })?;
-    Weights::from_blocks(alloc::vec![block])
+    let place = path.display().to_string();
+    let storage = file::weights(path)?.ok_or_else(|| Error::io(&place, "read", "no such file"))?;
+    Weights::from_blocks(alloc::vec![(place, storage)])
 }
 
 #[cfg(test)]

@@ -9,14 +9,12 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use crate::weights::DType;
-use crate::weights::header::{Found, Header, Stored};
+use crate::weights::header::{Found, Header, MAX_NAME, MAX_TENSORS, Stored, elements};
 use crate::{Error, Result};
 
-/// Most tensors and metadata entries of a file, dimensions of a tensor, bytes of a name, nested arrays.
-const MAX_TENSORS: u64 = 1 << 16;
+/// Most metadata entries of a file, dimensions of a tensor, nested arrays.
 const MAX_METADATA: u64 = 1 << 16;
 const MAX_DIMENSIONS: u32 = 4;
-const MAX_NAME: u64 = 1 << 16;
 const MAX_NESTING: usize = 4;
 
 /// Whether a file begins as GGUF files do.
@@ -32,7 +30,7 @@ pub(crate) fn header(label: &str, bytes: &[u8]) -> Result<Header> {
         return Err(Error::bad(label, "GGUF version 2 or 3, little-endian", format!("version {version}"))
             .with_hint("Convert the file with a current tool."));
     }
-    let tensors = r.count("tensors", MAX_TENSORS)?;
+    let tensors = r.count("tensors", MAX_TENSORS as u64)?;
     let entries = r.count("metadata entries", MAX_METADATA)?;
     let mut metadata = BTreeMap::new();
     for _ in 0..entries {
@@ -71,11 +69,13 @@ struct Info {
 fn place(label: &str, bytes: &[u8], data: usize, alignment: usize, info: Info) -> Result<Found> {
     let Info { name, shape, kind, offset } = info;
     let bad = |expected: &str, found: String| Err(Error::bad(format!("{label}: `{name}`"), expected, found));
-    let elements = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
-    let offset = usize::try_from(offset).ok().filter(|o| o.is_multiple_of(alignment));
-    let start = offset.and_then(|o| o.checked_add(data));
-    let (Some(elements), Some(start)) = (elements, start) else {
-        return bad("an aligned offset and a size that can be addressed", format!("{shape:?} elsewhere"));
+    let Some(elements) = elements(&shape, bytes.len()) else {
+        return bad(&format!("a shape that {} bytes can hold", bytes.len()), format!("{shape:?}"))
+            .map_err(|e| e.with_hint("Is the file complete? Download it again."));
+    };
+    let aligned = usize::try_from(offset).ok().filter(|o| o.is_multiple_of(alignment));
+    let Some(start) = aligned.and_then(|o| o.checked_add(data)) else {
+        return bad(&format!("an aligned offset, a multiple of {alignment},"), offset.to_string());
     };
     let dtype = match types(kind) {
         Ok(dtype) => dtype,
@@ -176,7 +176,7 @@ impl<'a> Reader<'a> {
         }
     }
     fn string(&mut self, what: &str) -> Result<String> {
-        let n = self.count("bytes in a name", MAX_NAME)? as usize;
+        let n = self.count("bytes in a name", MAX_NAME as u64)? as usize;
         self.text(n, what)
     }
     fn text(&mut self, n: usize, what: &str) -> Result<String> {

@@ -4,7 +4,7 @@
 //! Builder methods return an [`Id`] at once; the first broken shape rule is kept and reported by [`Graph::check`]
 //! (and so by `Plan::new`), which keeps model code free of error plumbing.
 use crate::{Error, Result};
-use alloc::{format, string::String, vec::Vec};
+use alloc::{collections::BTreeMap, format, string::String, vec::Vec};
 use pentimento_wgsl::kernel::{Act, Binary, Unary};
 
 /// A value in a graph.
@@ -202,6 +202,10 @@ pub struct Graph {
     pub(crate) nodes: Vec<Node>,
     error: Option<Error>,
     block: u32,
+    /// The largest block so far.
+    last_block: u32,
+    /// Leaves by name, so that asking for one again does not take longer in a deeper network.
+    leaves: BTreeMap<String, Vec<Id>>,
     taps: Vec<(String, Id)>,
 }
 
@@ -249,8 +253,8 @@ impl Graph {
     }
     /// Starts a recomputation block; nodes until the next call belong to it. Returns its number.
     pub fn begin_block(&mut self) -> u32 {
-        let last = self.nodes.iter().map(|n| n.block).max().unwrap_or(0).max(self.block);
-        self.block = last + 1;
+        self.last_block += 1;
+        self.block = self.last_block;
         self.block
     }
     /// Nodes from here on are stored, not recomputed.
@@ -273,18 +277,18 @@ impl Graph {
             return self
                 .fail(format!("`{name}` of shape {shape:?} has no elements; leave an empty batch out"));
         }
-        let found = self.nodes.iter().position(
-            |n| matches!(&n.op, Op::Leaf { kind: k, name: old } if *old == name && *k == kind && n.shape == shape),
-        );
-        match found {
-            Some(i) => Id(i as u32),
-            None => {
-                let block = core::mem::take(&mut self.block);
-                let id = self.push(Op::Leaf { kind, name }, Vec::new(), shape.to_vec());
-                self.block = block;
-                id
-            }
+        let same = |id: &Id| {
+            let node = self.node(*id);
+            matches!(node.op, Op::Leaf { kind: k, .. } if k == kind) && node.shape == shape
+        };
+        if let Some(found) = self.leaves.get(&name).and_then(|ids| ids.iter().copied().find(same)) {
+            return found;
         }
+        let block = core::mem::take(&mut self.block);
+        let id = self.push(Op::Leaf { kind, name: name.clone() }, Vec::new(), shape.to_vec());
+        self.block = block;
+        self.leaves.entry(name).or_default().push(id);
+        id
     }
     /// A tensor set before each run.
     pub fn input(&mut self, name: impl Into<String>, shape: &[usize]) -> Id {

@@ -10,7 +10,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use crate::weights::Weights;
-use crate::{Error, Result};
+use crate::{Error, Result, shown};
 
 mod infer;
 mod names;
@@ -26,6 +26,8 @@ const PREFIXES: [(&str, &str); 5] = [
     ("text_encoders.t5xxl.transformer.", "text_encoder_3"),
 ];
 const PROJECTION: &str = "text_projection.weight";
+/// Widest identity that is filled in; CLIP-L has 768 channels.
+const MAX_IDENTITY: usize = 2048;
 
 /// One file taken apart: each component under diffusers' names.
 #[derive(Clone, Debug)]
@@ -39,7 +41,8 @@ impl SingleFile {
     /// Sorts a file's tensors into components.
     ///
     /// # Errors
-    /// No tensor that belongs to SD3; a fused tensor that cannot be split; two tensors that mean the same.
+    /// No tensor that belongs to SD3; a fused tensor that cannot be split; two tensors that mean the same; a tensor that is
+    /// none of the transformer's, but changes one of its modules.
     pub fn split(file: &Weights) -> Result<Self> {
         let last = file.names().filter_map(|n| names::block(strip(n).1)).max();
         let mut components: BTreeMap<&'static str, Weights> = BTreeMap::new();
@@ -49,6 +52,13 @@ impl SingleFile {
                 Some((component, rename)) => {
                     let view = components.entry(component).or_insert_with(|| file.view());
                     present(view, file, name, rename)?;
+                }
+                None if names::in_transformer(strip(name).1) => {
+                    let place = format!("{}: `{}`", file.label(), shown(name));
+                    return Err(Error::bad(place, "a tensor of SD3's transformer", "one that is not read")
+                        .with_hint(
+                            "What it means for its module is not known; convert the checkpoint without it.",
+                        ));
                 }
                 None => unknown.push(name.to_string()),
             }
@@ -123,7 +133,7 @@ impl SingleFile {
             return Ok(());
         };
         let width = clip.shape("text_model.final_layer_norm.weight").and_then(|s| s.first()).copied();
-        let Some(width) = width.filter(|&w| (1..=1 << 14).contains(&w)) else { return Ok(()) };
+        let Some(width) = width.filter(|&w| (1..=MAX_IDENTITY).contains(&w)) else { return Ok(()) };
         let identity: Vec<f32> =
             (0..width * width).map(|i| f32::from(u8::from(i % (width + 1) == 0))).collect();
         clip.add(&self.label, PROJECTION, &[width, width], &identity)

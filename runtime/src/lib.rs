@@ -9,6 +9,8 @@ pub mod caps;
 pub mod error;
 pub mod exec;
 #[cfg(feature = "std")]
+pub mod file;
+#[cfg(feature = "std")]
 pub mod folder;
 mod fuse;
 mod gguf;
@@ -23,8 +25,10 @@ pub mod plan;
 pub mod rng;
 pub mod sampler;
 pub mod schedule;
+pub mod shown;
 pub mod text;
 pub mod tokenizer;
 pub mod weights;
 
 pub use error::{Error, Result};
+pub use shown::shown;

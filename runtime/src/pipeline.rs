@@ -8,6 +8,7 @@ pub use texts::Texts;
 use crate::exec::{self, Executor, LeafData, PlanId, compile, upload};
 use crate::folder::ModelFolder;
 use crate::graph::{Graph, Id};
+use crate::model::contents::{self, Contents, Needs};
 use crate::model::lora::{self, Lora, Pairs};
 use crate::model::{Constants, clip, mmdit, t5, vae};
 use crate::rng::Philox;
@@ -126,6 +127,8 @@ impl Pipeline {
                 format!("{} (pooled {})", mmdit.joint_attention_dim, mmdit.pooled_projection_dim),
             ));
         }
+        let transformer = all_read(folder, "transformer", contents::transformer(&mmdit)?)?;
+        let autoencoder = all_read(folder, "vae", contents::autoencoder(&vae)?)?;
         lora::upload(&mut *exec, &adapter)?;
         Ok(Pipeline {
             exec,
@@ -136,8 +139,8 @@ impl Pipeline {
             encoders,
             layout,
             cache,
-            transformer: folder.component_weights("transformer")?,
-            autoencoder: folder.component_weights("vae")?,
+            transformer,
+            autoencoder,
             sample_size,
             velocities: BTreeMap::new(),
             decoders: BTreeMap::new(),
@@ -402,6 +405,13 @@ fn has_encoders(folder: &ModelFolder) -> bool {
     ["text_encoder", "text_encoder_2", "text_encoder_3"].iter().any(|name| folder.has(name).unwrap_or(false))
 }
 
+/// The weights of a component, none of which would be ignored.
+fn all_read(folder: &ModelFolder, name: &str, needs: Needs) -> Result<Weights> {
+    let weights = folder.component_weights(name)?;
+    Contents::of(&weights, Some(&needs)).all_read(&weights.label())?;
+    Ok(weights)
+}
+
 /// Opens the text encoders of a folder; T5 may be absent. Takes their part of an adapter.
 fn text_encoders(
     folder: &ModelFolder,
@@ -412,14 +422,15 @@ fn text_encoders(
     let mut clips = Vec::new();
     for (encoder, tokenizer) in [("text_encoder", "tokenizer"), ("text_encoder_2", "tokenizer_2")] {
         let config = adapter::config(folder, encoder, clip::Config::from_value)?;
-        let (tokenizer, weights) = (folder.tokenizer(tokenizer)?, folder.component_weights(encoder)?);
+        let weights = all_read(folder, encoder, contents::text_encoder(&config)?)?;
+        let tokenizer = folder.tokenizer(tokenizer)?;
         clips.push(Clip { config, tokenizer, weights, pairs: adapter::take(adapter, encoder) });
     }
     let encoder = "text_encoder_3";
     let t5 = if folder.has(encoder)? {
         let config = adapter::config(folder, encoder, t5::Config::from_value)?;
-        let (tokenizer, weights) =
-            (folder.unigram_tokenizer("tokenizer_3")?, folder.component_weights(encoder)?);
+        let tokenizer = folder.unigram_tokenizer("tokenizer_3")?;
+        let weights = all_read(folder, encoder, contents::t5_encoder(&config)?)?;
         Some(T5 { config, tokenizer, weights, pairs: adapter::take(adapter, encoder) })
     } else {
         None

@@ -12,9 +12,11 @@ use crate::{Error, Result};
 use alloc::{format, string::String, sync::Arc, vec::Vec};
 
 pub mod cache;
+mod cut;
 mod encoding;
 
 pub use cache::TextCache;
+pub use cut::Cut;
 pub use encoding::Encoding;
 
 /// T5 tokens of a prompt unless told otherwise (`max_sequence_length` of diffusers; the released trainer takes 128).

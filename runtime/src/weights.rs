@@ -18,6 +18,7 @@ pub(crate) mod header;
 mod names;
 mod number;
 mod quant;
+mod scales;
 
 pub use dtype::DType;
 use header::Stored;
@@ -26,7 +27,7 @@ use header::Stored;
 pub type Storage = Arc<dyn AsRef<[u8]> + Send + Sync>;
 
 /// One tensor: little-endian elements in row-major order, borrowed from its block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TensorView<'a> {
     /// Name in the file.
     pub name: &'a str,
@@ -38,6 +39,8 @@ pub struct TensorView<'a> {
     pub shape: &'a [usize],
     /// `dtype.bytes(product(shape))` bytes, of any alignment.
     pub bytes: &'a [u8],
+    /// Factors of scaled fp8: none, one for all numbers, or one for each index of the first axis.
+    pub scale: &'a [f32],
 }
 
 impl TensorView<'_> {
@@ -46,9 +49,9 @@ impl TensorView<'_> {
         self.shape.iter().product()
     }
 
-    /// All elements as f32: exact for f32, f16 and bf16; `scale * q + minimum` in f32 for quantised ones.
+    /// All elements as f32: exact for f32, f16, bf16 and fp8; `scale * q + minimum` in f32 for quantised and scaled ones.
     pub fn to_f32(&self) -> Vec<f32> {
-        self.dtype.decode(self.bytes)
+        self.scaled(self.dtype.decode(self.bytes), 0)
     }
 
     /// Accepts finite numbers only.
@@ -75,7 +78,23 @@ impl TensorView<'_> {
     pub fn rows(&self, start: usize, count: usize) -> Option<Vec<f32>> {
         let row = self.dtype.bytes(self.shape.last().copied().unwrap_or(1))?;
         let (from, length) = (start.checked_mul(row)?, count.checked_mul(row)?);
-        Some(self.dtype.decode(self.bytes.get(from..from.checked_add(length)?)?))
+        let first = start.checked_mul(self.shape.last().copied().unwrap_or(1))?;
+        Some(self.scaled(self.dtype.decode(self.bytes.get(from..from.checked_add(length)?)?), first))
+    }
+
+    /// Elements from `first` on, times their factors.
+    fn scaled(&self, mut values: Vec<f32>, first: usize) -> Vec<f32> {
+        match *self.scale {
+            [] => {}
+            [scale] => values.iter_mut().for_each(|v| *v *= scale),
+            ref scales => {
+                let each = (self.elements() / scales.len()).max(1);
+                for (i, v) in values.iter_mut().enumerate() {
+                    *v *= scales.get((first + i) / each).copied().unwrap_or(1.0);
+                }
+            }
+        }
+        values
     }
 }
 
@@ -95,6 +114,8 @@ struct Entry {
     shape: Vec<usize>,
     start: usize,
     end: usize,
+    /// As [`TensorView::scale`].
+    scale: Vec<f32>,
     /// Its name in the file, where it is presented under another.
     source: Option<String>,
 }
@@ -116,12 +137,14 @@ impl Weights {
     /// Opens safetensors blocks as one set of tensors; each label names its file in errors.
     ///
     /// # Errors
-    /// A block that is truncated, has surplus bytes or a malformed header, and a tensor name found in two blocks.
+    /// A block that is truncated, has surplus bytes or a malformed header, and a tensor name found in two blocks; factors of
+    /// scaled fp8 that cannot be applied, and parts of other quantisations.
     pub fn from_blocks(blocks: Vec<(String, Storage)>) -> Result<Self> {
         let mut weights = Weights { blocks: Vec::with_capacity(blocks.len()), entries: BTreeMap::new() };
         for (label, storage) in blocks {
             weights.open(label, storage)?;
         }
+        scales::fold(&mut weights)?;
         Ok(weights)
     }
 
@@ -148,7 +171,7 @@ impl Weights {
         let block = self.blocks.len() - 1;
         for found in header.tensors {
             let header::Found { name, dtype, shape, start, end } = found;
-            self.insert(name, Entry { block, dtype, shape, start, end, source: None })?;
+            self.insert(name, Entry { block, dtype, shape, start, end, scale: Vec::new(), source: None })?;
         }
         Ok(())
     }
@@ -189,17 +212,26 @@ impl Weights {
         let dtype = match &entry.dtype {
             Stored::Known(dtype) => *dtype,
             Stored::Other(other) => {
-                let known = "element type f32, f16, bf16 or a supported GGUF one";
+                let known = "element type f32, f16, bf16, fp8 or a supported GGUF one";
                 return Err(Error::bad(self.place(name, entry), known, other.as_str())
                     .with_hint("Convert the checkpoint to one of these."));
             }
         };
-        // A storage that changes its length between calls ends here and not in a panic.
-        let bytes = (*block.storage).as_ref().get(entry.start..entry.end);
-        let bytes = bytes.ok_or_else(|| {
-            Error::bad(self.place(name, entry), "the bytes seen on opening", "a storage that shrank")
-        })?;
-        Ok(TensorView { name, label: &block.label, dtype, shape: &entry.shape, bytes })
+        let bytes = self.bytes(name).ok_or_else(|| self.changed(name, entry))?;
+        let Entry { shape, scale, .. } = entry;
+        Ok(TensorView { name, label: &block.label, dtype, shape, bytes, scale })
+    }
+
+    /// The bytes of a tensor; `None` where there is no such tensor, or its storage is no longer what it was on opening.
+    fn bytes(&self, name: &str) -> Option<&[u8]> {
+        let entry = self.entries.get(name)?;
+        (*self.blocks[entry.block].storage).as_ref().get(entry.start..entry.end)
+    }
+
+    /// A storage that shrinks between calls ends here and not in a panic.
+    fn changed(&self, name: &str, entry: &Entry) -> Error {
+        Error::bad(self.place(name, entry), "the bytes seen on opening", "a file that was changed meanwhile")
+            .with_hint("Leave a model's files alone while it is in use.")
     }
 
     /// The tensor called `name`, which must have exactly this shape.
@@ -339,7 +371,7 @@ impl Weights {
             }
             Stored::Other(_) => true,
         };
-        if !whole || !rows.is_multiple_of(parts.max(1)) || part >= parts {
+        if !whole || entry.shape.is_empty() || !rows.is_multiple_of(parts.max(1)) || part >= parts {
             let found = format!("{:?}", entry.shape);
             return Err(Error::bad(self.place(&name, &entry), format!("rows in {parts} equal parts"), found));
         }
@@ -347,6 +379,10 @@ impl Weights {
             *rows /= parts;
         }
         (entry.start, entry.end) = (entry.start + part * size, entry.start + (part + 1) * size);
+        if entry.scale.len() > 1 {
+            let each = entry.scale.len() / parts;
+            entry.scale = entry.scale[part * each..][..each].to_vec();
+        }
         self.insert(name, entry)
     }
 
@@ -359,11 +395,17 @@ impl Weights {
         halves.present_part("0".into(), from, source, [0, 2])?;
         halves.present_part("1".into(), from, source, [1, 2])?;
         let mut entry = self.borrow(from, source)?;
-        let [first, second] = ["0", "1"].map(|half| halves.entries.get(half).map(|e| (e.start, e.end)));
-        let bytes: &[u8] = (*self.blocks[entry.block].storage).as_ref();
-        let part =
-            |range: Option<(usize, usize)>| range.and_then(|(a, b)| bytes.get(a..b)).unwrap_or_default();
-        let swapped = [part(second), part(first)].concat();
+        let part = |half: &str| {
+            let entry = halves.entries.get(half)?;
+            Some((halves.bytes(half)?, entry.scale.as_slice()))
+        };
+        let (Some((first, above)), Some((second, below))) = (part("0"), part("1")) else {
+            return Err(self.changed(&name, &entry));
+        };
+        let swapped = [second, first].concat();
+        if entry.scale.len() > 1 {
+            entry.scale = [below, above].concat();
+        }
         let label = self.blocks[entry.block].label.clone();
         (entry.start, entry.end) = (0, swapped.len());
         entry.block = self.own(label, swapped);
@@ -378,7 +420,10 @@ impl Weights {
         let bytes: Vec<u8> = data.iter().flat_map(|v| v.to_le_bytes()).collect();
         let (dtype, shape, end) = (Stored::Known(DType::F32), shape.to_vec(), bytes.len());
         let block = self.own(label.to_string(), bytes);
-        self.insert(name.to_string(), Entry { block, dtype, shape, start: 0, end, source: None })
+        self.insert(
+            name.to_string(),
+            Entry { block, dtype, shape, start: 0, end, scale: Vec::new(), source: None },
+        )
     }
 
     /// A block of bytes of our own; returns its number.

@@ -2,16 +2,21 @@
 use std::path::Path;
 
 use image::codecs::png::PngEncoder;
-use image::{DynamicImage, ExtendedColorType, ImageDecoder, ImageEncoder, ImageFormat, ImageReader, Limits};
-use pentimento::{Error, Result};
+use image::{ExtendedColorType, ImageEncoder};
+use pentimento::{Error, Result, file};
 
 use crate::files::write_atomically;
 pub use crate::resize::Filter;
 use crate::resize::resize;
 
+mod decode;
+mod whole;
+
 /// Largest accepted width and height, in pixels.
 pub const MAX_SIDE: u32 = 16_384;
-/// Largest amount of memory one image may take while it is decoded, in bytes.
+/// Largest file of an image that is read, in bytes.
+pub const MAX_FILE: u64 = 256 << 20;
+/// Largest amount of memory that decoding an image takes beside its file, in bytes.
 pub const MAX_DECODED: u64 = 1 << 30;
 
 const WHITE: [u8; 3] = [255; 3];
@@ -73,8 +78,8 @@ impl Picture {
     /// Reads a PNG, JPEG or WebP file: turned upright by its EXIF orientation, transparency composited on white.
     ///
     /// # Errors
-    /// A file that is missing, of another kind (judged by content, not by name), damaged, or beyond [`MAX_SIDE`] or
-    /// [`MAX_DECODED`].
+    /// A file that is missing, of another kind (judged by content, not by name), damaged, cut short, or beyond [`MAX_FILE`],
+    /// [`MAX_SIDE`] or [`MAX_DECODED`].
     pub fn open(path: &Path) -> Result<Self> {
         Ok(Self::open_on(path, WHITE)?.0)
     }
@@ -84,10 +89,7 @@ impl Picture {
     /// # Errors
     /// As [`Picture::open`].
     pub fn open_on(path: &Path, background: [u8; 3]) -> Result<(Self, bool)> {
-        let place = path.display().to_string();
-        let io = |e: std::io::Error| Error::io(place.as_str(), "read", e.to_string());
-        let reader = ImageReader::open(path).map_err(io)?.with_guessed_format().map_err(io)?;
-        decode(reader, &place, background)
+        decode::picture(&path.display().to_string(), &file::read(path, MAX_FILE)?, background, MAX_DECODED)
     }
 
     /// As [`Picture::open`], from a file's bytes; `label` names them in errors.
@@ -95,9 +97,15 @@ impl Picture {
     /// # Errors
     /// As [`Picture::open`].
     pub fn decode(label: &str, bytes: &[u8]) -> Result<Self> {
-        let reader = ImageReader::new(std::io::Cursor::new(bytes)).with_guessed_format();
-        let reader = reader.map_err(|e| Error::io(label, "read", e.to_string()))?;
-        Ok(decode(reader, label, WHITE)?.0)
+        Self::decode_within(label, bytes, MAX_DECODED)
+    }
+
+    /// As [`Picture::decode`], taking at most `most` bytes of memory beside the file instead of [`MAX_DECODED`].
+    ///
+    /// # Errors
+    /// As [`Picture::open`].
+    pub fn decode_within(label: &str, bytes: &[u8], most: u64) -> Result<Self> {
+        Ok(decode::picture(label, bytes, WHITE, most)?.0)
     }
 
     /// Squashed or stretched to exactly `width` x `height`, without cropping; the same bytes as PIL gives.
@@ -166,46 +174,6 @@ fn byte_count(width: u32, height: u32) -> Result<usize> {
         return Ok(width as usize * height as usize * 3); // at most 805 million: fits 32 bits
     }
     Err(Error::bad("image", format!("sides of 1 to {MAX_SIDE} pixels"), format!("{width}x{height}")))
-}
-
-/// The upright picture on a background, and whether that shows anywhere.
-fn decode<R: std::io::BufRead + std::io::Seek>(
-    mut reader: ImageReader<R>,
-    place: &str,
-    background: [u8; 3],
-) -> Result<(Picture, bool)> {
-    let bad = |found: String| {
-        Error::bad(place, "a PNG, JPEG or WebP image", found).with_hint("Repair, convert or remove the file.")
-    };
-    if !matches!(reader.format(), Some(ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::WebP)) {
-        return Err(bad("another kind of file".to_string()));
-    }
-    let mut limits = Limits::default();
-    limits.max_image_width = Some(MAX_SIDE);
-    limits.max_image_height = Some(MAX_SIDE);
-    limits.max_alloc = Some(MAX_DECODED);
-    reader.limits(limits.clone());
-    let unreadable = |e: image::ImageError| bad(format!("one that cannot be read: {e}"));
-    let mut decoder = reader.into_decoder().map_err(unreadable)?;
-    limits.reserve(decoder.total_bytes()).map_err(unreadable)?;
-    decoder.set_limits(limits).map_err(unreadable)?;
-    let orientation = decoder.orientation().map_err(unreadable)?;
-    let mut image = DynamicImage::from_decoder(decoder).map_err(unreadable)?;
-    image.apply_orientation(orientation);
-    let (width, height) = (image.width(), image.height());
-    if !image.color().has_alpha() {
-        return Ok((Picture::new(width, height, image.into_rgb8().into_raw())?, false));
-    }
-    let rgba = image.into_rgba8().into_raw();
-    let pixel = |p: &[u8]| [0, 1, 2].map(|c| over(p[c], p[3], background[c]));
-    let rgb = rgba.chunks_exact(4).flat_map(pixel).collect();
-    Ok((Picture::new(width, height, rgb)?, rgba.iter().skip(3).step_by(4).any(|&alpha| alpha < 255)))
-}
-
-/// `value * alpha + background * (1 - alpha)`, rounded, all in 0..=255.
-fn over(value: u8, alpha: u8, background: u8) -> u8 {
-    let [value, alpha, background] = [value, alpha, background].map(u32::from);
-    ((value * alpha + background * (255 - alpha) + 127) / 255) as u8
 }
 
 /// Writes a PNG file, atomically. `rgb` holds `h * w * 3` bytes in rows of RGB pixels.

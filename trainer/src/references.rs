@@ -1,27 +1,16 @@
 //! The reference images whose look is learnt: a folder of pictures, with captions where there are any.
-use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
-use pentimento::folder::is_plain_name;
-use pentimento::{Error, Result};
-use serde_json::Value;
+use pentimento::Result;
 
 use crate::images::Picture;
 
 mod framing;
+mod metadata;
+mod survey;
 
 pub use framing::{Colour, Fit, Framing, summary};
-
-/// Endings of image files, in lower case.
-const IMAGES: [&str; 4] = ["png", "jpg", "jpeg", "webp"];
-/// Largest caption file, in bytes.
-const MAX_CAPTION: u64 = 64 << 10;
-/// Largest `metadata.jsonl`, in bytes.
-const MAX_METADATA: u64 = 16 << 20;
-/// Most images in one folder.
-const MAX_IMAGES: usize = 100_000;
+pub use survey::Survey;
 
 /// One reference image at the training resolution.
 #[derive(Debug, Clone, PartialEq)]
@@ -83,111 +72,33 @@ pub fn load_references(folder: &Path, width: u32, height: u32) -> Result<Vec<Ref
     load_framed(folder, width, height, &Framing::default())
 }
 
-/// Loads every PNG, JPEG and WebP file of `folder`, sorted by name, at `width` x `height`.
-///
-/// A caption comes from `NAME.txt` beside `NAME.png`, else from the line of `metadata.jsonl` whose `file_name` is the
-/// image (its `text`). Hidden files, subfolders and files of other kinds are passed over.
+/// Loads every PNG, JPEG and WebP file of `folder`, sorted by name, at `width` x `height`, with the captions that
+/// [`Survey::of`] finds.
 ///
 /// # Errors
-/// A folder that is missing or holds no image; an image that cannot be read; a caption file that is not UTF-8 or too
-/// large; a metadata line that does not parse, repeats a name, or names a file that is not an image of this folder.
+/// As [`Survey::of`]; an image that cannot be read.
 pub fn load_framed(folder: &Path, width: u32, height: u32, framing: &Framing) -> Result<Vec<Reference>> {
-    let names = image_names(folder)?;
-    let captions = read_metadata(folder, &names)?;
+    load(folder, &Survey::of(folder)?, width, height, framing)
+}
+
+/// As [`load_framed`], of a folder that was looked through before.
+///
+/// # Errors
+/// An image that cannot be read.
+pub fn load(
+    folder: &Path,
+    survey: &Survey,
+    width: u32,
+    height: u32,
+    framing: &Framing,
+) -> Result<Vec<Reference>> {
     let load = |name: &String| {
         let (picture, transparent) = Picture::open_on(&folder.join(name), framing.background.0)?;
-        let beside = read_text(&folder.join(name).with_extension("txt"), MAX_CAPTION)?;
-        let caption = beside.as_deref().or_else(|| captions.get(name).map(String::as_str));
+        let caption = survey.captions.get(name).map(String::as_str);
         let made = Reference::framed(name, caption, &picture, [width, height], framing)?;
         Ok(Reference { transparent, ..made })
     };
-    names.iter().map(load).collect()
-}
-
-/// Names of the image files in `folder`, sorted.
-fn image_names(folder: &Path) -> Result<Vec<String>> {
-    let place = folder.display().to_string();
-    let io = |e: std::io::Error| Error::io(place.as_str(), "read", e.to_string());
-    if !folder.exists() {
-        let hint = "Is the path spelled right?";
-        return Err(Error::missing(place, "the folder of reference images itself").with_hint(hint));
-    }
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(io)? {
-        let path = entry.map_err(io)?.path();
-        let ending = path.extension().map(|e| e.to_string_lossy().to_lowercase());
-        if !ending.is_some_and(|e| IMAGES.contains(&e.as_str())) || !path.is_file() {
-            continue;
-        }
-        let name = path.file_name().unwrap_or_default();
-        let Some(name) = name.to_str() else {
-            return Err(
-                Error::bad(place, "file names in UTF-8", format!("{name:?}")).with_hint("Rename the file.")
-            );
-        };
-        if !name.starts_with('.') {
-            names.push(name.to_string());
-        }
-        if names.len() > MAX_IMAGES {
-            return Err(Error::bad(place, format!("at most {MAX_IMAGES} images"), "more"));
-        }
-    }
-    if names.is_empty() {
-        return Err(Error::missing(place, "reference images (.png, .jpg, .jpeg or .webp)")
-            .with_hint("Put at least one into this folder; four to twenty work well."));
-    }
-    names.sort_unstable();
-    Ok(names)
-}
-
-/// Captions by file name from `metadata.jsonl`; empty when there is no such file.
-fn read_metadata(folder: &Path, names: &[String]) -> Result<BTreeMap<String, String>> {
-    let path = folder.join("metadata.jsonl");
-    let mut captions = BTreeMap::new();
-    let Some(text) = read_text(&path, MAX_METADATA)? else { return Ok(captions) };
-    for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let place = format!("{}, line {}", path.display(), number + 1);
-        let parsed: serde_json::Result<Value> = serde_json::from_str(line);
-        let entry = parsed.map_err(|e| {
-            Error::bad(place.as_str(), "a JSON object", format!("text that does not parse: {e}"))
-        })?;
-        let Some(name) = entry["file_name"].as_str().filter(|name| is_plain_name(name)) else {
-            let found = entry.get("file_name").map_or("none".to_string(), Value::to_string);
-            return Err(Error::bad(place, "`file_name`, the plain name of a file in this folder", found));
-        };
-        if names.binary_search_by(|known| known.as_str().cmp(name)).is_err() {
-            let what = format!("the image `{name}` in {}", folder.display());
-            return Err(Error::missing(place, what).with_hint("Add the file or remove the line."));
-        }
-        let text = match &entry["text"] {
-            Value::Null => "",
-            Value::String(text) => text,
-            other => return Err(Error::bad(place, "`text`, a string", other.to_string())),
-        };
-        if captions.insert(name.to_string(), text.to_string()).is_some() {
-            return Err(Error::bad(place, "every image once", format!("`{name}` again")));
-        }
-    }
-    Ok(captions)
-}
-
-/// A text file without its byte-order mark; `None` when there is no such file.
-fn read_text(path: &Path, limit: u64) -> Result<Option<String>> {
-    let place = path.display().to_string();
-    let io = |e: std::io::Error| Error::io(place.as_str(), "read", e.to_string());
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(io(e)),
-    };
-    let mut bytes = Vec::new();
-    file.take(limit + 1).read_to_end(&mut bytes).map_err(io)?;
-    if bytes.len() as u64 > limit {
-        return Err(Error::bad(place, format!("at most {} KiB of text", limit >> 10), "more"));
-    }
-    let text =
-        String::from_utf8(bytes).map_err(|e| Error::bad(place, "UTF-8 text", e.utf8_error().to_string()))?;
-    Ok(Some(text.strip_prefix('\u{feff}').map_or_else(|| text.clone(), String::from)))
+    survey.images.iter().map(load).collect()
 }
 
 #[cfg(test)]
@@ -266,7 +177,7 @@ mod tests {
         assert!(message(load_references(&s.0, 0, 8)).contains("sides of 1 to"));
         s.write("x.txt", [0xff, 0xfe]);
         assert!(message(load_references(&s.0, 8, 8)).contains("x.txt: expected UTF-8"));
-        s.write("x.txt", vec![b'a'; MAX_CAPTION as usize + 1]);
+        s.write("x.txt", vec![b'a'; (64 << 10) + 1]);
         assert!(message(load_references(&s.0, 8, 8)).contains("at most 64 KiB"));
     }
 
@@ -276,7 +187,7 @@ mod tests {
         image(&s, "x.png", 3, 3, 1);
         for (line, part) in [
             ("{", "a JSON object"),
-            ("[]", "found none"),
+            ("[]", "a JSON object"),
             (r#"{"text":"x"}"#, "found none"),
             (r#"{"file_name":3}"#, "found 3"),
             (r#"{"file_name":"../x.png"}"#, "the plain name"),

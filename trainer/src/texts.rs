@@ -1,9 +1,13 @@
 //! Encoded prompts kept in a file between runs: the second run needs no text encoder.
+use crate::Result;
 use crate::files::write_atomically;
-use crate::{Error, Result};
+use pentimento::file;
 use pentimento::pipeline::Pipeline;
 use pentimento::text::TextCache;
 use std::path::Path;
+
+/// Largest cache that is read, in bytes: some two thousand prompts of SD3.5.
+const MAX_CACHE: u64 = 8 << 30;
 
 /// Reads the cache at `path`; a file that does not exist is an empty cache, no path is none.
 ///
@@ -11,11 +15,9 @@ use std::path::Path;
 /// A file that cannot be read or is no cache.
 pub fn load(path: Option<&Path>) -> Result<Option<TextCache>> {
     let Some(path) = path else { return Ok(None) };
-    let place = path.display().to_string();
-    match std::fs::read(path) {
-        Ok(bytes) => TextCache::from_bytes(&place, bytes).map(Some),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Some(TextCache::new())),
-        Err(e) => Err(Error::io(place, "read", e.to_string())),
+    match file::read_if_there(path, MAX_CACHE)? {
+        Some(bytes) => TextCache::from_bytes(&path.display().to_string(), bytes).map(Some),
+        None => Ok(Some(TextCache::new())),
     }
 }
 

@@ -6,9 +6,9 @@ mod stage;
 pub use bisect::{Checked, Difference, Follow, Note};
 pub use device::{AdapterInfo, Limits, Wgpu, adapters, adapters_within};
 
-use super::{Executor, LeafData, PlanId, keeps_half, null};
+use super::{Executor, LeafData, PlanId, keep_half, null};
 use crate::caps::Caps;
-use crate::graph::{Graph, Id, Leaf, Op};
+use crate::graph::{Graph, Leaf, Op};
 use crate::plan::{Command, Place, Plan, Slot, check_overlap};
 use crate::{Error, Result};
 use alloc::{borrow::ToOwned, format, string::String, vec::Vec};
@@ -65,11 +65,11 @@ impl Wgpu {
     /// # Errors
     /// Out of memory.
     pub fn declare_leaves(&mut self, graph: &Graph, stored: WeightType) -> Result<()> {
-        for (i, node) in graph.nodes().iter().enumerate() {
+        for (node, half) in graph.nodes().iter().zip(keep_half(&self.caps, graph)) {
             let Op::Leaf { kind, name } = &node.op else { continue };
             let kind = match kind {
                 Leaf::Input => continue,
-                Leaf::Weight(layout) if keeps_half(&self.caps, graph, Id(i as u32), *layout) => stored,
+                Leaf::Weight(_) if half => stored,
                 Leaf::Weight(_) | Leaf::Param => WeightType::F32,
             };
             self.declare_leaf(name, kind, node.shape.iter().product())?;
@@ -357,5 +357,8 @@ impl Executor for Wgpu {
 
 /// Adapter name and reason as an error.
 pub(super) fn device_error(device: &str, reason: impl Into<String>) -> Error {
-    Error::Device { device: device.into(), reason: reason.into() }
+    // wgpu's messages are lists of causes, one a line; an error is one sentence.
+    let reason: String = reason.into();
+    let lines: Vec<&str> = reason.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    Error::Device { device: device.into(), reason: lines.join(" ") }
 }

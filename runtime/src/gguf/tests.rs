@@ -107,7 +107,9 @@ fn malformed_headers_are_refused() {
     bad(sample().tensor("a", &[1], 0, &[0; 4]), "a name used once");
     bad(sample().tensor("b", &[33], 8, &[0; 68]), "whole q8_0 blocks");
     bad(sample().tensor("b", &[16, 2], 8, &[0; 34]), "whole q8_0 blocks");
-    bad(sample().tensor("b", &[1 << 40, 1 << 40], 0, &[]), "can be addressed");
+    bad(sample().tensor("b", &[1 << 40, 1 << 40], 0, &[]), "480 bytes can hold");
+    bad(sample().tensor("b", &[1 << 63, 1 << 63, 0], 24, &[]), "bytes can hold");
+    bad(sample().tensor("b", &[1 << 63], 24, &[]), "bytes can hold");
     bad(sample().tensor("b", &[1 << 40], 0, &[]), "Is the file complete?");
     bad(sample().tensor("b", &[1, 1, 1, 1, 1], 0, &[0; 4]), "at most 4 dimensions");
     bad(sample().meta("m", 13, &[]), "types 0 to 12");

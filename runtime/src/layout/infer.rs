@@ -76,7 +76,7 @@ fn transformer(s: &Shapes<'_>) -> Result<Value> {
     Ok(json!({
         "_class_name": "SD3Transformer2DModel",
         "in_channels": in_channels,
-        "out_channels": out / (patch * patch).max(1),
+        "out_channels": out / patch.saturating_mul(patch).max(1),
         "patch_size": patch,
         "num_layers": layers,
         "num_attention_heads": width / head,

@@ -126,6 +126,13 @@ pub(super) fn transformer(name: &str, last: Option<usize>) -> Option<Rename> {
         .find_map(|suffix| Some(module(name.strip_suffix(suffix)?, last)?.with(suffix)))
 }
 
+/// Whether a tensor lies in one of the transformer's modules by its name, read or not.
+pub(super) fn in_transformer(name: &str) -> bool {
+    let root = name.split('.').next().unwrap_or_default();
+    let outer = || OUTER.iter().any(|(module, _)| module.split('.').next() == Some(root));
+    outer() || ["joint_blocks", "final_layer"].contains(&root)
+}
+
 /// A tensor of the autoencoder, in the original layout or already in diffusers'. Levels of the decoder keep their
 /// numbers here; they are counted the other way round once all are known.
 pub(super) fn vae(name: &str) -> Option<Rename> {

@@ -3,8 +3,13 @@ use super::{Constants, clip, clip_vision, dino, mmdit, t5, vae};
 use crate::exec::{Need, needs};
 use crate::graph::{Graph, Layout};
 use crate::weights::Weights;
-use crate::{Error, Result};
-use alloc::{collections::BTreeMap, format, string::String, vec::Vec};
+use crate::{Error, Result, shown};
+use alloc::{
+    collections::{BTreeMap, BTreeSet},
+    format,
+    string::String,
+    vec::Vec,
+};
 use serde_json::Value;
 
 /// The tensors a network reads, by name in the checkpoint.
@@ -163,6 +168,13 @@ fn finish(g: &Graph, component: &str) -> Result<Needs> {
 
 /// Tensors that checkpoints carry and no forward pass reads.
 const UNUSED: [&str; 3] = ["position_ids", "mask_token", "encoder.embed_tokens.weight"];
+/// Modules that change a network's result where a file has them, though its configuration has none.
+const OPTIONAL: [&str; 2] = ["quant_conv", "post_quant_conv"];
+
+/// The outermost module of a tensor.
+fn root(name: &str) -> &str {
+    name.split('.').next().unwrap_or_default()
+}
 
 /// A file against what a network reads.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -175,8 +187,10 @@ pub struct Contents {
     pub missing: Vec<String>,
     /// There with another shape or an element type that is not read: a sentence each.
     pub wrong: Vec<String>,
-    /// There and not needed.
+    /// There and not needed, nor a part of what is.
     pub unknown: Vec<String>,
+    /// There and not needed, inside the modules that are: they would change the result if they were read.
+    pub ignored: Vec<String>,
     /// There, not needed, and known to be so in every checkpoint of the kind.
     pub unused: Vec<String>,
 }
@@ -185,6 +199,8 @@ impl Contents {
     /// Compares a file with needs; without any it only counts.
     pub fn of(weights: &Weights, needs: Option<&Needs>) -> Contents {
         let mut c = Contents::default();
+        let roots: BTreeSet<&str> =
+            needs.iter().flat_map(|n| n.keys()).map(|n| root(n)).chain(OPTIONAL).collect();
         for name in weights.names() {
             let numbers = weights.shape(name).unwrap_or_default().iter().product::<usize>() as u64;
             c.parameters += numbers;
@@ -193,6 +209,7 @@ impl Contents {
             match needs.map(|n| n.get(name)) {
                 None => {}
                 Some(None) if UNUSED.iter().any(|u| name.ends_with(u)) => c.unused.push(name.into()),
+                Some(None) if roots.contains(root(name)) => c.ignored.push(name.into()),
                 Some(None) => c.unknown.push(name.into()),
                 Some(Some(need)) => c.wrong.extend(wrong(weights, need)),
             }
@@ -205,8 +222,9 @@ impl Contents {
     /// Whether a network can be made from it.
     ///
     /// # Errors
-    /// What is missing or wrong, in one sentence.
+    /// What is missing, wrong or would be ignored, in one sentence.
     pub fn usable(&self, label: &str) -> Result<()> {
+        self.all_read(label)?;
         if let Some(first) = self.wrong.first() {
             let more = self.wrong.len() - 1;
             let found =
@@ -223,13 +241,34 @@ impl Contents {
     }
 }
 
+impl Contents {
+    /// Whether the network reads all tensors that are in its modules.
+    ///
+    /// # Errors
+    /// The first that it does not.
+    pub fn all_read(&self, label: &str) -> Result<()> {
+        let Some(first) = self.ignored.first() else { return Ok(()) };
+        let more = self.ignored.len() - 1;
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        Err(Error::bad(label, "tensors that its configuration names", format!("`{}`{more}", shown(first)))
+            .with_hint(
+                "Ignoring them would change the result. Does the configuration belong to this checkpoint?",
+            ))
+    }
+}
+
 fn wrong(weights: &Weights, need: &Need) -> Option<String> {
     match weights.get(&need.name) {
         Err(e) => Some(format!("{e}")),
         Ok(t) if need.fits(t.shape) => None,
         Ok(t) => {
-            let from = weights.source(t.name).map(|s| format!(" (`{s}`)")).unwrap_or_default();
-            Some(format!("`{}`{from} with shape {:?} instead of {:?}", t.name, t.shape, need.stored_shape()))
+            let from = weights.source(t.name).map(|s| format!(" (`{}`)", shown(s))).unwrap_or_default();
+            Some(format!(
+                "`{}`{from} with shape {:?} instead of {:?}",
+                shown(t.name),
+                t.shape,
+                need.stored_shape()
+            ))
         }
     }
 }

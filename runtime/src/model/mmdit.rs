@@ -95,8 +95,8 @@ impl Config {
             let expected = format!("a multiple of 4 up to {MAX_HEAD}");
             return Err(f.bad("attention_head_dim", expected, cfg.attention_head_dim));
         }
-        if cfg.num_layers > 1024 {
-            return Err(f.bad("num_layers", "at most 1024", cfg.num_layers));
+        if cfg.num_layers > MAX_LAYERS {
+            return Err(f.bad("num_layers", format!("at most {MAX_LAYERS}"), cfg.num_layers));
         }
         if let Some(layer) = cfg.dual_attention_layers.iter().find(|&&l| l >= cfg.num_layers) {
             return Err(f.bad("dual_attention_layers", format!("layers below {}", cfg.num_layers), layer));
@@ -120,10 +120,13 @@ impl Config {
     }
 }
 
+/// Most layers of a transformer.
+const MAX_LAYERS: usize = 1024;
+
 fn dual_layers(f: &Fields<'_>) -> Result<Vec<usize>> {
     let Some(value) = f.get("dual_attention_layers") else { return Ok(Vec::new()) };
     let wrong = || f.bad("dual_attention_layers", "a list of layer numbers", value);
-    let list = value.as_array().ok_or_else(wrong)?;
+    let list = value.as_array().filter(|list| list.len() <= MAX_LAYERS).ok_or_else(wrong)?;
     list.iter().map(|v| v.as_u64().and_then(|n| usize::try_from(n).ok()).ok_or_else(wrong)).collect()
 }
 

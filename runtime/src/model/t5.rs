@@ -9,7 +9,7 @@
 //! T tokens, C = `d_model`, H heads, D = `d_kv`.
 use super::lora::{Layer, Lora, Pairs, device_rank, layers, leaves, target};
 use super::{Fields, Names, columns, embedding};
-use crate::exec::{Executor, LeafData, PlanId, compile, only_weight, set_tensor, upload};
+use crate::exec::{Executor, LeafData, PlanId, compile, only_weights, set_tensor, upload};
 use crate::graph::{Graph, Id, Leaf, Op};
 use crate::op::attention::MAX_HEAD;
 use crate::weights::{TensorView, Weights};
@@ -344,15 +344,16 @@ fn block_tensors(
     weights: &Weights,
 ) -> Result<Vec<BlockTensor>> {
     let mut tensors = vec![];
-    for (i, node) in g.nodes().iter().enumerate() {
+    for (node, only) in g.nodes().iter().zip(only_weights(g)) {
         let Op::Leaf { kind: Leaf::Weight(_), name: leaf } = &node.op else { continue };
         let Some(name) = leaf.strip_prefix(prefix) else { continue };
         let views: Vec<TensorView<'_>> = (0..config.num_layers)
             .map(|index| weights.expect(&stored_name(index, name), &node.shape))
             .collect::<Result<_>>()?;
         // A leaf has one type for its whole life; published f16 checkpoints keep some tensors in f32.
-        let alike = views.windows(2).all(|pair| pair[0].dtype == pair[1].dtype);
-        let half = alike && exec.caps().half_weights && only_weight(g, Id(i as u32));
+        let kind = |t: &TensorView<'_>| (t.dtype, t.scale.is_empty());
+        let alike = views.windows(2).all(|pair| kind(&pair[0]) == kind(&pair[1]));
+        let half = alike && exec.caps().half_weights && only;
         tensors.push(BlockTensor { leaf: leaf.clone(), name: name.into(), shape: node.shape.clone(), half });
     }
     Ok(tensors)

@@ -1,7 +1,7 @@
 //! Prompts to texts, through the cache where there is one.
 use super::Pipeline;
 use crate::exec::PlanId;
-use crate::text::{Encoding, Text, TextCache};
+use crate::text::{Cut, Encoding, Text, TextCache};
 use crate::{Error, Result};
 use alloc::{borrow::ToOwned, collections::BTreeMap, format, string::String, vec::Vec};
 
@@ -107,6 +107,11 @@ impl Pipeline {
         let text =
             |p: &String| known.get(p).cloned().ok_or_else(|| Error::missing("texts", format!("`{p}`")));
         prompts.iter().map(text).collect()
+    }
+
+    /// What the text encoders do not read of a prompt that is too long for them; nothing where there are no encoders.
+    pub fn cuts(&self, prompt: &str) -> Vec<Cut> {
+        self.encoders.as_ref().map_or(Vec::new(), |encoders| encoders.cuts(prompt))
     }
 
     /// The encoded prompts, where the pipeline was opened with a cache.

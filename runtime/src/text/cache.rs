@@ -190,6 +190,7 @@ impl Hash {
             self.bytes(name.as_bytes());
             let Ok(view) = weights.get(name) else { continue };
             self.bytes(format!("{:?} {:?}", view.dtype, view.shape).as_bytes());
+            view.scale.iter().for_each(|scale| self.bytes(&scale.to_le_bytes()));
             if view.bytes.len() <= SMALL {
                 self.bytes(view.bytes);
                 continue;

@@ -16,6 +16,10 @@ pub enum DType {
     F16,
     /// The upper half of an `F32`.
     BF16,
+    /// Eight bits: sign, 4 of exponent, 3 of mantissa; finite but for two NaN (`float8_e4m3fn`).
+    F8_E4M3,
+    /// Eight bits: sign, 5 of exponent, 2 of mantissa; the upper half of an `F16`.
+    F8_E5M2,
     /// 32 signed bytes with one scale.
     Q8_0,
     /// 32 nibbles with one scale.
@@ -36,10 +40,12 @@ pub enum DType {
 
 impl DType {
     /// Every type.
-    pub const ALL: [DType; 11] = [
+    pub const ALL: [DType; 13] = [
         DType::F32,
         DType::F16,
         DType::BF16,
+        DType::F8_E4M3,
+        DType::F8_E5M2,
         DType::Q8_0,
         DType::Q4_0,
         DType::Q4_1,
@@ -55,6 +61,7 @@ impl DType {
         match self {
             DType::F32 => (1, 4),
             DType::F16 | DType::BF16 => (1, 2),
+            DType::F8_E4M3 | DType::F8_E5M2 => (1, 1),
             DType::Q8_0 => (32, 34),
             DType::Q4_0 => (32, 18),
             DType::Q4_1 => (32, 20),
@@ -81,6 +88,8 @@ impl DType {
             DType::F32 => out.extend(words(bytes).map(f32::from_le_bytes)),
             DType::F16 => out.extend(words(bytes).map(|b| f16::from_le_bytes(b).to_f32())),
             DType::BF16 => out.extend(words(bytes).map(|b| bf16::from_le_bytes(b).to_f32())),
+            DType::F8_E4M3 => out.extend(bytes.iter().map(|&b| e4m3(b))),
+            DType::F8_E5M2 => out.extend(bytes.iter().map(|&b| f16::from_bits(u16::from(b) << 8).to_f32())),
             DType::Q8_0 => bytes.as_chunks::<34>().0.iter().for_each(|b| quant::q8_0(b, &mut out)),
             DType::Q4_0 => bytes.as_chunks::<18>().0.iter().for_each(|b| quant::q4_0(b, &mut out)),
             DType::Q4_1 => bytes.as_chunks::<20>().0.iter().for_each(|b| quant::q4_1(b, &mut out)),
@@ -94,6 +103,17 @@ impl DType {
     }
 }
 
+/// A `float8_e4m3fn` number (Micikevicius et al. 2022, arXiv 2209.05433): exponent bias 7, no infinities.
+fn e4m3(code: u8) -> f32 {
+    let (exponent, mantissa) = (u32::from(code >> 3 & 15), u32::from(code & 7));
+    let size = match (exponent, mantissa) {
+        (15, 7) => f32::NAN,
+        (0, _) => mantissa as f32 / 512.0,
+        _ => f32::from_bits((exponent + 120) << 23 | mantissa << 20),
+    };
+    if code & 0x80 != 0 { -size } else { size }
+}
+
 /// Words of N bytes.
 fn words<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> {
     bytes.as_chunks::<N>().0.iter().copied()
@@ -105,6 +125,8 @@ impl core::fmt::Display for DType {
             DType::F32 => "f32",
             DType::F16 => "f16",
             DType::BF16 => "bf16",
+            DType::F8_E4M3 => "f8_e4m3",
+            DType::F8_E5M2 => "f8_e5m2",
             DType::Q8_0 => "q8_0",
             DType::Q4_0 => "q4_0",
             DType::Q4_1 => "q4_1",

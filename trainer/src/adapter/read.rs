@@ -1,17 +1,14 @@
 //! Adapter files to pairs: whose factors are whose, in what shapes, times which scale.
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::keys::{self, Half};
 use super::scale::Scales;
 use super::{Adapter, FILES, Layer, Layers, Pair, encoder, finite};
+use pentimento::folder::{MAX_CONFIG, open_tensors};
 use pentimento::layout::{Rename, numbered};
 use pentimento::weights::{TensorView, Weights};
 use pentimento::{Error, Result};
-
-/// Largest adapter file that is read, in bytes.
-const MAX_FILE: u64 = 8 << 30;
 
 /// The adapter's file: `path`, or one of the known names in that folder.
 ///
@@ -42,21 +39,14 @@ impl Adapter {
     pub fn load(path: &Path, layers: &Layers) -> Result<Self> {
         let file = file(path)?;
         let label = file.display().to_string();
-        let io =
-            |place: &Path, e: std::io::Error| Error::io(place.display().to_string(), "read", e.to_string());
-        let size = fs::metadata(&file).map_err(|e| io(&file, e))?.len();
-        if size > MAX_FILE {
-            return Err(Error::bad(label, "an adapter of at most 8 GiB", format!("{size} bytes")));
-        }
-        let bytes = fs::read(&file).map_err(|e| io(&file, e))?;
-        let config = file.with_file_name("adapter_config.json");
+        let weights = open_tensors(&file)?;
+        let beside = file.with_file_name("adapter_config.json");
         let is_peft = file.file_name().is_some_and(|name| name == FILES[1]);
-        let config = match fs::read_to_string(&config) {
-            Ok(text) => Some(text),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound && !is_peft => None,
-            Err(e) => return Err(io(&config, e)),
+        let config = match pentimento::file::text_if_there(&beside, MAX_CONFIG)? {
+            None if is_peft => return Err(Error::missing(label, "`adapter_config.json` beside it")),
+            config => config,
         };
-        Self::parse(&label, bytes, config.as_deref(), layers)
+        Self::from_weights(&weights, config.as_deref(), layers)
     }
 
     /// Reads an adapter from the bytes of a safetensors file. `label` names it in errors; `config` is the text of PEFT's

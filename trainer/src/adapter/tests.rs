@@ -2,7 +2,6 @@
 use super::*;
 use crate::files::tests::Scratch;
 use pentimento::weights::Weights;
-use std::fs;
 
 const Q: &str = "transformer_blocks.0.attn.to_q";
 
@@ -265,7 +264,7 @@ fn goldens_of_peft_and_diffusers() {
     };
     let root = Path::new(&root);
     let json: serde_json::Value =
-        serde_json::from_str(&fs::read_to_string(root.join("lora/golden.json")).unwrap()).unwrap();
+        serde_json::from_str(&std::fs::read_to_string(root.join("lora/golden.json")).unwrap()).unwrap();
     let base = json["checkpoint"][0].as_str().unwrap().split(' ').next().unwrap();
     let base = pentimento::folder::open_component(&root.join("lora").join(base)).unwrap().weights().unwrap();
     let layer = |name: &str| match *base.shape(name)? {

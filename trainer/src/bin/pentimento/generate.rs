@@ -2,13 +2,16 @@
 use crate::device::DeviceArgs;
 use crate::{Spinner, Stop, bar};
 use clap::Args as ClapArgs;
+use pentimento::file;
 use pentimento::folder::ModelFolder;
 use pentimento::pipeline::{Pipeline, Sampling, Text, TextSettings};
+use pentimento::shown::Shown;
 use pentimento::text::T5_TOKENS;
 use pentimento_trainer::adapted::Source;
 use pentimento_trainer::files::write_atomically;
 use pentimento_trainer::images::Picture;
 use pentimento_trainer::{Error, Result, adapted, texts};
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -57,13 +60,32 @@ pub struct Args {
     pub out: PathBuf,
 }
 
+/// Largest file of prompts, in bytes.
+const MAX_PROMPTS: u64 = 16 << 20;
+
 /// Non-empty lines of a file.
 pub fn lines(path: &Path) -> Result<Vec<String>> {
     let place = path.display().to_string();
-    let text = std::fs::read_to_string(path).map_err(|e| Error::io(&place, "read", e.to_string()))?;
+    let text = file::text(path, MAX_PROMPTS)?;
     let lines: Vec<String> =
         text.lines().map(str::trim).filter(|l| !l.is_empty()).map(String::from).collect();
     if lines.is_empty() { Err(Error::missing(place, "prompts, one a line")) } else { Ok(lines) }
+}
+
+/// Prompts of which the end that is cut is shown; more are counted.
+const CUTS: usize = 10;
+
+/// Says on stderr, once a prompt, what the text encoders do not read of it.
+pub fn say_cuts<'a>(pipeline: &Pipeline, prompts: impl IntoIterator<Item = &'a str>) {
+    let prompts: BTreeSet<&str> = prompts.into_iter().collect();
+    let cuts: Vec<_> =
+        prompts.into_iter().map(|p| (p, pipeline.cuts(p))).filter(|(_, c)| !c.is_empty()).collect();
+    for (prompt, cuts) in cuts.iter().take(CUTS) {
+        cuts.iter().for_each(|cut| eprintln!("prompt `{}`: {cut}", Shown { text: prompt, most: 40 }));
+    }
+    if let Some(more) = cuts.len().checked_sub(CUTS + 1) {
+        eprintln!("{} more prompts are cut", more + 1);
+    }
 }
 
 /// Creates a folder for results.
@@ -131,11 +153,12 @@ pub fn run(args: &Args, stop: &Stop) -> Result<()> {
     };
     pipeline.latent_size(how.width, how.height)?;
     drop(loading);
+    say_cuts(&pipeline, prompts.iter().map(String::as_str));
     make_folder(&args.out)?;
     let pictures = draw(&mut pipeline, &prompts, args.seed, &how, cache, stop)?;
     for (i, picture) in pictures.iter().enumerate() {
         write_atomically(&args.out.join(format!("{i:04}.png")), &picture.to_png()?)?;
     }
-    println!("{} images in {}", pictures.len(), args.out.display());
+    println!("{} images in {}", pictures.len(), crate::path(&args.out));
     Ok(())
 }

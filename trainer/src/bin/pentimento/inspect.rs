@@ -4,6 +4,8 @@ use pentimento::exec::cpu::Cpu;
 use pentimento::folder::{Component, ModelFolder, open_component, open_tensors};
 use pentimento::model::contents::{self, Contents};
 use pentimento::pipeline::TextSettings;
+use pentimento::shown;
+use pentimento::weights::Weights;
 use pentimento_trainer::adapted::{self, Source};
 use pentimento_trainer::adapter::{self, Adapter, is_adapter, layers};
 use pentimento_trainer::{Error, Result};
@@ -142,7 +144,7 @@ impl Report {
         let Some(needs) = self.note(contents::of(&config, label)) else { return };
         let Some(weights) = self.note(contents::named(&config, label, &weights)) else { return };
         let found = Contents::of(&weights, Some(&needs));
-        println!("{name}: {kind}, {}", count(&found));
+        println!("{}: {kind}, {}", crate::path(name.as_ref()), count(&found));
         list("missing", &found.missing);
         list("wrong", &found.wrong);
         list("unknown", &found.unknown);
@@ -156,7 +158,7 @@ fn list(what: &str, names: &[String]) {
         return;
     }
     println!("  {what}: {}", names.len());
-    names.iter().take(SHOWN).for_each(|name| println!("    {name}"));
+    names.iter().take(SHOWN).for_each(|name| println!("    {}", shown(name)));
     if names.len() > SHOWN {
         println!("    and {} more", names.len() - SHOWN);
     }
@@ -202,7 +204,7 @@ fn adapter(args: &Args, source: &Source) -> Result<()> {
     let ranks = ranks.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
     println!("{place}: LoRA adapter, {} layers, rank {ranks}, {found}", adapter.pairs.len());
     for target in adapter.pairs.keys() {
-        println!("  {target}");
+        println!("  {}", shown(target));
     }
     let Some(model) = model else {
         println!("give --model MODEL to see whether it fits one");

@@ -58,6 +58,11 @@ impl Stop {
     }
 }
 
+/// A path as it is printed: names of files can hold anything.
+fn path(path: &std::path::Path) -> String {
+    pentimento::shown::Shown { text: &path.display().to_string(), most: 4096 }.to_string()
+}
+
 fn bar(length: u64, what: &str) -> indicatif::ProgressBar {
     let style =
         indicatif::ProgressStyle::with_template("{msg:<12} [{bar:30}] {pos}/{len} {elapsed} (eta {eta})");

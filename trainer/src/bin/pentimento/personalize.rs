@@ -1,6 +1,6 @@
 //! `pentimento personalize`.
 use crate::device::DeviceArgs;
-use crate::generate::{draw, lines, make_folder};
+use crate::generate::{draw, lines, make_folder, say_cuts};
 use crate::{Spinner, Stop, bar};
 use clap::Args as ClapArgs;
 use pentimento::folder::ModelFolder;
@@ -9,7 +9,7 @@ use pentimento_trainer::config::Config;
 use pentimento_trainer::files::write_atomically;
 use pentimento_trainer::images::{Picture, contact_sheet};
 use pentimento_trainer::recipe::Recipe;
-use pentimento_trainer::references::{Colour, Fit, Framing, load_framed, summary as framed};
+use pentimento_trainer::references::{Colour, Fit, Framing, Survey, load, summary as framed};
 use pentimento_trainer::stage::watch::Look;
 use pentimento_trainer::train::{Event, Metrics, Setup, Trainer};
 use pentimento_trainer::{Error, Result};
@@ -25,7 +25,7 @@ pub struct Args {
     /// For a single file: a diffusers folder with what it lacks (tokenizers, configurations, other components).
     #[arg(long)]
     config: Option<PathBuf>,
-    /// Folder of PNG, JPEG or WebP images; captions in NAME.txt or metadata.jsonl.
+    /// Folder of PNG, JPEG or WebP images; captions in NAME.txt, NAME.caption, metadata.jsonl or metadata.csv.
     #[arg(long)]
     references: PathBuf,
     /// Folder for the adapter, the pictures and the metrics.
@@ -135,13 +135,15 @@ pub fn run(args: &Args, stop: &Stop) -> Result<()> {
     config.check()?;
     println!("training on {}", exec.caps().name);
     let side = native_size(args)?;
-    let mut references = load_framed(&args.references, side as u32, side as u32, &framing)?;
+    let survey = Survey::of(&args.references)?;
+    let mut references = load(&args.references, &survey, side as u32, side as u32, &framing)?;
     if let Some(limit) = args.limit {
         pentimento::rng::Philox::new(args.seed, 0x11).shuffle(&mut references);
         references.truncate(limit.max(1));
         references.sort_by(|a, b| a.name.cmp(&b.name));
     }
     println!("{}", framed(&references, &framing, side as u32, side as u32));
+    println!("{survey}");
     make_folder(&args.out)?;
     let used: String = references.iter().map(|r| format!("{}\n", r.name)).collect();
     write_atomically(&args.out.join("references.txt"), used.as_bytes())?;
@@ -167,6 +169,9 @@ pub fn run(args: &Args, stop: &Stop) -> Result<()> {
         None => prompts.clone(),
     };
     let show: Vec<String> = show.into_iter().take(SHEET).collect();
+    let read =
+        [&prompts, &show].into_iter().flatten().chain(references.iter().filter_map(|r| r.caption.as_ref()));
+    say_cuts(work.pipeline(), read.map(String::as_str));
     let how = Sampling { steps: SHEET_STEPS, guidance: 4.5, width: side, height: side };
     sheet(&mut work, args, &show, &how, stop, "before.png")?;
     let trained = train(&mut work, args, stop);
@@ -174,12 +179,12 @@ pub fn run(args: &Args, stop: &Stop) -> Result<()> {
     let path = args.out.join("pytorch_lora_weights.safetensors");
     work.adapter()?.save(&path)?;
     work.verdict().iter().for_each(|sentence| println!("{sentence}"));
-    println!("adapter: {}", path.display());
+    println!("adapter: {}", crate::path(&path));
     trained?;
     work.show_average(true)?;
     if !stop.asked() {
         sheet(&mut work, args, &show, &how, stop, "after.png")?;
-        println!("pictures: {0}/before.png and {0}/after.png", args.out.display());
+        println!("pictures: {0}/before.png and {0}/after.png", crate::path(&args.out));
     }
     Ok(())
 }
