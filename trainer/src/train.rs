@@ -19,7 +19,6 @@ use crate::{Error, Result};
 use pentimento::exec::{Executor, PlanId};
 use pentimento::pipeline::Pipeline;
 use std::path::Path;
-use std::time::Instant;
 
 /// What one iteration did.
 #[derive(Clone, Debug, Default)]
@@ -54,7 +53,7 @@ pub struct Metrics {
     pub supervised_loss: f32,
     /// Mean squared distance from the base model's velocities on its own images.
     pub prior_loss: f32,
-    /// Seconds of the whole iteration.
+    /// Seconds spent in the steps of the whole iteration.
     pub seconds: f64,
 }
 
@@ -161,9 +160,9 @@ impl Trainer {
         Ok(Trainer { machine, state, course, stage: None, running: None, held: None })
     }
 
-    /// Ends after about `seconds` from now instead of after the configured iterations: 40 % for the warm start.
+    /// Ends after about `seconds` spent in [`Trainer::step`] from now on instead of after the configured iterations: 40 % for the warm start.
     pub fn set_deadline(&mut self, seconds: f64) {
-        self.machine.clock.deadline = Some((Instant::now(), seconds));
+        self.machine.clock.deadline = Some((self.machine.clock.now(), seconds));
     }
     /// The settings in use.
     pub fn config(&self) -> &Config {
@@ -179,6 +178,12 @@ impl Trainer {
     /// # Errors
     /// The device failed, or training diverged. The adapter of the last complete iteration stays readable.
     pub fn step(&mut self) -> Result<Event> {
+        self.machine.clock.resume();
+        let event = self.proceed();
+        self.machine.clock.pause();
+        event
+    }
+    fn proceed(&mut self) -> Result<Event> {
         if let Some(event) = self.held.take() {
             return Ok(event);
         }

@@ -133,7 +133,7 @@ impl Wgpu {
     /// Submits the next command alone.
     fn one(&mut self, plan: PlanId) -> Result<()> {
         let budget = core::mem::replace(&mut self.budget, 1);
-        let done = self.advance(plan);
+        let done = self.slice(plan);
         self.budget = budget;
         self.plans[plan.0].pending = (0, None);
         done.map(|_| ())
