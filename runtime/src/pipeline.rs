@@ -138,7 +138,7 @@ impl Pipeline {
 
     /// The resolution the model was trained at, pixels a side.
     pub fn native_size(&self) -> usize {
-        self.sample_size * self.vae.downscale()
+        self.sample_size.saturating_mul(self.vae.downscale())
     }
     /// Context tokens; an absent T5 counts as one.
     pub fn context_tokens(&self) -> usize {

@@ -1,6 +1,6 @@
 //! Drawing in the middle of training.
 use super::Trainer;
-use crate::Result;
+use crate::{Error, Result};
 use pentimento::pipeline::Sampling;
 
 impl Trainer {
@@ -18,6 +18,9 @@ impl Trainer {
     ) -> Result<Vec<f32>> {
         // A half-done run may be one of the plans needed here: finish it, and keep its news for the next step.
         while self.running.is_some() {
+            if !progress(0, how.steps) {
+                return Err(Error::Cancelled);
+            }
             let event = self.step()?;
             if self.running.is_none() {
                 self.held = Some(event);
