@@ -7,14 +7,20 @@
 //            memory does end the process, and a bug inside the library (PMT_STATUS_INTERNAL) leaves a line on stderr.
 // Ownership  What a `_new` gives is the caller's until its `_free`, which takes NULL too. Everything passed in is copied
 //            before the call returns. Handles may be freed in any order: they keep what they need of their context.
+//            What is no handle, was freed or is of another kind is PMT_STATUS_BAD_ARGUMENT; nothing is read through it.
+//            A `_free` while another thread's call uses the handle takes effect when that call ends.
 // Pointers   Must be NULL or valid. NULL is PMT_STATUS_BAD_ARGUMENT unless its parameter says otherwise. Strings are
 //            UTF-8 and end in 0; paths too, on every system.
 // Threads    The library starts none of its own (a graphics driver may). A handle may be used from any thread, by one at
 //            a time: a second one gets PMT_STATUS_BAD_ARGUMENT and waits for nothing. Two handles are independent, but
-//            share the message of their context: give each thread its own. pmt_context_cancel is for every thread.
+//            share the message of their context: give each thread its own. The `_cancel` functions are for every thread.
+// Processes  A graphics driver does not survive fork. In the child only what needs no handle works, every handle of the
+//            parent is PMT_STATUS_BAD_ARGUMENT there; a child that is to use the library must call exec first.
 // Time       Each function says how long it blocks. Work reaches the GPU in pieces of about 0.1 s, so other programs
 //            stay responsive; to pause, just do not call.
 // Images     8 bits per channel, R G B, row after row from the top, no padding unless a stride is given.
+// Folders    A model is opened by its `_new` and, for trainers, again by the first step: a relative path means the same
+//            folder even if the program has changed its own meanwhile.
 // Left out   Sharing the host's GPU device, callbacks, listing devices (a wrong device name lists them).
 
 
@@ -43,7 +49,7 @@ typedef enum pmt_status {
     PMT_STATUS_IO = 4,
     // The GPU cannot run this, or failed while running it.
     PMT_STATUS_DEVICE = 5,
-    // Stopped by `pmt_context_cancel`.
+    // Stopped by one of the `_cancel` functions.
     PMT_STATUS_CANCELLED = 6,
     // A bug in the library. The handle is of no more use: free it.
     PMT_STATUS_INTERNAL = 7,
@@ -98,7 +104,8 @@ typedef struct pmt_config {
     uint64_t size;
     // Everything random follows from it.
     uint64_t seed;
-    // End after about this many seconds instead of after `iterations`; 0: no such limit.
+    // End after about this many seconds in `pmt_trainer_step`, the first call left out, instead of after `iterations`; 0: no
+    // such limit.
     double max_seconds;
     // Training resolution, pixels; 0: the model's own.
     uint32_t width;
@@ -172,7 +179,7 @@ typedef struct pmt_progress {
     float clip_fraction;
     // Gradient norm before clipping.
     float gradient_norm;
-    // Seconds the iteration took.
+    // Seconds the iteration took, in calls of `pmt_trainer_step`.
     float iteration_seconds;
     // How far fixed pictures keep the base model's shapes at the last look, 0 to 1; -1 where those have no background.
     float silhouettes;
@@ -192,8 +199,9 @@ const char *pmt_version(void);
 // `PMT_ABI_VERSION` of the library.
 uint32_t pmt_abi_version(void);
 
-// Makes a context. `device` is a part of a GPU's name, or NULL for the best one. Returns at once: the device is opened,
-// and the name judged, by `pmt_pipeline_new` and the first `pmt_trainer_step`, for each handle anew.
+// Makes a context. `device` is a GPU's index, PCI id ("0000:01:00.0") or name, or a part of the name that no other one has;
+// NULL or "" for the best one. Returns at once: the device is opened, and the choice judged, by `pmt_pipeline_new` and the
+// first `pmt_trainer_step`, for each handle anew.
 enum pmt_status pmt_context_new(const char *device,
                                 struct pmt_context **context);
 
@@ -207,9 +215,8 @@ size_t pmt_error_message(const struct pmt_context *context,
                          char *buffer,
                          size_t len);
 
-// Makes the step or generation in progress on this context, or else the next one, return PMT_STATUS_CANCELLED. Drawing
-// stops at its next sampling step; training loses nothing and goes on with the next `pmt_trainer_step`. Loading is not
-// interrupted. For every thread, at any time before `pmt_context_free`. Returns at once.
+// Does what `pmt_trainer_cancel` and `pmt_pipeline_cancel` do to all trainers and pipelines of this context. For every
+// thread. Returns at once.
 enum pmt_status pmt_context_cancel(const struct pmt_context *context);
 
 // Fills in the recommended settings, for GPUs; with a CPU driver set `max_seconds`, or draw fewer images. `size` is
@@ -237,6 +244,12 @@ enum pmt_status pmt_trainer_new(const struct pmt_context *context,
 // Frees a training and its device memory. An adapter that was not saved is lost.
 void pmt_trainer_free(struct pmt_trainer *trainer);
 
+// Makes the `pmt_trainer_step` or `pmt_trainer_generate` in progress return PMT_STATUS_CANCELLED; with `ask` 0 takes that
+// back. A step ends first and loses nothing: the next one goes on. Drawing stops before its next submit. Where no call is in
+// progress nothing happens, to later ones neither. For every thread. Returns at once.
+enum pmt_status pmt_trainer_cancel(const struct pmt_trainer *trainer,
+                                   uint32_t ask);
+
 // The training resolution in pixels. References may have any size: they are brought to this one as the settings' `fit`
 // says. Returns at once.
 enum pmt_status pmt_trainer_resolution(const struct pmt_trainer *trainer,
@@ -257,8 +270,8 @@ enum pmt_status pmt_trainer_add_prompt(struct pmt_trainer *trainer,
                                        const char *prompt);
 
 // Trains a little. The first call opens the device and loads the reward model: seconds. Every later one encodes a text,
-// or submits or reads one piece of work, about 0.1 s; the first of its kind also builds its shaders, up to
-// seconds on slow drivers. `progress` may be NULL; else `size` is `sizeof(pmt_progress)`. Call until
+// or submits or reads one piece of work, about 0.1 s; at first it also builds shaders, one after another as 0.1 s allow, so
+// that a call takes as long as the slowest shader: seconds on drivers that compile slowly. `progress` may be NULL; else `size` is `sizeof(pmt_progress)`. Call until
 // `progress->phase` is PMT_PHASE_DONE; calls after that do nothing. After a failure the adapter can still be saved.
 enum pmt_status pmt_trainer_step(struct pmt_trainer *trainer,
                                  struct pmt_progress *progress,
@@ -303,8 +316,15 @@ enum pmt_status pmt_pipeline_new_adapted(const struct pmt_context *context,
 // Frees a pipeline and its device memory.
 void pmt_pipeline_free(struct pmt_pipeline *pipeline);
 
-// The side, in pixels, of the square images the model was trained on. Returns at once.
-enum pmt_status pmt_pipeline_resolution(const struct pmt_pipeline *pipeline, uint32_t *side);
+// Makes the `pmt_pipeline_generate` in progress return PMT_STATUS_CANCELLED before its next submit, as `pmt_trainer_cancel`
+// does. For every thread. Returns at once.
+enum pmt_status pmt_pipeline_cancel(const struct pmt_pipeline *pipeline,
+                                    uint32_t ask);
+
+// The side, in pixels, of the square images the model was trained on: one that `pmt_pipeline_generate` can draw, or
+// PMT_STATUS_BAD_FILE. Returns at once.
+enum pmt_status pmt_pipeline_resolution(const struct pmt_pipeline *pipeline,
+                                        uint32_t *side);
 
 // Draws an image: `steps` sampling steps (1 to 1000), classifier-free `guidance` (1 turns it off), into the first
 // `3 * width * height` of the `rgb_len` bytes at `rgb`. Equal parameters give equal images on one device. Blocks until

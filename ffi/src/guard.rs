@@ -1,5 +1,6 @@
 //! What every exported function goes through: NULL checks, caught panics, the context's message; and pointers read.
 use crate::pmt_status;
+use crate::turn::Turn;
 use pentimento_trainer::adapted::Source;
 use runtime::Error;
 use std::any::Any;
@@ -8,8 +9,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 
 #[cfg(panic = "abort")]
 compile_error!("the C interface catches panics: build it with panic = \"unwind\"");
@@ -64,7 +64,8 @@ pub type Result<T> = std::result::Result<T, Failure>;
 pub struct Shared {
     pub device: Option<String>,
     message: Mutex<String>,
-    cancel: AtomicBool,
+    /// Of its trainers and pipelines.
+    turns: Mutex<Vec<Weak<Turn>>>,
 }
 
 impl Shared {
@@ -84,15 +85,20 @@ impl Shared {
             |()| pmt_status::Ok,
         )
     }
-    pub fn request_cancel(&self) {
-        self.cancel.store(true, Ordering::Release);
+    /// A turn for a new handle of this context.
+    pub fn turn(&self) -> Arc<Turn> {
+        let turn = Arc::new(Turn::default());
+        let mut turns = self.turns();
+        turns.retain(|t| t.strong_count() > 0);
+        turns.push(Arc::downgrade(&turn));
+        turn
     }
-    /// True once for each request.
-    pub fn take_cancel(&self) -> bool {
-        self.cancel.swap(false, Ordering::AcqRel)
+    /// Asks all that is in progress to stop.
+    pub fn cancel(&self) {
+        self.turns().iter().filter_map(Weak::upgrade).for_each(|turn| turn.ask(true));
     }
-    pub fn check_cancel(&self) -> Result<()> {
-        if self.take_cancel() { Err(Error::Cancelled.into()) } else { Ok(()) }
+    fn turns(&self) -> MutexGuard<'_, Vec<Weak<Turn>>> {
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -111,8 +117,8 @@ pub trait Handle {
     fn shared(&self) -> &Shared;
 }
 
-/// The body of an exported function. `guard!(handle, body)` returns BAD_ARGUMENT for a NULL handle and keeps the message
-/// of a failure in its context; `guard!(_, body)` is for functions without a handle; `guard!(handle => result, body)` first
+/// The body of an exported function. `guard!(handle, body)` returns BAD_ARGUMENT for what is no live handle and keeps the
+/// message of a failure in its context; `guard!(_, body)` is for functions without a handle; `guard!(handle => result, body)` first
 /// sets a result to NULL.
 macro_rules! guard {
     (_, $body:expr) => {
@@ -126,9 +132,11 @@ macro_rules! guard {
         $crate::guard::guard!($handle, $body)
     }};
     ($handle:ident, $body:expr) => {
-        // SAFETY: NULL or a live handle, as the header demands.
-        match unsafe { $handle.as_ref() } {
-            Some($handle) => $crate::guard::Handle::shared($handle).run(|| $body),
+        match $crate::handles::find($handle) {
+            Some(found) => {
+                let $handle = &*found;
+                $crate::guard::Handle::shared($handle).run(|| $body)
+            }
             None => $crate::pmt_status::BadArgument,
         }
     };
@@ -263,23 +271,30 @@ impl<T: Copy> Record<'_, T> {
     }
 }
 
+/// A structure that may grow: fields of 8 bytes, then fields of 4, without padding.
+pub trait Fields {
+    /// How many of 8.
+    const WIDE: usize;
+}
+
 /// Room for a `T` of which the program knows `size` bytes.
 ///
 /// # Safety
 /// NULL or valid for writing `size` bytes.
-pub unsafe fn record<'a, T>(p: *mut T, size: usize, name: &str) -> Result<Record<'a, T>> {
+pub unsafe fn record<'a, T: Fields>(p: *mut T, size: usize, name: &str) -> Result<Record<'a, T>> {
     check_size::<T>(size, name)?;
     // SAFETY: the caller's promise.
     Ok(Record(unsafe { room(p.cast(), size, name)? }, PhantomData))
 }
 
-/// A size of 8 bytes, the least any structure had, to all of them: a program may be older than the library, not newer.
-pub fn check_size<T>(size: usize, name: &str) -> Result<()> {
-    let known = 8..=size_of::<T>();
-    if known.contains(&size) {
+/// A size of 8 bytes, the least any structure had, to all of them, that ends with a field: a program may be older than the
+/// library, not newer.
+pub fn check_size<T: Fields>(size: usize, name: &str) -> Result<()> {
+    let unit = if size < 8 * T::WIDE { 8 } else { 4 };
+    if (8..=size_of::<T>()).contains(&size) && size.is_multiple_of(unit) {
         return Ok(());
     }
-    let expected = format!("a structure of 8 to {} bytes", size_of::<T>());
+    let expected = format!("a structure of 8 to {} bytes, whole fields of it", size_of::<T>());
     Err(Failure::argument(name, &expected, format!("{size}; is the program newer than the library?")))
 }
 
@@ -292,8 +307,8 @@ mod tests {
             self
         }
     }
-    fn call(handle: *const Shared, body: fn() -> Result<()>) -> pmt_status {
-        guard!(handle, body())
+    fn call(shared: &Shared, body: fn() -> Result<()>) -> pmt_status {
+        shared.run(body)
     }
     fn fail() -> Result<()> {
         let none = std::hint::black_box(None::<u8>);
@@ -312,7 +327,13 @@ mod tests {
         assert_eq!(call(&shared, odd), pmt_status::Internal);
         assert_eq!(guard!(_, fail()), pmt_status::Internal);
         assert_eq!(call(&shared, || Ok(())), pmt_status::Ok);
-        assert_eq!(call(std::ptr::null(), || Ok(())), pmt_status::BadArgument);
+        let (handle, none) = (crate::handles::keep(Shared::default()), std::ptr::null::<Shared>());
+        assert_eq!(guard!(handle, Ok(())), pmt_status::Ok);
+        crate::handles::forget(handle);
+        assert_eq!(
+            (guard!(handle, fail()), guard!(none, fail())),
+            (pmt_status::BadArgument, pmt_status::BadArgument)
+        );
     }
 
     #[test]

@@ -4,17 +4,21 @@
 #![allow(clippy::missing_safety_doc, reason = "one set of rules for all functions heads the header")]
 
 mod guard;
+mod handles;
 mod session;
+mod turn;
 mod types;
 
 use guard::{Failure, Handle, Shared, bytes, exclusive, guard, optional_text, place, record, room, text};
+use handles::{forget, keep};
 use pentimento_trainer::adapted::Source;
 use pentimento_trainer::images::MAX_SIDE;
-use session::{Artist, Session, deliver, picture, sampling};
+use session::{Artist, Session, deliver, native_side, picture, sampling};
 use std::ffi::{CStr, c_char};
 use std::path::Path;
 use std::ptr::null_mut;
 use std::sync::{Arc, Mutex};
+use turn::Turn;
 use types::{pmt_config, pmt_phase, pmt_progress, pmt_status};
 
 /// Version of this header's functions and structures. Compare it with `pmt_abi_version` when linking dynamically. It
@@ -22,7 +26,11 @@ use types::{pmt_config, pmt_phase, pmt_progress, pmt_status};
 /// structures, keep it.
 pub const PMT_ABI_VERSION: u32 = 1;
 
-// Handles may move between threads as long as the device may.
+/// What may move between threads as long as the device may.
+struct Moved<T>(T);
+// SAFETY: besides the device (checked below), which hides behind `dyn Executor`, a handle owns plain data and files mapped
+// read-only; a host's own reward, which might be tied to its thread, cannot be given from C.
+unsafe impl<T> Send for Moved<T> {}
 const _: fn() = || {
     fn may_move<T: Send>() {}
     may_move::<runtime::exec::wgpu::Wgpu>();
@@ -34,13 +42,15 @@ pub struct pmt_context(Arc<Shared>);
 /// A training.
 pub struct pmt_trainer {
     shared: Arc<Shared>,
-    session: Mutex<Session>,
+    turn: Arc<Turn>,
+    session: Mutex<Moved<Session>>,
 }
 
 /// A model to draw with, with or without an adapter.
 pub struct pmt_pipeline {
     shared: Arc<Shared>,
-    artist: Mutex<Artist>,
+    turn: Arc<Turn>,
+    artist: Mutex<Moved<Artist>>,
 }
 
 impl Handle for pmt_context {
@@ -76,8 +86,9 @@ pub extern "C" fn pmt_abi_version() -> u32 {
     PMT_ABI_VERSION
 }
 
-/// Makes a context. `device` is a part of a GPU's name, or NULL for the best one. Returns at once: the device is opened,
-/// and the name judged, by `pmt_pipeline_new` and the first `pmt_trainer_step`, for each handle anew.
+/// Makes a context. `device` is a GPU's index, PCI id ("0000:01:00.0") or name, or a part of the name that no other one has;
+/// NULL or "" for the best one. Returns at once: the device is opened, and the choice judged, by `pmt_pipeline_new` and the
+/// first `pmt_trainer_step`, for each handle anew.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pmt_context_new(
     device: *const c_char,
@@ -87,7 +98,7 @@ pub unsafe extern "C" fn pmt_context_new(
         // SAFETY: the rules in the header.
         let (context, device) =
             unsafe { (place(context, "context", null_mut())?, optional_text(device, "device")?) };
-        *context = Box::into_raw(Box::new(pmt_context(Arc::new(Shared::new(device)))));
+        *context = keep(pmt_context(Arc::new(Shared::new(device))));
         Ok(())
     })
 }
@@ -96,8 +107,7 @@ pub unsafe extern "C" fn pmt_context_new(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pmt_context_free(context: *mut pmt_context) {
     guard!(_, {
-        // SAFETY: the rules in the header.
-        unsafe { free(context) };
+        forget(context);
         Ok(())
     });
 }
@@ -129,13 +139,12 @@ pub unsafe extern "C" fn pmt_error_message(
     whole
 }
 
-/// Makes the step or generation in progress on this context, or else the next one, return PMT_STATUS_CANCELLED. Drawing
-/// stops at its next sampling step; training loses nothing and goes on with the next `pmt_trainer_step`. Loading is not
-/// interrupted. For every thread, at any time before `pmt_context_free`. Returns at once.
+/// Does what `pmt_trainer_cancel` and `pmt_pipeline_cancel` do to all trainers and pipelines of this context. For every
+/// thread. Returns at once.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pmt_context_cancel(context: *const pmt_context) -> pmt_status {
     guard!(context, {
-        context.0.request_cancel();
+        context.0.cancel();
         Ok(())
     })
 }
@@ -183,8 +192,8 @@ pub unsafe extern "C" fn pmt_trainer_new(
             let trainer = place(trainer, "trainer", null_mut())?;
             (trainer, text(model, "model")?, optional_text(reward, "reward")?, pmt_config::read(config)?)
         };
-        let session = Mutex::new(Session::new(model, reward, &config)?);
-        *trainer = Box::into_raw(Box::new(pmt_trainer { shared: context.0.clone(), session }));
+        let session = Mutex::new(Moved(Session::new(model, reward, &config)?));
+        *trainer = keep(pmt_trainer { shared: context.0.clone(), turn: context.0.turn(), session });
         Ok(())
     })
 }
@@ -193,10 +202,20 @@ pub unsafe extern "C" fn pmt_trainer_new(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pmt_trainer_free(trainer: *mut pmt_trainer) {
     guard!(_, {
-        // SAFETY: the rules in the header.
-        unsafe { free(trainer) };
+        forget(trainer);
         Ok(())
     });
+}
+
+/// Makes the `pmt_trainer_step` or `pmt_trainer_generate` in progress return PMT_STATUS_CANCELLED; with `ask` 0 takes that
+/// back. A step ends first and loses nothing: the next one goes on. Drawing stops before its next submit. Where no call is in
+/// progress nothing happens, to later ones neither. For every thread. Returns at once.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pmt_trainer_cancel(trainer: *const pmt_trainer, ask: u32) -> pmt_status {
+    guard!(trainer, {
+        trainer.turn.ask(ask != 0);
+        Ok(())
+    })
 }
 
 /// The training resolution in pixels. References may have any size: they are brought to this one as the settings' `fit`
@@ -210,7 +229,7 @@ pub unsafe extern "C" fn pmt_trainer_resolution(
     guard!(trainer, {
         // SAFETY: the rules in the header.
         let (width, height) = unsafe { (place(width, "width", 0)?, place(height, "height", 0)?) };
-        [*width, *height] = exclusive(&trainer.session, "trainer")?.size;
+        [*width, *height] = exclusive(&trainer.session, "trainer")?.0.size;
         Ok(())
     })
 }
@@ -232,7 +251,7 @@ pub unsafe extern "C" fn pmt_trainer_add_reference(
         let (pixels, caption) =
             unsafe { (bytes(pixels, len, "pixels")?, optional_text(caption, "caption")?) };
         let picture = picture(pixels, width, height, stride)?;
-        exclusive(&trainer.session, "trainer")?.add_reference(&picture, caption)
+        exclusive(&trainer.session, "trainer")?.0.add_reference(&picture, caption)
     })
 }
 
@@ -245,13 +264,13 @@ pub unsafe extern "C" fn pmt_trainer_add_prompt(
     guard!(trainer, {
         // SAFETY: the rules in the header.
         let prompt = unsafe { text(prompt, "prompt")? };
-        exclusive(&trainer.session, "trainer")?.add_prompt(prompt)
+        exclusive(&trainer.session, "trainer")?.0.add_prompt(prompt)
     })
 }
 
 /// Trains a little. The first call opens the device and loads the reward model: seconds. Every later one encodes a text,
-/// or submits or reads one piece of work, about 0.1 s; the first of its kind also builds its shaders, up to
-/// seconds on slow drivers. `progress` may be NULL; else `size` is `sizeof(pmt_progress)`. Call until
+/// or submits or reads one piece of work, about 0.1 s; at first it also builds shaders, one after another as 0.1 s allow, so
+/// that a call takes as long as the slowest shader: seconds on drivers that compile slowly. `progress` may be NULL; else `size` is `sizeof(pmt_progress)`. Call until
 /// `progress->phase` is PMT_PHASE_DONE; calls after that do nothing. After a failure the adapter can still be saved.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pmt_trainer_step(
@@ -263,11 +282,11 @@ pub unsafe extern "C" fn pmt_trainer_step(
         let wanted = !progress.is_null();
         // SAFETY: the rules in the header.
         let progress = wanted.then(|| unsafe { record(progress, size, "progress") }).transpose()?;
-        trainer.shared.check_cancel()?;
         let mut session = exclusive(&trainer.session, "trainer")?;
-        let now = session.step(trainer.shared.device.as_deref())?;
+        let turn = trainer.turn.begin();
+        let now = session.0.step(trainer.shared.device.as_deref())?;
         progress.into_iter().for_each(|p| p.fill(now));
-        Ok(())
+        turn.check()
     })
 }
 
@@ -283,7 +302,7 @@ pub unsafe extern "C" fn pmt_trainer_save_adapter(
         // SAFETY: the rules in the header.
         let path = unsafe { text(path, "path")? };
         let mut session = exclusive(&trainer.session, "trainer")?;
-        Ok(session.trainer()?.adapter()?.save(Path::new(path))?)
+        Ok(session.0.trainer()?.adapter()?.save(Path::new(path))?)
     })
 }
 
@@ -305,10 +324,10 @@ pub unsafe extern "C" fn pmt_trainer_generate(
         // SAFETY: the rules in the header.
         let (prompt, room) = unsafe { (text(prompt, "prompt")?, room(rgb, rgb_len, "rgb")?) };
         let mut session = exclusive(&trainer.session, "trainer")?;
-        let artist = session.trainer()?;
+        let artist = session.0.trainer()?;
         let how = sampling(artist.pipeline(), steps, guidance, [width, height], room)?;
-        trainer.shared.check_cancel()?;
-        let image = artist.draw(prompt, seed, &how, &mut |_, _| !trainer.shared.take_cancel())?;
+        let turn = trainer.turn.begin();
+        let image = artist.draw(prompt, seed, &how, &mut |_, _| !turn.asked())?;
         deliver(&image, room)
     })
 }
@@ -330,8 +349,8 @@ pub unsafe extern "C" fn pmt_pipeline_new(
             (pipeline, text(model, "model")?, optional_text(adapter, "adapter")?)
         };
         let adapter: Vec<Source> = adapter.into_iter().map(Source::new).collect();
-        let artist = Mutex::new(Artist::new(model, &adapter, context.0.device.as_deref())?);
-        *pipeline = Box::into_raw(Box::new(pmt_pipeline { shared: context.0.clone(), artist }));
+        let artist = Mutex::new(Moved(Artist::new(model, &adapter, context.0.device.as_deref())?));
+        *pipeline = keep(pmt_pipeline { shared: context.0.clone(), turn: context.0.turn(), artist });
         Ok(())
     })
 }
@@ -354,8 +373,8 @@ pub unsafe extern "C" fn pmt_pipeline_new_adapted(
             let pipeline = place(pipeline, "pipeline", null_mut())?;
             (pipeline, text(model, "model")?, guard::adapters(adapters, strengths, count)?)
         };
-        let artist = Mutex::new(Artist::new(model, &adapters, context.0.device.as_deref())?);
-        *pipeline = Box::into_raw(Box::new(pmt_pipeline { shared: context.0.clone(), artist }));
+        let artist = Mutex::new(Moved(Artist::new(model, &adapters, context.0.device.as_deref())?));
+        *pipeline = keep(pmt_pipeline { shared: context.0.clone(), turn: context.0.turn(), artist });
         Ok(())
     })
 }
@@ -364,13 +383,23 @@ pub unsafe extern "C" fn pmt_pipeline_new_adapted(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pmt_pipeline_free(pipeline: *mut pmt_pipeline) {
     guard!(_, {
-        // SAFETY: the rules in the header.
-        unsafe { free(pipeline) };
+        forget(pipeline);
         Ok(())
     });
 }
 
-/// The side, in pixels, of the square images the model was trained on. Returns at once.
+/// Makes the `pmt_pipeline_generate` in progress return PMT_STATUS_CANCELLED before its next submit, as `pmt_trainer_cancel`
+/// does. For every thread. Returns at once.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pmt_pipeline_cancel(pipeline: *const pmt_pipeline, ask: u32) -> pmt_status {
+    guard!(pipeline, {
+        pipeline.turn.ask(ask != 0);
+        Ok(())
+    })
+}
+
+/// The side, in pixels, of the square images the model was trained on: one that `pmt_pipeline_generate` can draw, or
+/// PMT_STATUS_BAD_FILE. Returns at once.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pmt_pipeline_resolution(
     pipeline: *const pmt_pipeline,
@@ -379,7 +408,7 @@ pub unsafe extern "C" fn pmt_pipeline_resolution(
     guard!(pipeline, {
         // SAFETY: the rules in the header.
         let side = unsafe { place(side, "side", 0)? };
-        *side = exclusive(&pipeline.artist, "pipeline")?.pipeline.native_size() as u32;
+        *side = native_side(&exclusive(&pipeline.artist, "pipeline")?.0.pipeline)?;
         Ok(())
     })
 }
@@ -404,9 +433,9 @@ pub unsafe extern "C" fn pmt_pipeline_generate(
         // SAFETY: the rules in the header.
         let (prompt, room) = unsafe { (text(prompt, "prompt")?, room(rgb, rgb_len, "rgb")?) };
         let mut artist = exclusive(&pipeline.artist, "pipeline")?;
-        let how = sampling(&artist.pipeline, steps, guidance, [width, height], room)?;
-        pipeline.shared.check_cancel()?;
-        let image = artist.draw(prompt, seed, &how, &pipeline.shared)?;
+        let how = sampling(&artist.0.pipeline, steps, guidance, [width, height], room)?;
+        let turn = pipeline.turn.begin();
+        let image = artist.0.draw(prompt, seed, &how, &turn)?;
         deliver(&image, room)
     })
 }
@@ -422,13 +451,4 @@ fn image_bytes(width: u32, height: u32, stride: usize) -> guard::Result<usize> {
     let len = len.and_then(|s| s.checked_mul(u64::from(height) - 1)?.checked_add(row));
     let bad = || Failure::argument("stride", &format!("at least {row} bytes"), stride.to_string());
     len.and_then(|n| usize::try_from(n).ok()).ok_or_else(bad)
-}
-
-/// # Safety
-/// NULL or from `Box::into_raw`, and not freed yet.
-unsafe fn free<T>(p: *mut T) {
-    if !p.is_null() {
-        // SAFETY: the caller's promise.
-        drop(unsafe { Box::from_raw(p) });
-    }
 }

@@ -1,5 +1,6 @@
 //! What the two working handles hold.
-use crate::guard::{Failure, Result, Shared};
+use crate::guard::{Failure, Result};
+use crate::turn::Running;
 use crate::types::{no_recipe, pmt_recipe};
 use crate::{pmt_config, pmt_phase, pmt_progress};
 use pentimento_trainer::adapted::{self, Source};
@@ -7,12 +8,13 @@ use pentimento_trainer::config::Config;
 use pentimento_trainer::images::Picture;
 use pentimento_trainer::recipe::Recipe;
 use pentimento_trainer::references::{Colour, Fit, Framing, Reference};
-use pentimento_trainer::reward::backbone::Backbone;
+use pentimento_trainer::reward::{self, backbone::Backbone};
 use pentimento_trainer::train::{Event, Setup, Trainer};
 use runtime::Error;
 use runtime::exec::cpu::Cpu;
 use runtime::exec::wgpu::Wgpu;
-use runtime::pipeline::{Pipeline, Sampling, Text};
+use runtime::folder::ModelFolder;
+use runtime::pipeline::{Pipeline, Sampling, Text, TextSettings};
 use std::mem::MaybeUninit;
 use std::path::{Path, PathBuf};
 
@@ -21,8 +23,9 @@ pub type Size = [u32; 2];
 
 /// A personalisation, before and after its model is loaded.
 pub struct Session {
+    /// Absolute: they are opened again by the first step, wherever the program is then.
     model: PathBuf,
-    reward: PathBuf,
+    reward: Option<PathBuf>,
     config: Config,
     seconds: f64,
     framing: Framing,
@@ -38,17 +41,18 @@ impl Session {
     /// Reads configurations only; nothing is uploaded.
     pub fn new(model: &str, reward: Option<&str>, settings: &pmt_config) -> Result<Self> {
         let (config, framing) = (config(settings)?, framing(settings)?);
-        let reward = reward.map_or_else(|| Path::new(model).join("reward"), PathBuf::from);
-        let pipeline = adapted::open(Path::new(model), &[], Box::new(Cpu::new()))?;
-        let side = |n: usize| if n == 0 { pipeline.native_size() } else { n };
-        let (width, height) = (side(config.width), side(config.height));
+        let (model, reward) = (Path::new(model), reward.map(Path::new));
+        let folder = ModelFolder::open(model)?;
+        let pipeline = adapted::open_with(&folder, &[], Box::new(Cpu::new()), TextSettings::default())?;
+        let side = |n: usize| if n == 0 { native_side(&pipeline).map(|n| n as usize) } else { Ok(n) };
+        let (width, height) = (side(config.width)?, side(config.height)?);
         pipeline.latent_size(width, height).map_err(Failure::Argument)?;
         if !matches!(config.recipe, Recipe::Released(_) | Recipe::Supervised) {
-            Backbone::open(&reward)?;
+            Backbone::open(&reward::folder(&folder, reward))?;
         }
         Ok(Session {
-            model: model.into(),
-            reward,
+            model: absolute(model, "model")?,
+            reward: reward.map(|reward| absolute(reward, "reward")).transpose()?,
             config,
             seconds: settings.max_seconds,
             framing,
@@ -96,7 +100,7 @@ impl Session {
         let setup = Setup {
             model: &self.model,
             config: None,
-            reward: Some(&self.reward),
+            reward: self.reward.as_deref(),
             references: &self.references,
             prompts: &self.prompts,
             text_cache: None,
@@ -139,6 +143,10 @@ impl Session {
             Event::Done => at(pmt_phase::Done, 0, 0),
         }
     }
+}
+
+fn absolute(path: &Path, name: &str) -> Result<PathBuf> {
+    std::path::absolute(path).map_err(|e| Failure::argument(name, "a path", e.to_string()))
 }
 
 /// A device of its own for each handle.
@@ -210,11 +218,19 @@ impl Artist {
         let null = pipeline.encode("")?;
         Ok(Artist { pipeline, null })
     }
-    pub fn draw(&mut self, prompt: &str, seed: u64, how: &Sampling, shared: &Shared) -> Result<Vec<f32>> {
-        let text = self.pipeline.encode(prompt)?;
-        let more = &mut |_, _| !shared.take_cancel();
+    pub fn draw(&mut self, prompt: &str, seed: u64, how: &Sampling, turn: &Running<'_>) -> Result<Vec<f32>> {
+        let text = self.pipeline.encode_while(&[prompt], &mut || !turn.asked())?.swap_remove(0);
+        let more = &mut |_, _| !turn.asked();
         Ok(self.pipeline.generate(&[(&text, seed)], &self.null, how, more)?.swap_remove(0))
     }
+}
+
+/// The side of the model's own images, which must be one it can draw.
+pub fn native_side(pipeline: &Pipeline) -> Result<u32> {
+    let side = pipeline.native_size();
+    pipeline.latent_size(side, side)?;
+    let large = || Error::bad("sample_size", "a side of fewer pixels", side.to_string());
+    Ok(u32::try_from(side).map_err(|_| large())?)
 }
 
 /// Checks what a host asks to be drawn, and where to.

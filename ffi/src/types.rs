@@ -1,5 +1,5 @@
 //! What crosses the boundary by value: statuses, settings, progress.
-use crate::guard::{self, Failure, bytes, check_size};
+use crate::guard::{self, Failure, Fields, bytes, check_size};
 use pentimento_trainer::config::Config;
 
 /// The outcome of a call.
@@ -18,7 +18,7 @@ pub enum pmt_status {
     Io = 4,
     /// The GPU cannot run this, or failed while running it.
     Device = 5,
-    /// Stopped by `pmt_context_cancel`.
+    /// Stopped by one of the `_cancel` functions.
     Cancelled = 6,
     /// A bug in the library. The handle is of no more use: free it.
     Internal = 7,
@@ -92,7 +92,8 @@ pub struct pmt_config {
     pub size: u64,
     /// Everything random follows from it.
     pub seed: u64,
-    /// End after about this many seconds instead of after `iterations`; 0: no such limit.
+    /// End after about this many seconds in `pmt_trainer_step`, the first call left out, instead of after `iterations`; 0: no
+    /// such limit.
     pub max_seconds: f64,
     /// Training resolution, pixels; 0: the model's own.
     pub width: u32,
@@ -168,7 +169,7 @@ pub struct pmt_progress {
     pub clip_fraction: f32,
     /// Gradient norm before clipping.
     pub gradient_norm: f32,
-    /// Seconds the iteration took.
+    /// Seconds the iteration took, in calls of `pmt_trainer_step`.
     pub iteration_seconds: f32,
     /// How far fixed pictures keep the base model's shapes at the last look, 0 to 1; -1 where those have no background.
     pub silhouettes: f32,
@@ -181,6 +182,12 @@ pub struct pmt_progress {
 // Fields may be added at the end only if there is no padding in which old programs have garbage.
 const _: () = assert!(size_of::<pmt_config>() == 3 * 8 + 20 * 4 && align_of::<pmt_config>() == 8);
 const _: () = assert!(size_of::<pmt_progress>() == 17 * 4 && size_of::<pmt_phase>() == 4);
+impl Fields for pmt_config {
+    const WIDE: usize = 3;
+}
+impl Fields for pmt_progress {
+    const WIDE: usize = 0;
+}
 impl Default for pmt_config {
     fn default() -> Self {
         Self::of(&Config::pathwise(false), pmt_recipe::Default as u32)

@@ -51,7 +51,7 @@ pub trait Executor {
     /// Takes a plan whose leaves have all been set.
     ///
     /// # Errors
-    /// A leaf that was not set, out of memory, or a pipeline the driver refuses.
+    /// A leaf that was not set, or out of memory.
     fn prepare(&mut self, plan: Plan) -> Result<PlanId>;
     /// Sets an input of a plan. Inputs start as zeros and keep their value between runs.
     ///
@@ -61,10 +61,11 @@ pub trait Executor {
     /// Puts a plan back to its first command.
     fn rewind(&mut self, plan: PlanId);
     /// Submits the next slice of a plan's commands; true when the last one is submitted. Short enough for every
-    /// operating system's patience, and the place where a caller may pause for as long as it likes.
+    /// operating system's patience, and the place where a caller may pause for as long as it likes. A plan's first run also
+    /// builds shaders, few a slice.
     ///
     /// # Errors
-    /// The device failed.
+    /// The device failed, or its driver refuses a pipeline.
     fn advance(&mut self, plan: PlanId) -> Result<bool>;
     /// Waits and reads an output, whatever its numbers are.
     ///

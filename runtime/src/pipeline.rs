@@ -150,7 +150,7 @@ impl Pipeline {
 
     /// The resolution the model was trained at, pixels a side.
     pub fn native_size(&self) -> usize {
-        self.sample_size * self.vae.downscale()
+        self.sample_size.saturating_mul(self.vae.downscale())
     }
     /// Context tokens; an absent T5 counts as one.
     pub fn context_tokens(&self) -> usize {
@@ -355,8 +355,19 @@ impl Pipeline {
         }
     }
 
-    /// Samples one image per (text, seed), `[H, W, 3]` in 0 to 1. `progress` is called after every step with
-    /// (done, all) and may stop the work by returning false.
+    /// Runs a plan; `more` is asked before every submit and may stop it by returning false.
+    fn run_while(&mut self, plan: PlanId, more: &mut dyn FnMut() -> bool) -> Result<()> {
+        self.exec.rewind(plan);
+        while more() {
+            if self.exec.advance(plan)? {
+                return Ok(());
+            }
+        }
+        Err(Error::Cancelled)
+    }
+
+    /// Samples one image per (text, seed), `[H, W, 3]` in 0 to 1. `progress` is called with (done, all) of the steps, before
+    /// every submit and after every step, and may stop the work by returning false.
     ///
     /// # Errors
     /// A size the model cannot draw, the device failed, or [`Error::Cancelled`].
@@ -382,7 +393,7 @@ impl Pipeline {
         let who: Vec<&Text> = texts.iter().map(|t| t.0).collect();
         for step in 0..how.steps {
             self.write_velocity(velocity, &x, sigmas[step], &who, guided.then_some(null))?;
-            self.exec.run(velocity.plan)?;
+            self.run_while(velocity.plan, &mut || progress(step, how.steps))?;
             let v = self.read_velocity(velocity, guided.then_some(how.guidance))?;
             x = sampler::euler(&x, &v, sigmas[step], sigmas[step + 1])?;
             if !progress(step + 1, how.steps) {
@@ -393,7 +404,7 @@ impl Pipeline {
         let mut images = Vec::with_capacity(n);
         for x in x.chunks_exact(per) {
             self.exec.write(decoder, "latents", x)?;
-            self.exec.run(decoder)?;
+            self.run_while(decoder, &mut || progress(how.steps, how.steps))?;
             images.push(self.exec.read(decoder, "image")?);
         }
         Ok(images)

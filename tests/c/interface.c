@@ -2,11 +2,16 @@
 //
 //   interface MODEL                 everything that needs no GPU
 //   interface MODEL ADAPTER DEVICE  and drawing and training, with an adapter that fits the model; DEVICE may be ""
+//   interface away FOLDER DEVICE    trains on FOLDER/model.gguf, from FOLDER and then from elsewhere
 //   interface overflow              lies about a buffer's length: AddressSanitizer must object
+#define _GNU_SOURCE
 #include <pentimento.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 static int failures;
 static pmt_context *context;
@@ -45,6 +50,8 @@ static void nulls(const char *model) {
     CHECK(pmt_context_new("\xff", &none) == PMT_STATUS_BAD_ARGUMENT);
     CHECK(none == NULL);
     CHECK(pmt_context_cancel(NULL) == PMT_STATUS_BAD_ARGUMENT);
+    CHECK(pmt_trainer_cancel(NULL, 1) == PMT_STATUS_BAD_ARGUMENT);
+    CHECK(pmt_pipeline_cancel(NULL, 1) == PMT_STATUS_BAD_ARGUMENT);
     CHECK(pmt_error_message(NULL, text, sizeof text) == 0);
     CHECK(pmt_config_default(NULL, sizeof config) == PMT_STATUS_BAD_ARGUMENT);
     OK(pmt_config_default(&config, sizeof config));
@@ -85,6 +92,50 @@ static void nulls(const char *model) {
     pmt_context_free(NULL);
 }
 
+// What is no handle, was one or is of another kind is a status, and freeing it does nothing.
+static void wrong_handles(const char *model) {
+    pmt_config config;
+    pmt_trainer *trainer, *freed;
+    pmt_context *other;
+    uint32_t side;
+    unsigned char rgb[3] = {0};
+    memset(&config, 0x5a, sizeof config);
+    pmt_trainer *wild[] = {(pmt_trainer *)&config, (pmt_trainer *)1, (pmt_trainer *)-1, (pmt_trainer *)context};
+    for (size_t i = 0; i < sizeof wild / sizeof *wild; i++) {
+        CHECK(pmt_trainer_step(wild[i], NULL, 0) == PMT_STATUS_BAD_ARGUMENT);
+        CHECK(pmt_trainer_cancel(wild[i], 1) == PMT_STATUS_BAD_ARGUMENT);
+        CHECK(pmt_trainer_save_adapter(wild[i], "x") == PMT_STATUS_BAD_ARGUMENT);
+        CHECK(pmt_pipeline_resolution((pmt_pipeline *)wild[i], &side) == PMT_STATUS_BAD_ARGUMENT);
+        pmt_trainer_free(wild[i]);
+        pmt_pipeline_free((pmt_pipeline *)wild[i]);
+    }
+    OK(pmt_config_default(&config, sizeof config));
+    CHECK(pmt_trainer_new((pmt_context *)&config, model, NULL, &config, &trainer) == PMT_STATUS_BAD_ARGUMENT);
+    CHECK(trainer == NULL && pmt_error_message((pmt_context *)&config, text, sizeof text) == 0);
+    OK(pmt_trainer_new(context, model, NULL, &config, &trainer));
+    freed = trainer;
+    pmt_context_free((pmt_context *)trainer); // another kind: it lives on
+    OK(pmt_trainer_resolution(trainer, &side, &side));
+    pmt_trainer_free(trainer);
+    pmt_trainer_free(trainer);
+    CHECK(pmt_trainer_add_reference(freed, rgb, 1, 1, 3, NULL) == PMT_STATUS_BAD_ARGUMENT);
+    OK(pmt_trainer_new(context, model, NULL, &config, &trainer));
+    CHECK(trainer != freed && pmt_trainer_add_prompt(freed, "x") == PMT_STATUS_BAD_ARGUMENT);
+    pmt_trainer_free(trainer);
+    OK(pmt_context_new(NULL, &other));
+    pmt_context_free(other);
+    CHECK(pmt_context_cancel(other) == PMT_STATUS_BAD_ARGUMENT && pmt_error_message(other, text, sizeof text) == 0);
+    pmt_context_free(other);
+    // A fork has the numbers, not what they stand for.
+    OK(pmt_trainer_new(context, model, NULL, &config, &trainer));
+    pid_t child = fork();
+    if (child == 0) _exit(pmt_trainer_add_prompt(trainer, "x") == PMT_STATUS_BAD_ARGUMENT ? 0 : 1);
+    int status = -1;
+    CHECK(child > 0 && waitpid(child, &status, 0) == child && status == 0);
+    OK(pmt_trainer_add_prompt(trainer, "x"));
+    pmt_trainer_free(trainer);
+}
+
 static void messages(void) {
     // The sentence begins with the path; two of its letters take two bytes each.
     pmt_trainer *trainer = (pmt_trainer *)text;
@@ -121,6 +172,13 @@ static void settings(const char *model) {
     config = before
     REFUSED(size, sizeof config + 8, "config.size");
     REFUSED(size, 7, "config.size");
+    for (size_t size = 8; size < sizeof config; size++) { // only whole fields
+        config.size = size;
+        if (size % (size < offsetof(pmt_config, width) ? 8 : 4) == 0) continue;
+        CHECK(pmt_config_default(&larger.config, size) == PMT_STATUS_BAD_ARGUMENT);
+        BAD(pmt_trainer_new(context, model, NULL, &config, &trainer), "config.size: expected a structure of 8 to 104 bytes, whole");
+    }
+    config = before;
     REFUSED(rank, 0, "rank: expected 1 to 4096, found 0");
     REFUSED(recipe, 99, "recipe: expected one of pmt_recipe, found 99");
     REFUSED(width, 63, "image size: expected multiples of ");
@@ -172,8 +230,6 @@ static void references(const char *model) {
     BAD(pmt_trainer_save_adapter(trainer, "x"), "trainer: expected a first step");
     BAD(pmt_trainer_generate(trainer, "x", 0, 1, 1, 8, 8, rgb, 3), "trainer: expected a first step");
     BAD(pmt_trainer_step(trainer, (pmt_progress *)text, sizeof(pmt_progress) + 8), "progress: expected a structure of");
-    OK(pmt_context_cancel(context));
-    FAILS(pmt_trainer_step(trainer, NULL, 0), PMT_STATUS_CANCELLED, "stopped on request");
     pmt_trainer_free(trainer);
     free(rgb);
 }
@@ -208,6 +264,37 @@ static void strengths(const char *model, const char *adapter, uint32_t side, con
     twice[1] = "no/adapter";
     FAILS(pmt_pipeline_new_adapted(context, model, twice, NULL, 2, &pipeline), PMT_STATUS_IO, "no/adapter");
     CHECK(pipeline == NULL);
+}
+
+// Draws without end, for a person to stop.
+static void *endless(void *pipeline) {
+    static unsigned char rgb[64 * 64 * 3];
+    pmt_status status;
+    do status = pmt_pipeline_generate(pipeline, "icon of ink", 1, 1000, 4.5f, 64, 64, rgb, sizeof rgb);
+    while (status == PMT_STATUS_BAD_ARGUMENT); // busy
+    return (void *)(intptr_t)status;
+}
+
+// Stops what is in progress on one handle; the other one goes on.
+static void cancelled(pmt_pipeline *pipeline, pmt_pipeline *other, uint32_t side) {
+    static unsigned char rgb[64 * 64 * 3];
+    pthread_t thread;
+    void *status = NULL;
+    if (side != 64) return;
+    for (int whole = 0; whole < 2; whole++) {
+        CHECK(pthread_create(&thread, NULL, endless, pipeline) == 0);
+        // A busy handle says so; then the call in the thread has begun.
+        while (pmt_pipeline_generate(pipeline, "x", 0, 1, 1, 64, 64, rgb, sizeof rgb) == PMT_STATUS_OK) usleep(1000);
+        OK(pmt_pipeline_cancel(other, 1));
+        OK(pmt_pipeline_generate(other, "x", 0, 1, 1, 64, 64, rgb, sizeof rgb));
+        // It may be checking its arguments still, so once may be too early.
+        for (int done = 0; !done; done = pthread_tryjoin_np(thread, &status) == 0) {
+            OK(whole ? pmt_context_cancel(context) : pmt_pipeline_cancel(pipeline, 1));
+            usleep(1000);
+        }
+        CHECK((intptr_t)status == PMT_STATUS_CANCELLED);
+        OK(pmt_pipeline_generate(pipeline, "x", 0, 1, 1, 64, 64, rgb, sizeof rgb));
+    }
 }
 
 static void drawing(const char *model, const char *adapter, const char *device) {
@@ -247,9 +334,10 @@ static void drawing(const char *model, const char *adapter, const char *device) 
     BAD(pmt_pipeline_generate(pipeline, "x", 0, 2, 1, side + 1, side, a, bytes), "image size");
     BAD(pmt_pipeline_generate(pipeline, "x", 0, 2, 1, 0, side, a, bytes), "image size");
     BAD(pmt_pipeline_generate(pipeline, "x", 0, 2, 1, 1u << 31, 1u << 31, a, bytes), "image size");
-    OK(pmt_context_cancel(context));
-    FAILS(DRAW(pipeline, a, bytes), PMT_STATUS_CANCELLED, "stopped on request");
+    OK(pmt_context_cancel(context)); // nothing is in progress, so nothing is hit
+    OK(pmt_pipeline_cancel(pipeline, 1));
     OK(DRAW(pipeline, a, bytes));
+    cancelled(pipeline, plain, side);
     OK(DRAW(pipeline, b, bytes));
     CHECK(!memcmp(a, b, bytes)); // the same every time
     OK(DRAW(plain, c, bytes));
@@ -308,6 +396,29 @@ static void interleaved(const char *model, const char *device) {
     context = own;
 }
 
+// A single file under a relative path, with the reward beside it; the program moves before the first step.
+static void away(const char *folder, const char *device) {
+    pmt_progress now = {0};
+    pmt_config config;
+    pmt_trainer *trainer;
+    pmt_context *own = context;
+    OK(pmt_context_new(*device ? device : NULL, &context));
+    CHECK(chdir(folder) == 0);
+    OK(pmt_config_default(&config, sizeof config));
+    config.warm_steps = config.warm_batch = 1;
+    config.iterations = 0;
+    config.max_seconds = 3600;
+    OK(pmt_trainer_new(context, "model.gguf", NULL, &config, &trainer));
+    pmt_trainer_free(trainer);
+    OK(pmt_trainer_new(context, "./model.gguf", "reward", &config, &trainer));
+    CHECK(chdir("/") == 0);
+    OK(pmt_trainer_add_reference(trainer, (const uint8_t *)"rgb", 1, 1, 3, "a cat"));
+    while (now.warm_loss == 0 && !failures) OK(pmt_trainer_step(trainer, &now, sizeof now));
+    pmt_trainer_free(trainer);
+    pmt_context_free(context);
+    context = own;
+}
+
 // AddressSanitizer must stop this: room for 4 bytes where 64 are promised.
 static void overflow(void) {
     char *small = malloc(4);
@@ -324,8 +435,11 @@ int main(int argc, char **argv) {
     CHECK(pmt_error_message(context, text, sizeof text) == 0 && text[0] == 0);
     if (argc == 2 && !strcmp(argv[1], "overflow")) {
         overflow();
+    } else if (argc == 4 && !strcmp(argv[1], "away")) {
+        away(argv[2], argv[3]);
     } else if (argc == 2 || argc == 4) {
         nulls(argv[1]);
+        wrong_handles(argv[1]);
         messages();
         settings(argv[1]);
         references(argv[1]);

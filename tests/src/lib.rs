@@ -1,6 +1,7 @@
 //! What the tests share: the op table with its draws, bounds and comparison, the adapter under test, golden fixtures.
 pub mod adapter;
 pub mod bound;
+pub mod built;
 pub mod cases;
 pub mod check;
 pub mod draw;

@@ -1,6 +1,9 @@
 //! The smallest networks that have every part of those they stand for.
+use crate::scratch::copy;
 use pentimento::model::{Cubic, clip_vision, dino, mmdit, vae};
 use pentimento_wgsl::kernel::Act;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 /// Two heads of 64, one dual-attention block, patches of one latent position.
 pub fn transformer(num_layers: usize) -> mmdit::Config {
@@ -58,4 +61,31 @@ pub fn clip_vision() -> clip_vision::Config {
         hidden_act: Act::QuickGelu,
         layer_norm_eps: 1e-5,
     }
+}
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name)
+}
+
+/// A whole model in a folder, of fixtures: a single GGUF file with all that it lacks beside it, a reward too. It draws 16 x 16
+/// pixels, an image token. Returns the file.
+pub fn model(folder: &Path) -> PathBuf {
+    for (name, from) in [
+        ("vae", "vae"),
+        ("text_encoder", "text/clip_l"),
+        ("text_encoder_2", "text/clip_l"),
+        ("tokenizer", "text/tiny_tokenizers/clip_l"),
+        ("tokenizer_2", "text/tiny_tokenizers/clip_l"),
+        ("reward", "dino/hf_base"),
+    ] {
+        copy(&fixture(from), &folder.join(name));
+    }
+    let config = fs::read_to_string(fixture("gguf/config_S.json")).expect("a configuration");
+    let mut config: serde_json::Value = serde_json::from_str(&config).expect("JSON");
+    config["sample_size"] = 2.into();
+    fs::create_dir(folder.join("transformer")).expect("a folder");
+    fs::write(folder.join("transformer/config.json"), config.to_string()).expect("a file");
+    let file = folder.join("model.gguf");
+    fs::copy(fixture("gguf/sd35m_S_q4_0_sdcpp.gguf"), &file).expect("a copy");
+    file
 }

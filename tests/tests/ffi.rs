@@ -12,12 +12,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 use tests::adapter::adapter;
+use tests::built::{build, workspace};
+use tests::tiny;
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace")
-}
 fn model() -> PathBuf {
-    root().join("examples/models/icons")
+    workspace().join("examples/models/icons")
 }
 
 /// A fresh folder beside the test's own build products.
@@ -30,11 +29,11 @@ fn scratch(name: &str) -> PathBuf {
 
 #[test]
 fn header_is_fresh() {
-    let path = root().join("include/pentimento.h");
-    let config = cbindgen::Config::from_file(root().join("ffi/cbindgen.toml")).expect("cbindgen.toml");
+    let path = workspace().join("include/pentimento.h");
+    let config = cbindgen::Config::from_file(workspace().join("ffi/cbindgen.toml")).expect("cbindgen.toml");
     let mut header = Vec::new();
     cbindgen::Builder::new()
-        .with_src(root().join("ffi/src/lib.rs"))
+        .with_src(workspace().join("ffi/src/lib.rs"))
         .with_config(config)
         .generate()
         .expect("a header")
@@ -52,7 +51,7 @@ fn header_is_fresh() {
 
 #[test]
 fn every_function_is_guarded() {
-    let source = std::fs::read_to_string(root().join("ffi/src/lib.rs")).expect("ffi/src/lib.rs");
+    let source = std::fs::read_to_string(workspace().join("ffi/src/lib.rs")).expect("ffi/src/lib.rs");
     let mut names = Vec::new();
     for function in source.split("#[unsafe(no_mangle)]").skip(1) {
         let name = function.split("fn ").nth(1).and_then(|f| f.split('(').next()).expect("a name");
@@ -67,20 +66,10 @@ fn every_function_is_guarded() {
     assert!(names.len() >= 18 && names.iter().all(|n| n.starts_with("pmt_")), "{names:?}");
 }
 
-/// The folder with the libraries, built now in this test's profile.
+/// The folder with the libraries.
 fn libraries() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let exe = std::env::current_exe().expect("this program");
-        let folder = exe.parent().and_then(Path::parent).expect("target/PROFILE/deps/ffi-...");
-        let profile = folder.file_name().and_then(OsStr::to_str).expect("a profile");
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.current_dir(root()).args(["build", "--quiet", "-p", "pentimento-ffi", "--profile"]);
-        cargo.arg(if profile == "debug" { "dev" } else { profile });
-        cargo.arg("--target-dir").arg(folder.parent().expect("target"));
-        assert!(cargo.status().expect("cargo runs").success(), "the libraries are built");
-        folder.to_path_buf()
-    })
+    BUILT.get_or_init(|| build("pentimento-ffi"))
 }
 
 /// How a C program is linked.
@@ -100,10 +89,10 @@ fn compile(source: &str, out: &Path, link: Link) -> Option<PathBuf> {
     let name = Path::new(source).file_stem().and_then(OsStr::to_str).expect("a name");
     let program = out.join(format!("{name}-{}", if link == Link::Shared { "shared" } else { "sanitised" }));
     let mut cc = Command::new("cc");
-    cc.args(["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-g"]).arg(root().join(source));
-    cc.arg("-I").arg(root().join("include")).arg("-o").arg(&program);
+    cc.args(["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-g"]).arg(workspace().join(source));
+    cc.arg("-I").arg(workspace().join("include")).arg("-o").arg(&program);
     match link {
-        Link::Shared => cc.arg("-L").arg(libraries()).args(["-lpentimento", "-lm"]),
+        Link::Shared => cc.arg("-L").arg(libraries()).args(["-lpentimento", "-lm", "-lpthread"]),
         Link::Sanitised => cc.arg("-fsanitize=address").arg(libraries().join("libpentimento.a")).args([
             "-lm",
             "-ldl",
@@ -205,5 +194,8 @@ fn example_and_promises() {
     if adapter("the C programs").is_some() {
         let saved = finetune(&example, &folder);
         succeeds(&interface, &[model.as_os_str(), saved.as_os_str(), OsStr::new(&device)]);
+        let folder = scratch("single");
+        tiny::model(&folder);
+        succeeds(&interface, &[OsStr::new("away"), folder.as_os_str(), OsStr::new(&device)]);
     }
 }

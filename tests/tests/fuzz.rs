@@ -10,7 +10,7 @@ use pentimento::text::TextCache;
 use pentimento::tokenizer::{Tokenizer, TokenizerFiles, Unigram};
 use pentimento::weights::Weights;
 use pentimento::{file, folder, shown};
-use pentimento_trainer::adapter::Adapter;
+use pentimento_trainer::adapter::{Adapter, Layer, Layers};
 use pentimento_trainer::images::Picture;
 use pentimento_trainer::references::Survey;
 use serde_json::Value;
@@ -578,13 +578,18 @@ fn adapters() {
         Some(r#"{"r":"2","rank_pattern":{"^.*":[1]}}"#),
         Some("{"),
     ];
+    let layer = Layer { inputs: 6, outputs: 6, patch: 1 };
+    let targets = (0..4).flat_map(|i| {
+        let names = ["attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0", "attn2.to_q", "ff.net.2"];
+        names.map(|name| format!("transformer_blocks.{i}.{name}"))
+    });
+    let layers: Layers = targets.map(|target| (target, layer)).collect();
     let mut draw = Random(2);
     target.run(
         |random, names| tensors(random, &names),
         |bytes| {
-            let sizes = |target: &str| target.contains("to_").then_some((6, 6));
             let config = *draw.of(&configs);
-            let Some(adapter) = line(Adapter::parse("fuzz", bytes.to_vec(), config, &sizes)) else { return };
+            let Some(adapter) = line(Adapter::parse("fuzz", bytes.to_vec(), config, &layers)) else { return };
             let _ = line(adapter.write_bytes());
         },
     );

@@ -17,7 +17,7 @@ use pentimento::model::lora::{Lora, Pairs, device_rank};
 use pentimento::pipeline::{Pipeline, Text, TextSettings};
 use pentimento::rng::Philox;
 use std::collections::{BTreeMap, VecDeque};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 /// Model, settings, plans and what was known before training. A new one is made from the same files and settings.
@@ -105,18 +105,39 @@ impl Batch {
     }
 }
 
-/// Time, which no state keeps.
+/// Seconds spent in steps: what a host does between two of them, pauses and drawing above all, is not training. No state
+/// keeps them.
+#[derive(Default)]
 pub(crate) struct Clock {
-    /// Of the iteration in progress; before the first, of everything.
-    pub started: Instant,
+    /// In finished steps, and when the one in progress began.
+    spent: f64,
+    since: Option<Instant>,
+    /// When the iteration in progress began.
+    pub started: f64,
     /// When it was set, and the seconds from then.
-    pub deadline: Option<(Instant, f64)>,
+    pub deadline: Option<(f64, f64)>,
 }
 
 impl Clock {
+    /// A step begins.
+    pub fn resume(&mut self) {
+        self.since = Some(Instant::now());
+    }
+    /// It ends.
+    pub fn pause(&mut self) {
+        self.spent = self.now();
+        self.since = None;
+    }
+    pub fn now(&self) -> f64 {
+        self.spent + self.since.map_or(0.0, |since| since.elapsed().as_secs_f64())
+    }
     /// Seconds left of a part of the deadline's time, where there is one.
     pub fn left(&self, part: f64) -> Option<f64> {
-        self.deadline.map(|(since, seconds)| part * seconds - since.elapsed().as_secs_f64())
+        self.deadline.map(|(since, seconds)| part * seconds - (self.now() - since))
+    }
+    /// Seconds of the iteration so far.
+    pub fn iteration(&self) -> f64 {
+        self.now() - self.started
     }
 }
 
@@ -163,8 +184,8 @@ impl Machine {
             optimiser_steps: 0,
             global_step: 0,
         };
-        let reward = setup.reward.map_or_else(|| folder.beside().join("reward"), Path::to_path_buf);
-        let clock = Clock { started: Instant::now(), deadline: None };
+        let reward = reward::folder(&folder, setup.reward);
+        let clock = Clock::default();
         let (critic, host, bench, plans) = (None, None, None, BTreeMap::new());
         let machine = Machine {
             pipeline,

@@ -8,7 +8,6 @@ use crate::Result;
 use crate::machine::{Machine, State};
 use crate::stage::Stage;
 use crate::train::Metrics;
-use std::time::Instant;
 
 /// Which recipe. All but the released one begin with a supervised warm start; [`crate::config::Config::recipe`] has settings for each.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -53,7 +52,7 @@ fn begins(m: &mut Machine, s: &mut State) -> bool {
     if m.clock.deadline.is_none() && s.iteration >= m.config.iterations || !spare {
         return false;
     }
-    m.clock.started = Instant::now();
+    m.clock.started = m.clock.now();
     s.metrics = Metrics { iteration: s.iteration + 1, ..Metrics::default() };
     true
 }

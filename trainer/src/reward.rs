@@ -11,8 +11,9 @@ use crate::{Error, Result};
 use backbone::Backbone;
 use head::{Head, Shape};
 use pentimento::exec::PlanId;
+use pentimento::folder::ModelFolder;
 use pentimento::pipeline::Pipeline;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What a step of a reward that learns reports.
 #[derive(Clone, Copy, Debug, Default)]
@@ -44,6 +45,11 @@ impl Critic {
         let describe = describe::plan(pipeline, &mut backbone, aligned, size)?;
         Ok(Critic { backbone, head, describe, prompt })
     }
+}
+
+/// Where a model's reward network is: where it is said to be, else in `reward` beside the model's other parts.
+pub fn folder(model: &ModelFolder, given: Option<&Path>) -> PathBuf {
+    given.map_or_else(|| model.beside().join("reward"), Path::to_path_buf)
 }
 
 /// A stage asks for a reward that its recipe has not opened.

@@ -19,7 +19,6 @@ use crate::{Error, Result};
 use pentimento::exec::{Executor, PlanId};
 use pentimento::pipeline::Pipeline;
 use std::path::Path;
-use std::time::Instant;
 
 /// What one iteration did.
 #[derive(Clone, Debug, Default)]
@@ -59,7 +58,7 @@ pub struct Metrics {
     pub supervised_loss: f32,
     /// Mean squared distance from the base model's velocities on its own images.
     pub prior_loss: f32,
-    /// Seconds of the whole iteration.
+    /// Seconds spent in the steps of the whole iteration.
     pub seconds: f64,
 }
 
@@ -172,9 +171,9 @@ impl Trainer {
         Ok(Trainer { machine, state, course, stage: None, running: None, held: None, failed: None })
     }
 
-    /// Ends after about `seconds` from now instead of after the configured iterations: 40 % for the warm start.
+    /// Ends after about `seconds` spent in [`Trainer::step`] from now on instead of after the configured iterations: 40 % for the warm start.
     pub fn set_deadline(&mut self, seconds: f64) {
-        self.machine.clock.deadline = Some((Instant::now(), seconds));
+        self.machine.clock.deadline = Some((self.machine.clock.now(), seconds));
     }
     /// The settings in use.
     pub fn config(&self) -> &Config {
@@ -191,6 +190,12 @@ impl Trainer {
     /// The device failed, or numbers that are none appeared ([`Error::NotFinite`]): from then on every step ends in the same
     /// error. The adapter stays readable: the best one seen, or that of the last complete iteration.
     pub fn step(&mut self) -> Result<Event> {
+        self.machine.clock.resume();
+        let event = self.proceed();
+        self.machine.clock.pause();
+        event
+    }
+    fn proceed(&mut self) -> Result<Event> {
         if let Some(event) = self.held.take() {
             return Ok(event);
         }

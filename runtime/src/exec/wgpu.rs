@@ -1,10 +1,13 @@
 //! Runs plans on an adapter through wgpu: the product. `wgpu` is named in this file and its parts only.
+mod adapters;
 mod bisect;
 mod device;
 mod stage;
 
+pub use adapters::{AdapterInfo, Limits, adapters, adapters_within};
 pub use bisect::{Checked, Difference, Follow, Note};
-pub use device::{AdapterInfo, Limits, Wgpu, adapters, adapters_within};
+use device::SUBMIT_SECONDS;
+pub use device::Wgpu;
 
 use super::{Executor, LeafData, PlanId, keep_half, null};
 use crate::caps::Caps;
@@ -12,8 +15,10 @@ use crate::graph::{Graph, Leaf, Op};
 use crate::plan::{Command, Place, Plan, Slot, check_overlap};
 use crate::{Error, Result};
 use alloc::{borrow::ToOwned, format, string::String, vec::Vec};
-use pentimento_wgsl::{Binding, WeightType};
+use pentimento_wgsl::{Binding, Variant, WeightType};
 use stage::{Copy, Stage};
+use std::ops::Range;
+use std::sync::OnceLock;
 use std::time::Instant;
 
 /// A weight or parameter on the device.
@@ -22,16 +27,20 @@ pub(super) struct LeafBuffer {
     len: usize,
     buffer: wgpu::Buffer,
     /// The same numbers as texels, made when a plan first wants them so.
-    texture: Option<wgpu::Texture>,
+    texture: OnceLock<wgpu::Texture>,
 }
 
-/// A plan with its memory, pipelines and bind groups.
+/// A plan with its memory; pipelines and bind groups are added by its first run.
 pub(super) struct Prepared {
     plan: Plan,
     slabs: Vec<wgpu::Buffer>,
     inputs: wgpu::Buffer,
     readback: wgpu::Buffer,
+    /// Of the first commands, as many as a run has come to.
     steps: Vec<Step>,
+    uniforms: wgpu::Buffer,
+    /// Where the next step's uniform block begins, and the textures that the steps so far leave.
+    next: (u64, Stage),
     cursor: usize,
     /// Work submitted since the last wait, and when it began.
     pending: (u64, Option<Instant>),
@@ -54,7 +63,7 @@ impl Wgpu {
         if !self.leaves.contains_key(name) {
             let half = kind != WeightType::F32;
             let buffer = self.memory(name, if half { 2 } else { 4 } * len as u64, half)?;
-            self.leaves.insert(name.to_owned(), LeafBuffer { kind, len, buffer, texture: None });
+            self.leaves.insert(name.to_owned(), LeafBuffer { kind, len, buffer, texture: OnceLock::new() });
         }
         Ok(())
     }
@@ -128,40 +137,48 @@ impl Wgpu {
         }))
     }
 
-    /// Bind groups, pipelines and texture copies of every command.
-    fn steps(&mut self, memory: &Memory<'_>, uniforms: &wgpu::Buffer) -> Result<Vec<Step>> {
-        let mut stage = Stage::new();
-        let mut steps = Vec::with_capacity(memory.plan.commands.len());
-        let mut at = 0;
-        for c in &memory.plan.commands {
-            let (pipeline, layout) = self.pipeline(&c.variant)?;
-            let mut views = Vec::with_capacity(c.args.len());
-            let mut copies = Vec::new();
-            for ((_, kind), slot) in c.variant.bindings().iter().zip(&c.args) {
-                views.push(match kind {
-                    Binding::Texture => Some(self.texels(memory, slot, &mut stage, &mut copies)?),
-                    _ => None,
-                });
-            }
-            stage.written(&c.args[c.args.len() - c.variant.kernel.outputs()..]);
-            let bind_group = self.bind(memory, c, (uniforms, at), &views, &layout)?;
-            at += self.uniform_stride(c);
-            steps.push(Step { pipeline, bind_group, copies, groups: c.groups, flops: c.flops });
+    /// Adds bind group, pipeline and texture copies of the next command that has none.
+    fn build(&mut self, plan: PlanId) -> Result<()> {
+        // Taken out while the device is in use.
+        let mut stage = core::mem::take(&mut self.plans[plan.0].next.1);
+        let step = self.step(plan, &mut stage);
+        let p = &mut self.plans[plan.0];
+        p.next.1 = stage;
+        let (step, stride) = step?;
+        p.next.0 += stride;
+        p.steps.push(step);
+        Ok(())
+    }
+    fn step(&mut self, plan: PlanId, stage: &mut Stage) -> Result<(Step, u64)> {
+        let p = &self.plans[plan.0];
+        let variant = p.plan.commands[p.steps.len()].variant;
+        let (pipeline, layout) = self.pipeline(&variant)?;
+        let p = &self.plans[plan.0];
+        let c = &p.plan.commands[p.steps.len()];
+        let memory = Memory { plan: &p.plan, slabs: &p.slabs, inputs: &p.inputs };
+        let mut views = Vec::with_capacity(c.args.len());
+        let mut copies = Vec::new();
+        for ((_, kind), slot) in c.variant.bindings().iter().zip(&c.args) {
+            views.push(match kind {
+                Binding::Texture => Some(self.texels(&memory, slot, stage, &mut copies)?),
+                _ => None,
+            });
         }
-        Ok(steps)
+        stage.written(&c.args[c.args.len() - c.variant.kernel.outputs()..]);
+        let bind_group = self.bind(&memory, c, (&p.uniforms, p.next.0), &views, &layout)?;
+        Ok((Step { pipeline, bind_group, copies, groups: c.groups, flops: c.flops }, self.uniform_stride(c)))
     }
 
     /// A view of an argument as texels; adds a copy where the staged texture is stale.
     fn texels(
-        &mut self,
+        &self,
         p: &Memory<'_>,
         slot: &Slot,
         stage: &mut Stage,
         copies: &mut Vec<Copy>,
     ) -> Result<wgpu::TextureView> {
         if let Place::Leaf(i) = slot.place {
-            let name = p.plan.leaves[i].name.clone();
-            return self.leaf_texels(&name);
+            return Ok(self.leaf_texels(self.leaf(p.plan, i)?));
         }
         let (buffer, offset) = self.locate(p, slot)?;
         let (texture, fresh) = stage.get(&self.device, slot);
@@ -172,11 +189,67 @@ impl Wgpu {
     }
 }
 
+impl Wgpu {
+    /// The next commands that are worth one submit, built. The last one may be the first of its variant, which is then
+    /// returned: drivers compile when a pipeline is made or first run, for seconds.
+    fn next_slice(&mut self, plan: PlanId) -> Result<(Range<usize>, Option<Variant>)> {
+        let start = self.plans[plan.0].cursor;
+        let (mut end, mut work) = (start, 0);
+        while end < self.plans[plan.0].plan.commands.len() && work < self.budget {
+            if end == self.plans[plan.0].steps.len() {
+                self.build(plan)?;
+            }
+            let c = &self.plans[plan.0].plan.commands[end];
+            work += cost(c.flops);
+            end += 1;
+            if !self.run.contains(&c.variant) {
+                return Ok((start..end, Some(c.variant)));
+            }
+        }
+        self.failure()?;
+        Ok((start..end, None))
+    }
+
+    /// Submits the next slice; true when it had to wait for a variant's first run.
+    fn slice(&mut self, plan: PlanId) -> Result<bool> {
+        let (range, new) = self.next_slice(plan)?;
+        let p = &mut self.plans[plan.0];
+        let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        let steps = &p.steps[range.clone()];
+        for run in steps.chunk_by(|_, next| next.copies.is_empty()) {
+            run[0].copies.iter().for_each(|copy| copy.encode(&mut encoder));
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+            for step in run {
+                pass.set_pipeline(&step.pipeline);
+                pass.set_bind_group(0, &step.bind_group, &[]);
+                pass.dispatch_workgroups(step.groups[0], step.groups[1], 1);
+            }
+        }
+        self.queue.submit([encoder.finish()]);
+        p.cursor = range.end;
+        let Some(variant) = new else {
+            let work: u64 = steps.iter().map(|step| cost(step.flops)).sum();
+            p.pending = (p.pending.0 + work, p.pending.1.or_else(|| Some(Instant::now())));
+            self.failure()?;
+            return Ok(false);
+        };
+        p.pending = (0, None); // a compiler's speed is not the adapter's
+        self.wait()?;
+        self.run.insert(variant);
+        Ok(true)
+    }
+}
+
+/// Work of a command: a launch costs something, too.
+fn cost(flops: u64) -> u64 {
+    flops + 1_000_000
+}
+
 /// Time spent in one kernel variant.
 #[derive(Clone, Copy, Debug)]
 pub struct Spent {
     /// The variant.
-    pub variant: pentimento_wgsl::Variant,
+    pub variant: Variant,
     /// Seconds, staging copies included.
     pub seconds: f64,
     /// Floating-point operations.
@@ -210,9 +283,11 @@ impl Wgpu {
             let mut now = Spent { variant: c.variant, seconds: 0.0, flops: c.flops, bytes: 0, count: 1 };
             now.bytes = c.args.iter().map(|slot| 4 * slot.len as u64).sum();
             let start = Instant::now();
-            let done = self.advance(plan)?;
+            self.slice(plan)?;
             self.wait()?;
             now.seconds = start.elapsed().as_secs_f64();
+            let p = &self.plans[plan.0];
+            let done = p.cursor >= p.plan.commands.len();
             match spent.iter_mut().find(|s| s.variant == now.variant) {
                 Some(s) => {
                     s.seconds += now.seconds;
@@ -264,7 +339,7 @@ impl Executor for Wgpu {
             ));
         }
         self.upload(&leaf.buffer, 0, bytes);
-        if let (Some(texture), LeafData::F32(d)) = (&leaf.texture, &data) {
+        if let (Some(texture), LeafData::F32(d)) = (leaf.texture.get(), &data) {
             stage::write(&self.queue, texture, d);
         }
         self.failure()
@@ -278,13 +353,17 @@ impl Executor for Wgpu {
         let slabs = slabs?;
         let inputs = self.buffer("inputs", plan.input_bytes + stage::ROW_BYTES)?;
         let uniforms = self.uniforms(&plan)?;
+        let (steps, next) = (Vec::with_capacity(plan.commands.len()), (0, Stage::default()));
         let largest = plan.outputs.iter().map(|o| 4 * o.slot.len as u64).max().unwrap_or(0);
         let readback = self.readback_buffer(largest.max(16))?;
-        let memory = Memory { plan: &plan, slabs: &slabs, inputs: &inputs };
-        let steps = self.steps(&memory, &uniforms)?;
         self.failure()?;
-        self.plans.push(Prepared { plan, slabs, inputs, readback, steps, cursor: 0, pending: (0, None) });
-        Ok(PlanId(self.plans.len() - 1))
+        let (cursor, pending) = (0, (0, None));
+        self.plans.push(Prepared { plan, slabs, inputs, readback, steps, uniforms, next, cursor, pending });
+        let id = PlanId(self.plans.len() - 1);
+        if self.validates() {
+            (0..self.plans[id.0].plan.commands.len()).try_for_each(|_| self.build(id))?;
+        }
+        Ok(id)
     }
     fn write(&mut self, plan: PlanId, input: &str, data: &[f32]) -> Result<()> {
         let p = &self.plans[plan.0];
@@ -296,32 +375,15 @@ impl Executor for Wgpu {
         self.plans[plan.0].cursor = 0;
     }
     fn advance(&mut self, plan: PlanId) -> Result<bool> {
-        let budget = self.budget;
-        let p = &mut self.plans[plan.0];
-        let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        let mut work = 0;
-        while p.cursor < p.steps.len() && work < budget {
-            for copy in &p.steps[p.cursor].copies {
-                copy.encode(&mut encoder);
-            }
-            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-            loop {
-                let step = &p.steps[p.cursor];
-                pass.set_pipeline(&step.pipeline);
-                pass.set_bind_group(0, &step.bind_group, &[]);
-                pass.dispatch_workgroups(step.groups[0], step.groups[1], 1);
-                work += step.flops + 1_000_000; // a launch costs something too
-                p.cursor += 1;
-                if p.cursor >= p.steps.len() || work >= budget || !p.steps[p.cursor].copies.is_empty() {
-                    break;
-                }
+        let began = Instant::now();
+        loop {
+            let new = self.slice(plan)?;
+            let p = &self.plans[plan.0];
+            let done = p.cursor >= p.plan.commands.len();
+            if done || !new || began.elapsed().as_secs_f64() > SUBMIT_SECONDS {
+                return Ok(done);
             }
         }
-        self.queue.submit([encoder.finish()]);
-        p.pending = (p.pending.0 + work, p.pending.1.or_else(|| Some(Instant::now())));
-        let done = p.cursor >= p.steps.len();
-        self.failure()?;
-        Ok(done)
     }
     fn peek(&mut self, plan: PlanId, output: &str) -> Result<Vec<f32>> {
         let p = &self.plans[plan.0];
@@ -348,10 +410,12 @@ impl Executor for Wgpu {
     }
     fn one(&mut self, plan: PlanId) -> Result<bool> {
         let budget = core::mem::replace(&mut self.budget, 1);
-        let done = self.advance(plan);
+        let ran = self.slice(plan);
         self.budget = budget;
-        self.plans[plan.0].pending = (0, None);
-        done
+        let p = &mut self.plans[plan.0];
+        p.pending = (0, None);
+        let done = p.cursor >= p.plan.commands.len();
+        ran.map(|_| done)
     }
 }
 
@@ -362,3 +426,6 @@ pub(super) fn device_error(device: &str, reason: impl Into<String>) -> Error {
     let lines: Vec<&str> = reason.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     Error::Device { device: device.into(), reason: lines.join(" ") }
 }
+
+#[cfg(test)]
+mod tests;

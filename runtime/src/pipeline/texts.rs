@@ -29,9 +29,17 @@ impl Pipeline {
     /// # Errors
     /// Damaged text encoders, a prompt that is not in the cache where there are no encoders, or the device failed.
     pub fn encode_all(&mut self, prompts: &[&str]) -> Result<Vec<Text>> {
+        self.encode_while(prompts, &mut || true)
+    }
+
+    /// As [`Pipeline::encode_all`]; `more` is asked before every submit and may stop the work by returning false.
+    ///
+    /// # Errors
+    /// As [`Pipeline::encode_all`], or [`Error::Cancelled`].
+    pub fn encode_while(&mut self, prompts: &[&str], more: &mut dyn FnMut() -> bool) -> Result<Vec<Text>> {
         let mut job = self.begin_texts(prompts)?;
         while let Some(plan) = self.launch_texts(&mut job)? {
-            self.exec.run(plan)?;
+            self.run_while(plan, more)?;
             self.collect_texts(&mut job)?;
         }
         self.finish_texts(job)

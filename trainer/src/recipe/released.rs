@@ -39,7 +39,6 @@ use generator::Generate;
 use learn::Learn;
 use rollout::{Made, Sample};
 use score::Score;
-use std::time::Instant;
 
 /// What the released script has besides [`Config`].
 #[derive(Clone, Debug, PartialEq)]
@@ -163,7 +162,7 @@ impl Released {
             return Err(Error::bad("order of prompts", expected, format!("{order:?}")));
         }
         (bench.order, bench.batches) = (order, Vec::new());
-        m.clock.started = Instant::now();
+        m.clock.started = m.clock.now();
         s.metrics = Metrics { iteration: e + 1, ..Metrics::default() };
         s.parts = (0, batches * steps);
         Ok(true)
@@ -203,7 +202,7 @@ impl Course for Released {
 /// Ends an epoch.
 fn finish(m: &mut Machine, s: &mut State) -> Event {
     s.iteration += 1;
-    s.metrics.seconds = m.clock.started.elapsed().as_secs_f64();
+    s.metrics.seconds = m.clock.iteration();
     Event::Iteration(s.metrics.clone())
 }
 

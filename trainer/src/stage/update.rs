@@ -65,7 +65,7 @@ impl Stage for Update {
             ema.update(&s.values);
         }
         s.iteration += 1;
-        s.metrics.seconds = m.clock.started.elapsed().as_secs_f64();
+        s.metrics.seconds = m.clock.iteration();
         Ok(Event::Iteration(s.metrics.clone()))
     }
 }

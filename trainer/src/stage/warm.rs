@@ -41,16 +41,18 @@ pub(crate) struct Warm {
     learn: Learn,
     done: usize,
     steps: usize,
+    /// When it began, by the training's clock.
+    began: f64,
 }
 
 impl Warm {
     pub fn new(m: &Machine, objectives: Vec<Box<dyn Objective>>) -> Self {
-        Warm { learn: Learn::new(objectives), done: 0, steps: m.config.warm.steps }
+        Warm { learn: Learn::new(objectives), done: 0, steps: m.config.warm.steps, began: m.clock.now() }
     }
     /// Under a deadline: as many steps as fit, by the speed of those so far.
     fn refit(&mut self, m: &Machine) {
         if let (Some(left), 6) = (m.clock.left(SHARE), self.done) {
-            let each = m.clock.started.elapsed().as_secs_f64() / self.done as f64;
+            let each = (m.clock.now() - self.began) / self.done as f64;
             self.steps = (self.done + (left / each).max(0.0) as usize).min(self.steps);
         }
     }

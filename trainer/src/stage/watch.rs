@@ -16,7 +16,6 @@ use pentimento::exec::PlanId;
 use pentimento::pipeline::{Text, Velocity};
 use pentimento::rng::Philox;
 use pentimento::sampler;
-use std::time::Instant;
 use verdict::Verdict;
 
 /// Settings of the watch.
@@ -99,7 +98,8 @@ pub(crate) struct Watch {
     prompts: Vec<usize>,
     velocity: Option<Velocity>,
     complete: bool,
-    began: Instant,
+    /// When it began, by the training's clock.
+    began: f64,
 }
 
 impl Watch {
@@ -123,7 +123,7 @@ impl Watch {
             prompts: m.known.distinct(PICTURES),
             velocity: None,
             complete: false,
-            began: Instant::now(),
+            began: m.clock.now(),
         })
     }
     /// Whether all pictures are sampled.
@@ -193,7 +193,7 @@ impl Watch {
         if s.watch.verdict.see(&mut look) {
             s.watch.best = s.average().to_vec();
         }
-        s.watch.seconds = self.began.elapsed().as_secs_f64();
+        s.watch.seconds = m.clock.now() - self.began;
         Ok(Event::Watch(look))
     }
 }

@@ -1,48 +1,13 @@
-//! Adapters, the device, buffers and pipelines.
+//! The device, buffers and pipelines.
+use super::adapters::{self, Limits, caps_of};
 use super::{LeafBuffer, Prepared, device_error, stage};
+use crate::Result;
 use crate::caps::Caps;
 use crate::plan::{Command, Plan};
-use crate::{Error, Result};
 use alloc::{collections::BTreeMap, format, string::String, string::ToString, sync::Arc, vec::Vec};
 use pentimento_wgsl::{Binding, Class, Variant, link};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
-
-/// What a person needs to know about an adapter.
-#[derive(Clone, Debug)]
-pub struct AdapterInfo {
-    /// Name as the driver gives it.
-    pub name: String,
-    /// "vulkan", "metal", "dx12", "noop".
-    pub backend: String,
-    /// "discrete gpu", "integrated gpu", "cpu" ...
-    pub kind: String,
-    /// Driver and its version.
-    pub driver: String,
-    /// Features that matter here.
-    pub features: Vec<&'static str>,
-    /// Limits that matter here.
-    pub caps: Caps,
-}
-
-/// Limits and features a device is opened with.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Limits {
-    /// All that the adapter has.
-    #[default]
-    Adapter,
-    /// What WebGPU guarantees on every device, and no optional feature.
-    WebGpu,
-}
-
-impl Limits {
-    fn of(self, adapter: &wgpu::Adapter) -> wgpu::Limits {
-        match self {
-            Limits::Adapter => adapter.limits(),
-            Limits::WebGpu => wgpu::Limits::default(),
-        }
-    }
-}
 
 /// The wgpu executor.
 pub struct Wgpu {
@@ -55,93 +20,22 @@ pub struct Wgpu {
     /// Work per submit, in FLOPs; follows the measured speed.
     pub(super) budget: u64,
     pipelines: HashMap<Variant, (wgpu::ComputePipeline, wgpu::BindGroupLayout)>,
+    /// Variants that have run: drivers with a compiler of their own may put it off until then.
+    pub(super) run: HashSet<Variant>,
     /// On noop, where nothing is computed: one buffer for all that are alike, so that a large plan needs little memory.
     alike: Option<Mutex<HashMap<(bool, u64), wgpu::Buffer>>>,
     error: Arc<Mutex<Option<String>>>,
 }
 
 /// Seconds of work aimed at in one submit: far below the ~2 s after which operating systems kill a job.
-const SUBMIT_SECONDS: f64 = 0.1;
-
-fn instance(noop: bool) -> wgpu::Instance {
-    let mut d = wgpu::InstanceDescriptor::new_without_display_handle_from_env();
-    if noop {
-        d.backends = wgpu::Backends::NOOP;
-        d.backend_options.noop.enable = true;
-    }
-    wgpu::Instance::new(d)
-}
-
-fn caps_of(adapter: &wgpu::Adapter, limits: Limits) -> Caps {
-    let (limits, info) = (limits.of(adapter), adapter.get_info());
-    let software = info.device_type == wgpu::DeviceType::Cpu;
-    Caps {
-        // A few hundred less than Mesa's own limit, for the small loops that the planner does not count.
-        max_iterations: if info.name.starts_with("llvmpipe") { 65_000 } else { u32::MAX },
-        name: info.name,
-        class: if software { Class::Software } else { Class::Gpu },
-        max_binding: limits.max_storage_buffer_binding_size.min(limits.max_buffer_size),
-        max_buffer: limits.max_buffer_size.min(2 << 30) - stage::ROW_BYTES,
-        max_groups: limits.max_compute_workgroups_per_dimension,
-        texture_rows: if software { limits.max_texture_dimension_2d } else { 0 },
-        alignment: u64::from(limits.min_storage_buffer_offset_alignment).max(256),
-        half_weights: !software,
-    }
-}
-
-fn describe(adapter: &wgpu::Adapter, limits: Limits) -> AdapterInfo {
-    let info = adapter.get_info();
-    let have = if limits == Limits::Adapter { adapter.features() } else { wgpu::Features::empty() };
-    let known = [
-        ("shader-f16", wgpu::Features::SHADER_F16),
-        ("subgroup", wgpu::Features::SUBGROUP),
-        ("timestamp-query", wgpu::Features::TIMESTAMP_QUERY),
-    ];
-    AdapterInfo {
-        name: info.name,
-        backend: format!("{:?}", info.backend).to_lowercase(),
-        kind: match info.device_type {
-            wgpu::DeviceType::DiscreteGpu => "discrete gpu",
-            wgpu::DeviceType::IntegratedGpu => "integrated gpu",
-            wgpu::DeviceType::VirtualGpu => "virtual gpu",
-            wgpu::DeviceType::Cpu => "cpu",
-            wgpu::DeviceType::Other => "other",
-        }
-        .into(),
-        driver: format!("{} {}", info.driver, info.driver_info).trim().into(),
-        features: known.iter().filter(|(_, f)| have.contains(*f)).map(|(n, _)| *n).collect(),
-        caps: caps_of(adapter, limits),
-    }
-}
-
-fn find(instance: &wgpu::Instance) -> Vec<wgpu::Adapter> {
-    let mut found = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
-    found.retain(|a| a.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS));
-    found.sort_by_key(|a| match a.get_info().device_type {
-        wgpu::DeviceType::DiscreteGpu => 0,
-        wgpu::DeviceType::IntegratedGpu => 1,
-        wgpu::DeviceType::VirtualGpu => 2,
-        wgpu::DeviceType::Other => 3,
-        wgpu::DeviceType::Cpu => 4,
-    });
-    found
-}
-
-/// Adapters that can compute, best first.
-pub fn adapters() -> Vec<AdapterInfo> {
-    adapters_within(Limits::Adapter)
-}
-
-/// [`adapters`] as devices opened within `limits` show them.
-pub fn adapters_within(limits: Limits) -> Vec<AdapterInfo> {
-    find(&instance(false)).iter().map(|a| describe(a, limits)).collect()
-}
+pub(super) const SUBMIT_SECONDS: f64 = 0.1;
 
 impl Wgpu {
-    /// Opens the best adapter, or the first whose name contains `choice` (letter case ignored).
+    /// Opens the best adapter, or the one that `choice` means: its index among [`adapters`], its PCI id, its name or a part of
+    /// the name that no other one has, in any letter case. An empty `choice` is none.
     ///
     /// # Errors
-    /// No adapter at all, none of that name, or a device that cannot be opened.
+    /// No adapter at all, none or several that `choice` fits, or a device that cannot be opened.
     pub fn open(choice: Option<&str>) -> Result<Self> {
         Self::open_within(choice, Limits::Adapter)
     }
@@ -151,20 +45,7 @@ impl Wgpu {
     /// # Errors
     /// As [`Wgpu::open`], or an adapter that offers less.
     pub fn open_within(choice: Option<&str>, limits: Limits) -> Result<Self> {
-        let all = find(&instance(false));
-        let wanted = choice.unwrap_or("").to_lowercase();
-        let names = all.iter().map(|a| a.get_info().name).collect::<Vec<_>>().join(", ");
-        let adapter = all.into_iter().find(|a| a.get_info().name.to_lowercase().contains(&wanted));
-        let Some(adapter) = adapter else {
-            return Err(if names.is_empty() {
-                Error::missing("graphics drivers", "an adapter with compute shaders").with_hint(
-                    "Install the GPU's Vulkan driver, or a software one (Debian: mesa-vulkan-drivers).",
-                )
-            } else {
-                Error::bad("device", format!("one of: {names}"), format!("no adapter called `{wanted}`"))
-            });
-        };
-        Self::from_adapter(&adapter, limits)
+        Self::from_adapter(&adapters::pick(choice)?, limits)
     }
 
     /// wgpu's noop backend: validates pipelines, bindings and dispatches against WebGPU's guaranteed limits, without a
@@ -173,10 +54,7 @@ impl Wgpu {
     /// # Errors
     /// The backend is missing from this build.
     pub fn noop() -> Result<Self> {
-        let all = pollster::block_on(instance(true).enumerate_adapters(wgpu::Backends::NOOP));
-        let adapter = all.into_iter().next();
-        let adapter = adapter.ok_or_else(|| Error::missing("wgpu", "noop backend"))?;
-        let mut exec = Self::from_adapter(&adapter, Limits::WebGpu)?;
+        let mut exec = Self::from_adapter(&adapters::noop()?, Limits::WebGpu)?;
         exec.caps = Caps { name: exec.caps.name, ..Caps::webgpu() };
         exec.alike = Some(Mutex::default());
         Ok(exec)
@@ -226,6 +104,7 @@ impl Wgpu {
             plans: Vec::new(),
             budget,
             pipelines: HashMap::new(),
+            run: HashSet::new(),
             alike: None,
             error,
         })
@@ -377,22 +256,21 @@ impl Wgpu {
         })
     }
 
+    /// Whether plans are only looked at, never run.
+    pub(super) fn validates(&self) -> bool {
+        self.alike.is_some()
+    }
+
     /// Texels of a leaf, made once and rewritten with the leaf.
-    pub(super) fn leaf_texels(&mut self, name: &str) -> Result<wgpu::TextureView> {
-        let Some(leaf) = self.leaves.get_mut(name) else {
-            return Err(Error::missing("executor", format!("`{name}`")));
-        };
-        if leaf.texture.is_none() {
+    pub(super) fn leaf_texels(&self, leaf: &LeafBuffer) -> wgpu::TextureView {
+        let texture = leaf.texture.get_or_init(|| {
             let texture = stage::texture(&self.device, leaf.len);
             let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
             stage::Copy::new(leaf.buffer.clone(), 0, texture.clone(), leaf.len).encode(&mut encoder);
             self.queue.submit([encoder.finish()]);
-            leaf.texture = Some(texture);
-        }
-        match &leaf.texture {
-            Some(t) => Ok(t.create_view(&wgpu::TextureViewDescriptor::default())),
-            None => Err(Error::missing("executor", format!("texels of `{name}`"))),
-        }
+            texture
+        });
+        texture.create_view(&wgpu::TextureViewDescriptor::default())
     }
 
     /// Waits for the queue.

@@ -81,6 +81,7 @@ impl Copy {
 }
 
 /// Textures of one plan, reused in order of age; remembers which tensor each holds.
+#[derive(Default)]
 pub(super) struct Stage {
     held: Vec<(Slot, bool, u64, wgpu::Texture)>,
     clock: u64,
@@ -90,9 +91,6 @@ pub(super) struct Stage {
 const KEPT: usize = 6;
 
 impl Stage {
-    pub(super) fn new() -> Self {
-        Stage { held: Vec::new(), clock: 0 }
-    }
     /// The texture for a tensor, and whether it must be filled.
     pub(super) fn get(&mut self, device: &wgpu::Device, slot: &Slot) -> (wgpu::Texture, bool) {
         self.clock += 1;

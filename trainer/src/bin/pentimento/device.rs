@@ -1,7 +1,7 @@
 //! The device options that commands share.
 use clap::{Args as ClapArgs, ValueEnum};
 use pentimento::exec::Executor;
-use pentimento::exec::wgpu::{Checked, Limits, Wgpu};
+use pentimento::exec::wgpu::{Checked, Limits, Wgpu, adapters_within};
 use pentimento_trainer::Result;
 
 /// `--limits`.
@@ -24,7 +24,7 @@ impl From<Within> for Limits {
 
 #[derive(ClapArgs)]
 pub struct DeviceArgs {
-    /// Part of the adapter's name; the best one by default.
+    /// Index or PCI id as `devices` lists them, or a part of the name that no other device has; the best one by default.
     #[arg(long)]
     device: Option<String>,
     /// Limits and features the device is opened with.
@@ -48,4 +48,27 @@ impl DeviceArgs {
         };
         Ok(Box::new(Checked::new(exec, Box::new(note))))
     }
+}
+
+/// `pentimento devices`.
+pub fn list(limits: Limits) -> Result<()> {
+    let all = adapters_within(limits);
+    if all.is_empty() {
+        Wgpu::open(None)?;
+    }
+    for a in all {
+        println!("{}: {}", a.index, a.name);
+        let pci = if a.pci.is_empty() { String::new() } else { format!("PCI {}, ", a.pci) };
+        println!("  {pci}{} on {}, {}", a.kind, a.backend, a.driver);
+        let features = if a.features.is_empty() { "none of interest".into() } else { a.features.join(", ") };
+        println!("  features: {features}");
+        let c = &a.caps;
+        println!(
+            "  limits: binding {} MiB, buffer {} MiB, {} workgroups a side",
+            c.max_binding >> 20,
+            c.max_buffer >> 20,
+            c.max_groups
+        );
+    }
+    Ok(())
 }

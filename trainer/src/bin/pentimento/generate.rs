@@ -1,6 +1,8 @@
 //! `pentimento generate`.
 use crate::device::DeviceArgs;
-use crate::{Spinner, Stop, bar};
+use crate::out::make_folder;
+use crate::progress::{Phase, Spinner};
+use crate::stop::Stop;
 use clap::Args as ClapArgs;
 use pentimento::file;
 use pentimento::folder::ModelFolder;
@@ -88,13 +90,8 @@ pub fn say_cuts<'a>(pipeline: &Pipeline, prompts: impl IntoIterator<Item = &'a s
     }
 }
 
-/// Creates a folder for results.
-pub fn make_folder(path: &Path) -> Result<()> {
-    std::fs::create_dir_all(path).map_err(|e| Error::io(path.display().to_string(), "create", e.to_string()))
-}
-
-/// Draws prompts in batches of [`BATCH`] with a progress bar; image i has seed `seed + i`. Their encodings are added to
-/// the file `text_cache`.
+/// Draws prompts in batches of [`BATCH`]; image i has seed `seed + i`. `keep` is given the pictures of a batch, with their
+/// numbers, when it is done. Encoded prompts are added to the file `text_cache`.
 pub fn draw(
     pipeline: &mut Pipeline,
     prompts: &[String],
@@ -102,27 +99,28 @@ pub fn draw(
     how: &Sampling,
     text_cache: Option<&Path>,
     stop: &Stop,
-) -> Result<Vec<Picture>> {
+    keep: &mut dyn FnMut(usize, Picture) -> Result<()>,
+) -> Result<()> {
     let reading = Spinner::new("reading prompts");
     let all: Vec<&str> = [""].into_iter().chain(prompts.iter().map(String::as_str)).collect();
-    let all = pipeline.encode_all(&all)?;
+    let all = pipeline.encode_while(&all, &mut || !stop.asked())?;
     texts::save(pipeline, text_cache)?;
     drop(reading);
-    let Some((null, texts)) = all.split_first() else { return Ok(Vec::new()) };
+    let Some((null, texts)) = all.split_first() else { return Ok(()) };
     let jobs: Vec<(&Text, u64)> = texts.iter().zip(seed..).collect();
-    let progress = bar((prompts.len().div_ceil(BATCH) * how.steps) as u64, "drawing");
-    let mut pictures = Vec::with_capacity(prompts.len());
-    for (i, part) in jobs.chunks(BATCH).enumerate() {
+    let batches = jobs.chunks(BATCH);
+    let mut progress = Phase::new("drawing", batches.len() * how.steps);
+    for (i, part) in batches.enumerate() {
+        let all = jobs.len().div_ceil(BATCH) * how.steps;
         let images = pipeline.generate(part, null, how, &mut |done, _| {
-            progress.set_position((i * how.steps + done) as u64);
+            progress.set(i * how.steps + done, all, "");
             !stop.asked()
         })?;
-        for image in images {
-            pictures.push(Picture::from_unit(how.width as u32, how.height as u32, &image)?);
+        for (k, image) in images.into_iter().enumerate() {
+            keep(i * BATCH + k, Picture::from_unit(how.width as u32, how.height as u32, &image)?)?;
         }
     }
-    progress.finish_and_clear();
-    Ok(pictures)
+    Ok(())
 }
 /// Images drawn side by side.
 const BATCH: usize = 8;
@@ -155,10 +153,15 @@ pub fn run(args: &Args, stop: &Stop) -> Result<()> {
     drop(loading);
     say_cuts(&pipeline, prompts.iter().map(String::as_str));
     make_folder(&args.out)?;
-    let pictures = draw(&mut pipeline, &prompts, args.seed, &how, cache, stop)?;
-    for (i, picture) in pictures.iter().enumerate() {
+    let (mut done, all, out) = (0, prompts.len(), crate::path(&args.out));
+    let drawn = draw(&mut pipeline, &prompts, args.seed, &how, cache, stop, &mut |i, picture| {
         write_atomically(&args.out.join(format!("{i:04}.png")), &picture.to_png()?)?;
+        done = i + 1;
+        Ok(())
+    });
+    match &drawn {
+        Ok(()) => println!("{all} images in {out}"),
+        Err(_) => println!("{done} of {all} images in {out}"),
     }
-    println!("{} images in {}", pictures.len(), crate::path(&args.out));
-    Ok(())
+    drawn
 }

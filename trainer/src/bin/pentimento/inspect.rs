@@ -5,7 +5,6 @@ use pentimento::folder::{Component, ModelFolder, open_component, open_tensors};
 use pentimento::model::contents::{self, Contents};
 use pentimento::pipeline::TextSettings;
 use pentimento::shown;
-use pentimento::weights::Weights;
 use pentimento_trainer::adapted::{self, Source};
 use pentimento_trainer::adapter::{self, Adapter, is_adapter, layers};
 use pentimento_trainer::{Error, Result};

@@ -1,13 +1,28 @@
 //! The command-line tool: parses arguments, shows progress, writes files. No logic of its own.
+
+/// The standard library's ends in a panic where standard output is closed or full.
+macro_rules! println {
+    ($($text:tt)*) => { $crate::say::line(format_args!($($text)*)) };
+}
+/// As `println!`.
+macro_rules! eprintln {
+    ($($text:tt)*) => { $crate::say::aside(format_args!($($text)*)) };
+}
+
 mod device;
 mod generate;
 mod inspect;
+mod out;
 mod personalize;
+mod progress;
+mod report;
+mod say;
+mod stop;
 
 use clap::{Parser, Subcommand};
-use pentimento::exec::wgpu::{Limits, Wgpu, adapters_within};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use pentimento::Error;
+use std::process::ExitCode;
+use stop::Stop;
 
 #[derive(Parser)]
 #[command(
@@ -21,7 +36,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// List adapters with their backend, features and limits.
+    /// List adapters with index, PCI id, backend, features and limits.
     Devices {
         /// Limits and features to show.
         #[arg(long, value_enum, default_value = "adapter")]
@@ -29,33 +44,11 @@ enum Command {
     },
     /// Say what a model folder or adapter file holds, and whether it can be used.
     Inspect(inspect::Args),
-    /// Draw images.
+    /// Draw images. Each is written when its batch of eight is done; Ctrl-C keeps those.
     Generate(generate::Args),
-    /// Train an adapter on a folder of reference images.
+    /// Train an adapter on a folder of reference images. Ctrl-C, SIGTERM or SIGHUP end after the current step and keep what is
+    /// trained.
     Personalize(personalize::Args),
-}
-
-/// Set by Ctrl-C; work stops at the next step.
-#[derive(Clone)]
-struct Stop(Arc<AtomicBool>);
-
-impl Stop {
-    fn install() -> Self {
-        let flag = Arc::new(AtomicBool::new(false));
-        let set = flag.clone();
-        let handler = move || {
-            if set.swap(true, Ordering::SeqCst) {
-                std::process::exit(130); // the second Ctrl-C does not wait
-            }
-            eprintln!("\nStopping after this step; press Ctrl-C again to quit at once.");
-        };
-        // Without a handler Ctrl-C simply ends the process, as usual.
-        let _ = ctrlc::set_handler(handler);
-        Stop(flag)
-    }
-    fn asked(&self) -> bool {
-        self.0.load(Ordering::SeqCst)
-    }
 }
 
 /// A path as it is printed: names of files can hold anything.
@@ -63,65 +56,44 @@ fn path(path: &std::path::Path) -> String {
     pentimento::shown::Shown { text: &path.display().to_string(), most: 4096 }.to_string()
 }
 
-fn bar(length: u64, what: &str) -> indicatif::ProgressBar {
-    let style =
-        indicatif::ProgressStyle::with_template("{msg:<12} [{bar:30}] {pos}/{len} {elapsed} (eta {eta})");
-    let bar = indicatif::ProgressBar::new(length).with_message(what.to_string());
-    bar.with_style(style.unwrap_or_else(|_| indicatif::ProgressStyle::default_bar()))
-}
-
-/// Shown while something without parts takes its time; gone when dropped.
-struct Spinner(indicatif::ProgressBar);
-
-impl Spinner {
-    fn new(what: &str) -> Self {
-        let spinner = indicatif::ProgressBar::new_spinner().with_message(what.to_string());
-        spinner.enable_steady_tick(std::time::Duration::from_millis(120));
-        Spinner(spinner)
-    }
-}
-impl Drop for Spinner {
-    fn drop(&mut self) {
-        self.0.finish_and_clear();
-    }
-}
-
-fn devices(limits: Limits) -> pentimento::Result<()> {
-    let all = adapters_within(limits);
-    if all.is_empty() {
-        Wgpu::open(None)?;
-    }
-    for a in all {
-        println!("{}", a.name);
-        println!("  {} on {}, {}", a.kind, a.backend, a.driver);
-        println!(
-            "  features: {}",
-            if a.features.is_empty() { "none of interest".into() } else { a.features.join(", ") }
-        );
-        let c = &a.caps;
-        println!(
-            "  limits: binding {} MiB, buffer {} MiB, {} workgroups a side",
-            c.max_binding >> 20,
-            c.max_buffer >> 20,
-            c.max_groups
-        );
-    }
-    Ok(())
-}
-
-fn main() -> std::process::ExitCode {
-    let cli = Cli::parse();
+fn main() -> ExitCode {
+    quiet_driver();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            e.print().err().into_iter().for_each(say::note);
+            return end(Ok(()), e.exit_code());
+        }
+    };
     let result = match &cli.command {
-        Command::Devices { limits } => devices((*limits).into()),
+        Command::Devices { limits } => device::list((*limits).into()),
         Command::Inspect(args) => inspect::run(args),
         Command::Generate(args) => generate::run(args, &Stop::install()),
         Command::Personalize(args) => personalize::run(args, &Stop::install()),
     };
-    match result {
-        Ok(()) => std::process::ExitCode::SUCCESS,
+    end(result, 0)
+}
+
+/// The exit status, after a word on standard error about what went wrong.
+fn end(result: pentimento::Result<()>, good: i32) -> ExitCode {
+    match result.and_then(|()| say::failure().map_or(Ok(()), Err)) {
+        Ok(()) => ExitCode::from(u8::try_from(good).unwrap_or(1)),
+        Err(Error::Cancelled) => {
+            eprintln!("{}", Error::Cancelled);
+            ExitCode::from(stop::STATUS)
+        }
         Err(error) => {
             eprintln!("error: {error}");
-            std::process::ExitCode::FAILURE
+            ExitCode::FAILURE
         }
+    }
+}
+
+/// Mesa's device selection looks for a display and, without one, prints what looks like an error. Left alone where somebody
+/// selects by it.
+fn quiet_driver() {
+    if std::env::var_os("MESA_VK_DEVICE_SELECT").is_none() {
+        // SAFETY: the first thing this process does; it has one thread.
+        unsafe { std::env::set_var("NODEVICE_SELECT", "1") };
     }
 }

@@ -1,21 +1,22 @@
 //! `pentimento personalize`.
 use crate::device::DeviceArgs;
-use crate::generate::{draw, lines, make_folder, say_cuts};
-use crate::{Spinner, Stop, bar};
+use crate::generate::{draw, lines, say_cuts};
+use crate::out::{ADAPTER, AFTER, BEFORE, Out, REFERENCES};
+use crate::progress::Spinner;
+use crate::report::Report;
+use crate::stop::Stop;
 use clap::Args as ClapArgs;
 use pentimento::folder::ModelFolder;
 use pentimento::pipeline::Sampling;
 use pentimento_trainer::config::Config;
 use pentimento_trainer::files::write_atomically;
-use pentimento_trainer::images::{Picture, contact_sheet};
+use pentimento_trainer::images::contact_sheet;
 use pentimento_trainer::recipe::Recipe;
-use pentimento_trainer::references::{Colour, Fit, Framing, Survey, load, summary as framed};
-use pentimento_trainer::stage::watch::Look;
-use pentimento_trainer::train::{Event, Metrics, Setup, Trainer};
+use pentimento_trainer::references::{Colour, Fit, Framing, Reference, Survey, load, summary as framed};
+use pentimento_trainer::train::{Setup, Trainer};
 use pentimento_trainer::{Error, Result};
 use pentimento_wgsl::Class;
-use serde_json::json;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(ClapArgs)]
 pub struct Args {
@@ -28,7 +29,8 @@ pub struct Args {
     /// Folder of PNG, JPEG or WebP images; captions in NAME.txt, NAME.caption, metadata.jsonl or metadata.csv.
     #[arg(long)]
     references: PathBuf,
-    /// Folder for the adapter, the pictures and the metrics.
+    /// Folder for the adapter, the pictures and the metrics. A complete run replaces the files of an earlier one; a run that
+    /// fails or is stopped leaves them alone, and its own in OUT/unfinished.
     #[arg(long)]
     out: PathBuf,
     /// Folder of the reward's network, DINOv2 or a CLIP such as PickScore's; `reward` inside the model folder by default.
@@ -135,19 +137,19 @@ pub fn run(args: &Args, stop: &Stop) -> Result<()> {
     config.check()?;
     println!("training on {}", exec.caps().name);
     let side = native_size(args)?;
-    let survey = Survey::of(&args.references)?;
-    let mut references = load(&args.references, &survey, side as u32, side as u32, &framing)?;
-    if let Some(limit) = args.limit {
-        pentimento::rng::Philox::new(args.seed, 0x11).shuffle(&mut references);
-        references.truncate(limit.max(1));
-        references.sort_by(|a, b| a.name.cmp(&b.name));
-    }
-    println!("{}", framed(&references, &framing, side as u32, side as u32));
-    println!("{survey}");
-    make_folder(&args.out)?;
-    let used: String = references.iter().map(|r| format!("{}\n", r.name)).collect();
-    write_atomically(&args.out.join("references.txt"), used.as_bytes())?;
+    let references = references(args, &framing, side)?;
     let prompts = args.prompts.as_deref().map_or(Ok(Vec::new()), lines)?;
+    let show = shown(args, &references, &prompts)?;
+    let mut out = Out::open(&args.out, &args.references)?;
+    if out.guards() {
+        let (folder, work) = (crate::path(&args.out), out.path(""));
+        println!(
+            "{folder} keeps an earlier run's files until this run is complete; its own are in {}",
+            crate::path(&work)
+        );
+    }
+    let used: String = references.iter().map(|r| format!("{}\n", r.name)).collect();
+    write_atomically(&out.path(REFERENCES), used.as_bytes())?;
     let setup = Setup {
         model: &args.model,
         config: args.config.as_deref(),
@@ -162,51 +164,73 @@ pub fn run(args: &Args, stop: &Stop) -> Result<()> {
         work.set_deadline(60.0 * minutes);
     }
     drop(loading);
-    let captions: Vec<String> = references.iter().filter_map(|r| r.caption.clone()).collect();
-    let show = match &args.show {
-        Some(path) => lines(path)?,
-        None if prompts.is_empty() => captions,
-        None => prompts.clone(),
-    };
-    let show: Vec<String> = show.into_iter().take(SHEET).collect();
     let read =
         [&prompts, &show].into_iter().flatten().chain(references.iter().filter_map(|r| r.caption.as_ref()));
     say_cuts(work.pipeline(), read.map(String::as_str));
-    let how = Sampling { steps: SHEET_STEPS, guidance: 4.5, width: side, height: side };
-    sheet(&mut work, args, &show, &how, stop, "before.png")?;
-    let trained = train(&mut work, args, stop);
-    // Whatever happened, the best adapter so far is worth keeping.
-    let path = args.out.join("pytorch_lora_weights.safetensors");
-    work.adapter()?.save(&path)?;
-    work.verdict().iter().for_each(|sentence| println!("{sentence}"));
-    println!("adapter: {}", crate::path(&path));
-    trained?;
-    work.show_average(true)?;
-    if !stop.asked() {
-        sheet(&mut work, args, &show, &how, stop, "after.png")?;
-        println!("pictures: {0}/before.png and {0}/after.png", crate::path(&args.out));
+    let sheet = Sheet { prompts: &show, side, cache: args.text_cache.as_deref(), stop };
+    sheet.draw(&mut work, &out.path(BEFORE))?;
+    let mut report = Report::new(&out, args.keep, args.minutes.is_none().then(|| work.config().iterations));
+    let ended = report.train(&mut work, stop);
+    let trained = report.trained;
+    drop(report);
+    finish(&mut work, &mut out, ended, trained, &sheet)
+}
+
+/// Keeps what there is: in the folder where the run is complete, else where it worked.
+fn finish(
+    work: &mut Trainer,
+    out: &mut Out,
+    ended: Result<bool>,
+    trained: bool,
+    sheet: &Sheet<'_>,
+) -> Result<()> {
+    let complete = ended == Ok(true);
+    let saved = if complete || trained {
+        work.verdict().iter().for_each(|sentence| println!("{sentence}"));
+        work.adapter().and_then(|adapter| adapter.save(&out.path(ADAPTER)))
+    } else {
+        println!("nothing was trained, so there is no adapter");
+        Ok(())
+    };
+    if !complete {
+        if trained && saved.is_ok() {
+            println!("adapter so far: {}", crate::path(&out.path(ADAPTER)));
+        }
+        ended?;
+        saved?;
+        return Err(Error::Cancelled);
     }
+    saved?;
+    let drawn = work.show_average(true).and_then(|()| sheet.draw(work, &out.path(AFTER)));
+    out.complete()?;
+    println!("adapter: {}", crate::path(&out.path(ADAPTER)));
+    drawn?;
+    println!("pictures: {} and {}", crate::path(&out.path(BEFORE)), crate::path(&out.path(AFTER)));
     Ok(())
 }
 
-/// `metrics.jsonl`, rewritten whole with every line.
-struct Log {
-    path: PathBuf,
-    text: String,
-    start: std::time::Instant,
+/// The references to train on, and a line about them.
+fn references(args: &Args, framing: &Framing, side: usize) -> Result<Vec<Reference>> {
+    let survey = Survey::of(&args.references)?;
+    let mut references = load(&args.references, &survey, side as u32, side as u32, framing)?;
+    if let Some(limit) = args.limit {
+        pentimento::rng::Philox::new(args.seed, 0x11).shuffle(&mut references);
+        references.truncate(limit.max(1));
+        references.sort_by(|a, b| a.name.cmp(&b.name));
+    }
+    println!("{}", framed(&references, framing, side as u32, side as u32));
+    println!("{survey}");
+    Ok(references)
 }
 
-impl Log {
-    fn new(args: &Args) -> Self {
-        Log { path: args.out.join("metrics.jsonl"), text: String::new(), start: std::time::Instant::now() }
-    }
-    /// Adds an object, with the seconds so far.
-    fn add(&mut self, mut line: serde_json::Value) -> Result<()> {
-        line["elapsed"] = json!(self.start.elapsed().as_secs_f64());
-        self.text.push_str(&line.to_string());
-        self.text.push('\n');
-        write_atomically(&self.path, self.text.as_bytes())
-    }
+/// Prompts of the contact sheets.
+fn shown(args: &Args, references: &[Reference], prompts: &[String]) -> Result<Vec<String>> {
+    let show = match &args.show {
+        Some(path) => lines(path)?,
+        None if prompts.is_empty() => references.iter().filter_map(|r| r.caption.clone()).collect(),
+        None => prompts.to_vec(),
+    };
+    Ok(show.into_iter().take(SHEET).collect())
 }
 
 /// Whether an iteration takes many seconds on any device: SD3's sizes do.
@@ -228,125 +252,23 @@ fn native_size(args: &Args) -> Result<usize> {
     Ok(sample.unwrap_or(128) as usize * vae.downscale())
 }
 
-fn sheet(
-    work: &mut Trainer,
-    args: &Args,
-    prompts: &[String],
-    how: &Sampling,
-    stop: &Stop,
-    file: &str,
-) -> Result<()> {
-    let cache = args.text_cache.as_deref();
-    let pictures: Vec<Picture> = draw(work.pipeline(), prompts, 1000, how, cache, stop)?;
-    write_atomically(&args.out.join(file), &contact_sheet(&pictures, 8, 2)?.to_png()?)
+/// Pictures of the same prompts and seeds, before and after.
+struct Sheet<'a> {
+    prompts: &'a [String],
+    /// Pixels of each picture.
+    side: usize,
+    cache: Option<&'a Path>,
+    stop: &'a Stop,
 }
 
-/// Steps until done or stopped.
-fn train(trainer: &mut Trainer, args: &Args, stop: &Stop) -> Result<()> {
-    let mut log = Log::new(args);
-    let iterations = trainer.config().iterations;
-    let mut progress = bar(1, "preparing");
-    let mut label = "preparing";
-    while !stop.asked() {
-        match trainer.step()? {
-            Event::Working => {}
-            Event::Encoded(done, all) => {
-                progress.set_length(all as u64);
-                progress.set_position(done as u64);
-            }
-            Event::Warm(done, all, loss) => {
-                if label != "warm start" {
-                    (label, progress) = ("warm start", bar(all as u64, "warm start"));
-                }
-                progress.set_length(all as u64);
-                progress.set_position(done as u64);
-                log.add(json!({"warm": done, "loss": loss}))?;
-            }
-            Event::Part(done, all) => {
-                if label != "training" {
-                    // What the warm start alone gives, for comparison.
-                    trainer.average()?.save(&args.out.join("warm_start.safetensors"))?;
-                    (label, progress) = ("training", bar((all * iterations) as u64, "training"));
-                }
-                let whole = progress.position() / all as u64;
-                progress.set_position(whole * all as u64 + (done as u64).min(all as u64 - 1));
-            }
-            Event::Iteration(m) => {
-                let all = progress.length().unwrap_or(0) / iterations.max(1) as u64;
-                progress.set_position(m.iteration as u64 * all);
-                progress.println(summary(&m));
-                log.add(record(&m))?;
-                if args.keep {
-                    let name = format!("iteration-{}.safetensors", m.iteration);
-                    trainer.average()?.save(&args.out.join(name))?;
-                }
-            }
-            Event::Watch(look) => {
-                progress.println(glance(&look));
-                log.add(looked(&look))?;
-            }
-            Event::Done => break,
-        }
+impl Sheet<'_> {
+    fn draw(&self, work: &mut Trainer, path: &Path) -> Result<()> {
+        let how = Sampling { steps: SHEET_STEPS, guidance: 4.5, width: self.side, height: self.side };
+        let mut pictures = Vec::new();
+        draw(work.pipeline(), self.prompts, 1000, &how, self.cache, self.stop, &mut |_, picture| {
+            pictures.push(picture);
+            Ok(())
+        })?;
+        write_atomically(path, &contact_sheet(&pictures, 8, 2)?.to_png()?)
     }
-    progress.finish_and_clear();
-    Ok(())
-}
-
-fn summary(m: &Metrics) -> String {
-    if m.supervised_loss > 0.0 {
-        let Metrics { iteration, supervised_loss, prior_loss, gradient_norm, seconds, .. } = m;
-        return format!(
-            "{iteration:>3}  loss {supervised_loss:.4} prior {prior_loss:.4}  gradient {gradient_norm:.3}  {seconds:.1} s"
-        );
-    }
-    format!(
-        "{:>3}  reward {:+.3} (references {:+.3})  head loss {:.3} accuracy {:.2}  gradient {:.3}  {:.1} s",
-        m.iteration,
-        m.reward_generated,
-        m.reward_reference,
-        m.head_loss,
-        m.head_accuracy,
-        m.gradient_norm,
-        m.seconds
-    )
-}
-
-fn glance(look: &Look) -> String {
-    let shapes = look.silhouettes.map_or("without silhouettes".into(), |s| format!("silhouettes {s:.2}"));
-    let (distance, diversity) = (look.distance, look.diversity);
-    let end = look.stop.as_ref().map_or(String::new(), |why| format!("\n{why}"));
-    format!("{:>3}  {shapes}  distance {distance:.3}  diversity {diversity:.1}{end}", look.iteration)
-}
-
-fn looked(look: &Look) -> serde_json::Value {
-    json!({
-        "watch": look.iteration,
-        "silhouettes": look.silhouettes,
-        "distance": look.distance,
-        "diversity": look.diversity,
-        "head_loss": look.head_loss,
-        "best": look.best,
-        "stop": look.stop,
-    })
-}
-
-fn record(m: &Metrics) -> serde_json::Value {
-    json!({
-        "iteration": m.iteration,
-        "reward_generated": m.reward_generated,
-        "reward_reference": m.reward_reference,
-        "reward_spread": m.reward_spread,
-        "head_loss": m.head_loss,
-        "head_accuracy": m.head_accuracy,
-        "advantage_spread": m.advantage_spread,
-        "clip_fraction": m.clip_fraction,
-        "agreement": m.agreement,
-        "rate": m.rate,
-        "reward_pathwise": m.reward_pathwise,
-        "anchor_loss": m.anchor_loss,
-        "gradient_norm": m.gradient_norm,
-        "supervised_loss": m.supervised_loss,
-        "prior_loss": m.prior_loss,
-        "seconds": m.seconds,
-    })
 }

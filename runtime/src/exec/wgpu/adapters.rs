@@ -1,0 +1,245 @@
+//! Adapters: what there is, and which one is meant.
+use super::stage;
+use crate::caps::Caps;
+use crate::{Error, Result};
+use alloc::{format, string::String, vec::Vec};
+use pentimento_wgsl::Class;
+
+/// What a person needs to know about an adapter.
+#[derive(Clone, Debug)]
+pub struct AdapterInfo {
+    /// Its place in the list, from 0.
+    pub index: usize,
+    /// Name as the driver gives it.
+    pub name: String,
+    /// "vulkan", "metal", "dx12", "noop".
+    pub backend: String,
+    /// "discrete gpu", "integrated gpu", "cpu" ...
+    pub kind: String,
+    /// PCI address such as "0000:01:00.0"; empty where the system tells none.
+    pub pci: String,
+    /// Driver and its version.
+    pub driver: String,
+    /// Features that matter here.
+    pub features: Vec<&'static str>,
+    /// Limits that matter here.
+    pub caps: Caps,
+}
+
+/// Limits and features a device is opened with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Limits {
+    /// All that the adapter has.
+    #[default]
+    Adapter,
+    /// What WebGPU guarantees on every device, and no optional feature.
+    WebGpu,
+}
+
+impl Limits {
+    pub(super) fn of(self, adapter: &wgpu::Adapter) -> wgpu::Limits {
+        match self {
+            Limits::Adapter => adapter.limits(),
+            Limits::WebGpu => wgpu::Limits::default(),
+        }
+    }
+}
+
+fn instance(noop: bool) -> wgpu::Instance {
+    let mut d = wgpu::InstanceDescriptor::new_without_display_handle_from_env();
+    if noop {
+        d.backends = wgpu::Backends::NOOP;
+        d.backend_options.noop.enable = true;
+    }
+    wgpu::Instance::new(d)
+}
+
+pub(super) fn caps_of(adapter: &wgpu::Adapter, limits: Limits) -> Caps {
+    let (limits, info) = (limits.of(adapter), adapter.get_info());
+    let software = info.device_type == wgpu::DeviceType::Cpu;
+    Caps {
+        // A few hundred less than Mesa's own limit, for the small loops that the planner does not count.
+        max_iterations: if info.name.starts_with("llvmpipe") { 65_000 } else { u32::MAX },
+        name: info.name,
+        class: if software { Class::Software } else { Class::Gpu },
+        max_binding: limits.max_storage_buffer_binding_size.min(limits.max_buffer_size),
+        max_buffer: limits.max_buffer_size.min(2 << 30) - stage::ROW_BYTES,
+        max_groups: limits.max_compute_workgroups_per_dimension,
+        texture_rows: if software { limits.max_texture_dimension_2d } else { 0 },
+        alignment: u64::from(limits.min_storage_buffer_offset_alignment).max(256),
+        half_weights: !software,
+    }
+}
+
+fn describe(index: usize, adapter: &wgpu::Adapter, limits: Limits) -> AdapterInfo {
+    let info = adapter.get_info();
+    let have = if limits == Limits::Adapter { adapter.features() } else { wgpu::Features::empty() };
+    let known = [
+        ("shader-f16", wgpu::Features::SHADER_F16),
+        ("subgroup", wgpu::Features::SUBGROUP),
+        ("timestamp-query", wgpu::Features::TIMESTAMP_QUERY),
+    ];
+    AdapterInfo {
+        index,
+        name: info.name,
+        pci: info.device_pci_bus_id,
+        backend: format!("{:?}", info.backend).to_lowercase(),
+        kind: match info.device_type {
+            wgpu::DeviceType::DiscreteGpu => "discrete gpu",
+            wgpu::DeviceType::IntegratedGpu => "integrated gpu",
+            wgpu::DeviceType::VirtualGpu => "virtual gpu",
+            wgpu::DeviceType::Cpu => "cpu",
+            wgpu::DeviceType::Other => "other",
+        }
+        .into(),
+        driver: format!("{} {}", info.driver, info.driver_info).trim().into(),
+        features: known.iter().filter(|(_, f)| have.contains(*f)).map(|(n, _)| *n).collect(),
+        caps: caps_of(adapter, limits),
+    }
+}
+
+fn find(instance: &wgpu::Instance) -> Vec<wgpu::Adapter> {
+    let mut found = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
+    found.retain(|a| a.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS));
+    found.sort_by_key(|a| match a.get_info().device_type {
+        wgpu::DeviceType::DiscreteGpu => 0,
+        wgpu::DeviceType::IntegratedGpu => 1,
+        wgpu::DeviceType::VirtualGpu => 2,
+        wgpu::DeviceType::Other => 3,
+        wgpu::DeviceType::Cpu => 4,
+    });
+    found
+}
+
+/// Adapters that can compute, best first.
+pub fn adapters() -> Vec<AdapterInfo> {
+    adapters_within(Limits::Adapter)
+}
+
+/// [`adapters`] as devices opened within `limits` show them.
+pub fn adapters_within(limits: Limits) -> Vec<AdapterInfo> {
+    find(&instance(false)).iter().enumerate().map(|(i, a)| describe(i, a, limits)).collect()
+}
+
+/// wgpu's noop adapter.
+pub(super) fn noop() -> Result<wgpu::Adapter> {
+    let all = pollster::block_on(instance(true).enumerate_adapters(wgpu::Backends::NOOP));
+    all.into_iter().next().ok_or_else(|| Error::missing("wgpu", "noop backend"))
+}
+
+/// The adapter that is meant, or the best one; see [`super::Wgpu::open`].
+pub(super) fn pick(choice: Option<&str>) -> Result<wgpu::Adapter> {
+    let mut all = find(&instance(false));
+    let names: Vec<Name> = all.iter().map(|a| Name::of(&a.get_info())).collect();
+    Ok(all.swap_remove(choose(&names, choice.unwrap_or(""))?))
+}
+
+/// What an adapter can be told by.
+struct Name {
+    name: String,
+    pci: String,
+    /// One device has a name for each backend, such as Vulkan and DirectX.
+    backend: wgpu::Backend,
+}
+
+impl Name {
+    fn of(info: &wgpu::AdapterInfo) -> Self {
+        Name { name: info.name.clone(), pci: info.device_pci_bus_id.to_lowercase(), backend: info.backend }
+    }
+}
+
+/// The place of the adapter that `choice` means.
+fn choose(all: &[Name], choice: &str) -> Result<usize> {
+    if all.is_empty() {
+        return Err(Error::missing("graphics drivers", "an adapter with compute shaders")
+            .with_hint("Install the GPU's Vulkan driver, or a software one (Debian: mesa-vulkan-drivers)."));
+    }
+    let wanted = choice.to_lowercase();
+    let list = |places: &[usize]| {
+        let one = |&i: &usize| match all[i].pci.as_str() {
+            "" => format!("{i} {}", all[i].name),
+            pci => format!("{i} {} ({pci})", all[i].name),
+        };
+        places.iter().map(one).collect::<Vec<_>>().join(", ")
+    };
+    let every: Vec<usize> = (0..all.len()).collect();
+    let bad = |found: String| Error::bad("device", format!("one of: {}", list(&every)), found);
+    if !wanted.is_empty() && wanted.bytes().all(|b| b.is_ascii_digit()) {
+        let index = wanted.parse().ok().filter(|&i| i < all.len());
+        return index.ok_or_else(|| {
+            bad(format!("no adapter of index {wanted}"))
+                .with_hint("A number is an index; write more of the name where one is meant.")
+        });
+    }
+    let fits = |test: &dyn Fn(&Name) -> bool| -> Vec<usize> {
+        every.iter().copied().filter(|&i| test(&all[i])).collect()
+    };
+    let whole = fits(&|n| n.name.to_lowercase() == wanted || !wanted.is_empty() && n.pci == wanted);
+    let found = if whole.is_empty() { fits(&|n| n.name.to_lowercase().contains(&wanted)) } else { whole };
+    let Some(&first) = found.first() else { return Err(bad(format!("no adapter called `{wanted}`"))) };
+    let same: Vec<usize> = found.into_iter().filter(|&i| all[i].backend == all[first].backend).collect();
+    if wanted.is_empty() || same.len() == 1 {
+        return Ok(first);
+    }
+    let expected = format!("one adapter, but `{wanted}` fits {}", list(&same));
+    Err(Error::bad("device", expected, format!("{} of them", same.len()))
+        .with_hint("Give an index, a PCI id, or more of the name."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wgpu::Backend::{Dx12, Vulkan};
+
+    /// Place of the choice, or the sentence.
+    fn of(all: &[(&str, &str, wgpu::Backend)], choice: &str) -> core::result::Result<usize, String> {
+        let name = |&(name, pci, backend): &(&str, &str, wgpu::Backend)| Name {
+            name: name.into(),
+            pci: pci.into(),
+            backend,
+        };
+        let all: Vec<Name> = all.iter().map(name).collect();
+        choose(&all, choice).map_err(|e| format!("{e}"))
+    }
+
+    #[test]
+    fn index_id_or_a_part_of_the_name() {
+        let all = [
+            ("GeForce RTX 4090", "0000:01:00.0", Vulkan),
+            ("GeForce RTX 4090 Ti", "0000:0a:00.0", Vulkan),
+            ("llvmpipe (LLVM 15.0.6, 256 bits)", "", Vulkan),
+        ];
+        for (choice, place) in [
+            ("", 0),
+            ("1", 1),
+            ("002", 2),
+            ("0000:0A:00.0", 1),
+            ("geforce rtx 4090", 0),
+            ("ti", 1),
+            ("LLVM", 2),
+        ] {
+            assert_eq!(of(&all, choice), Ok(place), "{choice}");
+        }
+        for (choice, part) in [
+            ("3", "no adapter of index 3. A number is an index"),
+            ("4090", "one of: 0 GeForce RTX 4090 (0000:01:00.0), 1 GeForce"),
+            ("99999999999999999999999", "no adapter of index 9"),
+            ("rtx", "`rtx` fits 0 GeForce RTX 4090 (0000:01:00.0), 1 GeForce RTX 4090 Ti (0000:0a:00.0)"),
+            ("radeon", "no adapter called `radeon`"),
+            ("0000:02:00.0", "no adapter called"),
+        ] {
+            let sentence = of(&all, choice).expect_err(choice);
+            assert!(sentence.contains(part), "{sentence}");
+        }
+        assert!(of(&[], "").expect_err("none").contains("Install the GPU's"));
+    }
+
+    #[test]
+    fn twins_are_told_apart_and_backends_of_one_device_are_not() {
+        let twins = [("llvmpipe", "", Vulkan), ("llvmpipe", "", Vulkan)];
+        assert_eq!((of(&twins, ""), of(&twins, "1")), (Ok(0), Ok(1)));
+        assert!(of(&twins, "llvmpipe").expect_err("two").contains("fits 0 llvmpipe, 1 llvmpipe, found 2"));
+        let one = [("Arc", "0000:03:00.0", Vulkan), ("Arc", "", Dx12)];
+        assert_eq!((of(&one, "arc"), of(&one, "1")), (Ok(0), Ok(1)));
+    }
+}

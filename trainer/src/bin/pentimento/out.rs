@@ -1,0 +1,153 @@
+//! The folder a run writes to. One run at a time; the files in it are of one run; and nothing replaces an earlier run's adapter
+//! but the result of a complete one.
+use pentimento_trainer::{Error, Result};
+use std::fs::{self, File, TryLockError};
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+/// Held by the system for the process, so that a killed one leaves none; the file itself stays.
+const LOCK: &str = ".pentimento.lock";
+/// Inside the folder, where a run works while there is something to lose.
+const UNFINISHED: &str = "unfinished";
+/// What a run is for.
+pub const ADAPTER: &str = "pytorch_lora_weights.safetensors";
+/// The adapter before the adversarial part.
+pub const WARM_START: &str = "warm_start.safetensors";
+pub const BEFORE: &str = "before.png";
+pub const AFTER: &str = "after.png";
+pub const METRICS: &str = "metrics.jsonl";
+pub const REFERENCES: &str = "references.txt";
+
+/// The adapter after an iteration.
+pub fn iteration(n: usize) -> String {
+    format!("iteration-{n}.safetensors")
+}
+
+/// Whether a run writes adapters of that name.
+fn is_adapter(name: &str) -> bool {
+    let n = name.strip_prefix("iteration-").and_then(|n| n.strip_suffix(".safetensors"));
+    let numbered = n.is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
+    numbered || [ADAPTER, WARM_START].contains(&name)
+}
+
+/// Whether a run writes files of that name.
+fn is_ours(name: &str) -> bool {
+    is_adapter(name) || [BEFORE, AFTER, METRICS, REFERENCES].contains(&name)
+}
+
+fn failed(path: &Path, action: &'static str) -> impl Fn(io::Error) -> Error {
+    move |e| Error::io(path.display().to_string(), action, e.to_string())
+}
+
+/// Creates a folder for results.
+pub fn make_folder(path: &Path) -> Result<()> {
+    fs::create_dir_all(path).map_err(failed(path, "create"))
+}
+
+/// Names in a folder of files that a run writes; none where there is no folder.
+fn ours(folder: &Path) -> Result<Vec<String>> {
+    let entries = match fs::read_dir(folder) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(failed(folder, "read"))?,
+    };
+    let names = entries.map(|e| Ok(e.map_err(failed(folder, "read"))?.file_name().into_string().ok()));
+    Ok(names.collect::<Result<Vec<_>>>()?.into_iter().flatten().filter(|n| is_ours(n)).collect())
+}
+
+fn remove(folder: &Path, names: &[String]) -> Result<()> {
+    let paths = names.iter().map(|n| folder.join(n));
+    paths.into_iter().try_for_each(|p| fs::remove_file(&p).map_err(failed(&p, "remove")))
+}
+
+/// A folder that is this run's alone while this lives.
+pub struct Out {
+    folder: PathBuf,
+    /// Where the run's files are until it is complete.
+    work: PathBuf,
+    _lock: Option<File>,
+}
+
+impl Out {
+    /// Creates the folder where there is none.
+    ///
+    /// # Errors
+    /// The references' own folder, one that another run is using, or one that cannot be written to.
+    pub fn open(folder: &Path, references: &Path) -> Result<Self> {
+        make_folder(folder)?;
+        let place = folder.display().to_string();
+        let real = |p: &Path| fs::canonicalize(p).ok();
+        if real(folder).is_some_and(|folder| real(references) == Some(folder)) {
+            return Err(Error::bad(place, "another folder than the references'", "the same one")
+                .with_hint("Pictures that the run draws would be references of the next one."));
+        }
+        let lock = lock(folder)?;
+        let work = workplace(folder)?;
+        make_folder(&work)?;
+        Ok(Out { folder: folder.to_path_buf(), work, _lock: lock })
+    }
+
+    /// Path of one of the run's files.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.work.join(name)
+    }
+    /// Whether the folder keeps an earlier run's files unless this run is complete.
+    pub fn guards(&self) -> bool {
+        self.work != self.folder
+    }
+
+    /// The run is complete: its files take the place of an earlier one's, the adapter last.
+    ///
+    /// # Errors
+    /// A file that cannot be removed or moved.
+    pub fn complete(&mut self) -> Result<()> {
+        if !self.guards() {
+            return Ok(());
+        }
+        let mut old = ours(&self.folder)?;
+        old.retain(|name| name != ADAPTER);
+        remove(&self.folder, &old)?;
+        let mut new = ours(&self.work)?;
+        new.sort_by_key(|name| name == ADAPTER);
+        for name in new {
+            let from = self.work.join(&name);
+            fs::rename(&from, self.folder.join(&name)).map_err(failed(&from, "move"))?;
+        }
+        let _ = fs::remove_dir(&self.work); // somebody's own files may be in it
+        self.work.clone_from(&self.folder);
+        Ok(())
+    }
+}
+
+/// The folder itself, or where adapters are in it, the first one within that has none. What is left there of a run that came
+/// to none is removed.
+fn workplace(folder: &Path) -> Result<PathBuf> {
+    let (mut work, mut number) = (folder.to_path_buf(), 0);
+    loop {
+        let left = ours(&work)?;
+        if !left.iter().any(|name| is_adapter(name)) {
+            // The first file that a run writes tells its leavings from a person's pictures.
+            if left.iter().any(|name| name == REFERENCES) {
+                remove(&work, &left)?;
+            }
+            return Ok(work);
+        }
+        number += 1;
+        work = folder.join(if number == 1 { UNFINISHED.into() } else { format!("{UNFINISHED}-{number}") });
+    }
+}
+
+/// The lock, or none on a file system that has no locks.
+fn lock(folder: &Path) -> Result<Option<File>> {
+    let path = folder.join(LOCK);
+    let file = File::options().create(true).append(true).open(&path).map_err(failed(&path, "create"))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::Error(e)) if e.kind() == ErrorKind::Unsupported => Ok(None),
+        Err(TryLockError::Error(e)) => Err(failed(&path, "lock")(e)),
+        Err(TryLockError::WouldBlock) => {
+            let place = folder.display().to_string();
+            Err(Error::bad(place, "a folder that no other run writes to", "one that a run is using")
+                .with_hint("Wait for its end, or give another folder."))
+        }
+    }
+}

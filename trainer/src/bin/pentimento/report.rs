@@ -1,0 +1,185 @@
+//! A training as it is told: lines and bars for people, `metrics.jsonl` for programs, adapters on the way.
+use crate::out::{ADAPTER, METRICS, Out, WARM_START, iteration};
+use crate::progress::Phase;
+use crate::stop::Stop;
+use pentimento_trainer::Result;
+use pentimento_trainer::files::write_atomically;
+use pentimento_trainer::stage::watch::Look;
+use pentimento_trainer::train::{Event, Metrics, Trainer};
+use serde_json::json;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// Least time from one adapter that is written in case of a crash to the next.
+const SAVE: Duration = Duration::from_secs(30);
+
+/// `metrics.jsonl`, rewritten whole with every line.
+struct Log {
+    path: PathBuf,
+    text: String,
+    start: Instant,
+}
+
+impl Log {
+    fn new(path: PathBuf) -> Self {
+        Log { path, text: String::new(), start: Instant::now() }
+    }
+    /// Adds an object, with the seconds so far.
+    fn add(&mut self, mut line: serde_json::Value) -> Result<()> {
+        line["elapsed"] = json!(self.start.elapsed().as_secs_f64());
+        self.text.push_str(&line.to_string());
+        self.text.push('\n');
+        write_atomically(&self.path, self.text.as_bytes())
+    }
+}
+
+/// Tells of a training and keeps what it makes.
+pub struct Report<'a> {
+    out: &'a Out,
+    /// Keep the adapter of every iteration.
+    keep: bool,
+    log: Log,
+    phase: Phase,
+    /// What the phase is.
+    label: &'static str,
+    saved: Instant,
+    /// Iterations done, and all of them where time does not decide.
+    iteration: usize,
+    iterations: Option<usize>,
+    /// Whether there is anything in the adapter.
+    pub trained: bool,
+}
+
+impl<'a> Report<'a> {
+    pub fn new(out: &'a Out, keep: bool, iterations: Option<usize>) -> Self {
+        let label = "preparing";
+        let (log, phase) = (Log::new(out.path(METRICS)), Phase::new(label, 1));
+        let (saved, iteration, trained) = (Instant::now(), 0, false);
+        Report { out, keep, log, phase, label, saved, iteration, iterations, trained }
+    }
+
+    /// Steps until done; false when stopped before.
+    pub fn train(&mut self, trainer: &mut Trainer, stop: &Stop) -> Result<bool> {
+        while !stop.asked() {
+            let event = trainer.step()?;
+            if matches!(event, Event::Done) {
+                return Ok(true);
+            }
+            self.tell(trainer, event)?;
+        }
+        Ok(false)
+    }
+
+    /// True when a phase of that name begins.
+    fn begins(&mut self, label: &'static str, all: usize) -> bool {
+        let begins = self.label != label;
+        if begins {
+            self.label = label;
+            self.phase = Phase::new(label, all);
+        }
+        begins
+    }
+
+    fn tell(&mut self, trainer: &mut Trainer, event: Event) -> Result<()> {
+        match event {
+            Event::Working | Event::Done => {}
+            Event::Encoded(done, all) => self.phase.set(done, all, ""),
+            Event::Warm(done, all, loss) => {
+                self.trained = true;
+                self.begins("warm start", all);
+                self.phase.set(done, all, format_args!(", loss {loss:.4}"));
+                self.log.add(json!({"warm": done, "loss": loss}))?;
+            }
+            Event::Part(done, all) => {
+                if self.begins("training", all) {
+                    // What the warm start alone gives, for comparison.
+                    trainer.average()?.save(&self.out.path(WARM_START))?;
+                }
+                let now = done.min(all.saturating_sub(1));
+                match self.iterations {
+                    Some(n) => self.phase.set(self.iteration * all + now, n * all, " parts"),
+                    None => {
+                        self.phase.set(now, all, format_args!(" parts of iteration {}", self.iteration + 1))
+                    }
+                }
+            }
+            Event::Iteration(m) => {
+                self.trained = true;
+                self.iteration = m.iteration;
+                self.phase.say(summary(&m));
+                self.log.add(record(&m))?;
+                if self.keep {
+                    trainer.average()?.save(&self.out.path(&iteration(m.iteration)))?;
+                }
+                if self.saved.elapsed() >= SAVE {
+                    trainer.adapter()?.save(&self.out.path(ADAPTER))?;
+                    self.saved = Instant::now();
+                }
+            }
+            Event::Watch(look) => {
+                self.phase.say(glance(&look));
+                self.log.add(looked(&look))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn summary(m: &Metrics) -> String {
+    if m.supervised_loss > 0.0 {
+        let Metrics { iteration, supervised_loss, prior_loss, gradient_norm, seconds, .. } = m;
+        return format!(
+            "{iteration:>3}  loss {supervised_loss:.4} prior {prior_loss:.4}  gradient {gradient_norm:.3}  {seconds:.1} s"
+        );
+    }
+    format!(
+        "{:>3}  reward {:+.3} (references {:+.3})  head loss {:.3} accuracy {:.2}  gradient {:.3}  {:.1} s",
+        m.iteration,
+        m.reward_generated,
+        m.reward_reference,
+        m.head_loss,
+        m.head_accuracy,
+        m.gradient_norm,
+        m.seconds
+    )
+}
+
+fn glance(look: &Look) -> String {
+    let shapes = look.silhouettes.map_or("without silhouettes".into(), |s| format!("silhouettes {s:.2}"));
+    let (distance, diversity) = (look.distance, look.diversity);
+    let end = look.stop.as_ref().map_or(String::new(), |why| format!("\n{why}"));
+    format!("{:>3}  {shapes}  distance {distance:.3}  diversity {diversity:.1}{end}", look.iteration)
+}
+
+fn looked(look: &Look) -> serde_json::Value {
+    json!({
+        "watch": look.iteration,
+        "silhouettes": look.silhouettes,
+        "distance": look.distance,
+        "diversity": look.diversity,
+        "head_loss": look.head_loss,
+        "best": look.best,
+        "stop": look.stop,
+    })
+}
+
+fn record(m: &Metrics) -> serde_json::Value {
+    json!({
+        "iteration": m.iteration,
+        "reward_generated": m.reward_generated,
+        "reward_reference": m.reward_reference,
+        "reward_spread": m.reward_spread,
+        "head_loss": m.head_loss,
+        "head_accuracy": m.head_accuracy,
+        "advantage_spread": m.advantage_spread,
+        "clip_fraction": m.clip_fraction,
+        "agreement": m.agreement,
+        "rate": m.rate,
+        "reward_pathwise": m.reward_pathwise,
+        "anchor_loss": m.anchor_loss,
+        "gradient_norm": m.gradient_norm,
+        "supervised_loss": m.supervised_loss,
+        "prior_loss": m.prior_loss,
+        "seconds": m.seconds,
+    })
+}

@@ -1,0 +1,34 @@
+//! All that the tool prints. What cannot be printed must not cost anybody's work: a closed pipe (`| head`) is no error, a
+//! full disk is one, told at the end; either way the work goes on, without words.
+use std::fmt::Arguments;
+use std::io::{self, ErrorKind, Write};
+use std::sync::{Mutex, PoisonError};
+
+/// The first failure of standard output.
+static FAILED: Mutex<Option<io::Error>> = Mutex::new(None);
+
+/// A line on standard output.
+pub fn line(text: Arguments<'_>) {
+    let mut failed = FAILED.lock().unwrap_or_else(PoisonError::into_inner);
+    if failed.is_none() {
+        let mut out = io::stdout().lock();
+        *failed = writeln!(out, "{text}").and_then(|()| out.flush()).err();
+    }
+}
+
+/// A line on standard error. Where even that fails nobody is left to be told.
+pub fn aside(text: Arguments<'_>) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// Takes in a failure of somebody else's printing.
+pub fn note(failure: io::Error) {
+    FAILED.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(failure);
+}
+
+/// Why standard output is not complete, if anybody still wanted it.
+pub fn failure() -> Option<pentimento::Error> {
+    let failed = FAILED.lock().unwrap_or_else(PoisonError::into_inner);
+    let e = failed.as_ref().filter(|e| e.kind() != ErrorKind::BrokenPipe)?;
+    Some(pentimento::Error::io("standard output", "write", e.to_string()))
+}
