@@ -52,6 +52,7 @@ impl Failure {
             Failure::Library(Error::Io { .. }) => pmt_status::Io,
             Failure::Library(Error::Device { .. }) => pmt_status::Device,
             Failure::Library(Error::Cancelled) => pmt_status::Cancelled,
+            Failure::Library(Error::NotFinite { .. }) => pmt_status::NotFinite,
             Failure::Library(_) | Failure::Panic(_) => pmt_status::Internal,
         }
     }

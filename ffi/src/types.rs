@@ -10,7 +10,7 @@ pub enum pmt_status {
     Ok = 0,
     /// A NULL, size, setting or order of calls that cannot be.
     BadArgument = 1,
-    /// A model, adapter or other file cannot be used as it is, or training diverged.
+    /// A model, adapter or other file cannot be used as it is.
     BadFile = 2,
     /// A file, tensor, adapter or device that must be there is not.
     Missing = 3,
@@ -22,6 +22,9 @@ pub enum pmt_status {
     Cancelled = 6,
     /// A bug in the library. The handle is of no more use: free it.
     Internal = 7,
+    /// A NaN or infinity in a file, or made by a training that diverged or by settings; the message names the first. The
+    /// adapter from before stays readable.
+    NotFinite = 8,
 }
 
 /// The number names no recipe.
