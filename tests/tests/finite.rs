@@ -34,7 +34,7 @@ fn poison(file: &Path, tensor: &str, at: usize) {
 fn draw(model: &Path, guidance: f32) -> Option<Result<Vec<f32>>> {
     let gpu = adapter("pictures of finite numbers")?;
     let folder = ModelFolder::open(model).expect("a folder");
-    let mut pipeline = Pipeline::open(&folder, Box::new(gpu), None).expect("a pipeline");
+    let mut pipeline = Pipeline::open(&folder, Box::new(gpu)).expect("a pipeline");
     let how = Sampling { steps: 2, guidance, width: 64, height: 64 };
     let image = pipeline.encode("icon of pear").and_then(|text| {
         let null = pipeline.encode("")?;
