@@ -365,7 +365,7 @@ impl Component {
 /// A file that cannot be read, and as [`Weights::from_blocks`].
 pub fn open_tensors(path: &Path) -> Result<Weights> {
     let place = path.display().to_string();
-    let storage = file::weights(path)?.ok_or_else(|| Error::io(&place, "read", "no such file"))?;
+    let storage = file::weights(path)?.ok_or_else(|| Error::io(&place, "read", "no such file or folder"))?;
     Weights::from_blocks(alloc::vec![(place, storage)])
 }
 
