@@ -39,11 +39,13 @@ const WEIGHT_FILES: [&str; 4] = [
     "model.fp16.safetensors",
 ];
 /// The same for the index of a sharded checkpoint.
-const INDEX_FILES: [&str; 4] = [
+const INDEX_FILES: [&str; 6] = [
     "diffusion_pytorch_model.safetensors.index.json",
     "model.safetensors.index.json",
     "diffusion_pytorch_model.safetensors.index.fp16.json",
     "model.safetensors.index.fp16.json",
+    "diffusion_pytorch_model.fp16.safetensors.index.json",
+    "model.fp16.safetensors.index.json",
 ];
 
 /// Whether `name` names something directly inside a folder: no separators, no drive, not `.` or `..`.
@@ -363,7 +365,7 @@ impl Component {
 /// A file that cannot be read, and as [`Weights::from_blocks`].
 pub fn open_tensors(path: &Path) -> Result<Weights> {
     let place = path.display().to_string();
-    let storage = file::weights(path)?.ok_or_else(|| Error::io(&place, "read", "no such file"))?;
+    let storage = file::weights(path)?.ok_or_else(|| Error::io(&place, "read", "no such file or folder"))?;
     Weights::from_blocks(alloc::vec![(place, storage)])
 }
 

@@ -57,6 +57,15 @@ pub(crate) fn safetensors(label: &str, bytes: &[u8]) -> Result<Header> {
     let Some((length, rest)) = bytes.split_first_chunk::<8>() else {
         return Err(Error::bad(label, expected, format!("only {} bytes in all", bytes.len())).with_hint(hint));
     };
+    if bytes.starts_with(b"version https://git-lfs") {
+        return Err(Error::bad(label, expected, "a git-lfs pointer, which only names the file")
+            .with_hint("Fetch the file itself: `git lfs pull`, or download it."));
+    }
+    if bytes.trim_ascii_start().starts_with(b"<") {
+        return Err(
+            Error::bad(label, expected, "a web page").with_hint("Download the file again, signed in.")
+        );
+    }
     let length = usize::try_from(u64::from_le_bytes(*length)).ok().filter(|&n| n <= MAX_HEADER);
     let Some(length) = length else {
         return Err(Error::bad(label, expected, "no valid header length in its first 8 bytes")

@@ -109,6 +109,9 @@ fn malformed_headers_are_refused() {
         let text = message(Weights::from_bytes("bad", file(header, &vec![0; data])));
         assert!(text.starts_with("bad: ") && text.contains("expected"), "{header}: {text}");
     }
+    let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:".to_vec();
+    assert!(message(Weights::from_bytes("w", pointer)).contains("found a git-lfs pointer"));
+    assert!(message(Weights::from_bytes("w", b"\n<!DOCTYPE html>".to_vec())).contains("found a web page"));
     let mut pickle = vec![0x80, 2, b'}', b'q', 0, b'(', b'X', 9];
     pickle.resize(64, 7);
     assert!(message(Weights::from_bytes("w.bin", pickle)).contains("Pickle"));

@@ -56,7 +56,7 @@ pub fn run(args: &Args) -> Result<()> {
         return report.finish();
     }
     if !path.is_dir() {
-        return Err(Error::io(path.display().to_string(), "read", "no such file or folder"));
+        return open_tensors(path).map(drop); // which says what there is instead
     }
     Err(Error::missing(path.display().to_string(), "model_index.json or config.json")
         .with_hint("Give a diffusers pipeline folder, a component folder, a single file or an adapter."))

@@ -1,5 +1,7 @@
 //! All that the tool prints. What cannot be printed must not cost anybody's work: a closed pipe (`| head`) is no error, a
-//! full disk is one, told at the end; either way the work goes on, without words.
+//! full disk is one, told at the end; either way the work goes on, without words. Names and texts of others are in what is
+//! printed, so that no line leaves here longer than a screen, or with characters that a terminal would act on.
+use pentimento::shown::Shown;
 use std::fmt::Arguments;
 use std::io::{self, ErrorKind, Write};
 use std::sync::{Mutex, PoisonError};
@@ -7,18 +9,28 @@ use std::sync::{Mutex, PoisonError};
 /// The first failure of standard output.
 static FAILED: Mutex<Option<io::Error>> = Mutex::new(None);
 
+/// Most characters of a line; a path has up to 4096.
+const MOST: usize = 6000;
+
+/// A text as it may be printed, line by line.
+fn plain(text: Arguments<'_>) -> String {
+    let text = text.to_string();
+    let lines: Vec<String> = text.split('\n').map(|text| Shown { text, most: MOST }.to_string()).collect();
+    lines.join("\n")
+}
+
 /// A line on standard output.
 pub fn line(text: Arguments<'_>) {
     let mut failed = FAILED.lock().unwrap_or_else(PoisonError::into_inner);
     if failed.is_none() {
         let mut out = io::stdout().lock();
-        *failed = writeln!(out, "{text}").and_then(|()| out.flush()).err();
+        *failed = writeln!(out, "{}", plain(text)).and_then(|()| out.flush()).err();
     }
 }
 
 /// A line on standard error. Where even that fails nobody is left to be told.
 pub fn aside(text: Arguments<'_>) {
-    let _ = writeln!(io::stderr().lock(), "{text}");
+    let _ = writeln!(io::stderr().lock(), "{}", plain(text));
 }
 
 /// Takes in a failure of somebody else's printing.
