@@ -142,7 +142,7 @@ fn pictures_that_are_done_are_kept() {
         let kept = contents(&out).len();
         assert!(status == STOPPED && words.contains("stopped on request"), "{name}: {status:?} {words}");
         assert!(words.contains(&format!("{kept} of 64 images in ")), "{kept} are there, but: {words}");
-        assert!(kept % 8 == 0 && (8..64).contains(&kept), "{kept} pictures");
+        assert!(kept.is_multiple_of(8) && (8..64).contains(&kept), "{kept} pictures");
         assert!(words.contains("drawing\n"), "nothing tells what it does: {words}");
     }
     // Whoever started it with `nohup` wants it to outlive its terminal.
