@@ -54,7 +54,7 @@ static void add_references(pmt_trainer *trainer, const char *folder) {
 
 int main(int argc, char **argv) {
     if (argc < 4) return fprintf(stderr, "usage: finetune MODEL FOLDER PROMPT [SETTING=NUMBER ...]\n"), 2;
-    must(pmt_context_new(getenv("PENTIMENTO_ADAPTER"), &context)); // part of a GPU's name, or NULL for the best one
+    must(pmt_context_new(getenv("PENTIMENTO_ADAPTER"), &context)); // index, PCI id or part of a name; NULL: the best one
 
     pmt_config config;
     must(pmt_config_default(&config, sizeof config));

@@ -291,3 +291,30 @@ fn initial(pipeline: &mut Pipeline, params: &Params, config: &Config) -> Result<
     params.upload(pipeline, &values)?;
     Ok(values)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::thread::sleep;
+    use std::time::Duration;
+
+    #[test]
+    fn pauses_are_no_time() {
+        let nap = || sleep(Duration::from_millis(40));
+        let mut clock = Clock { deadline: Some((0.0, 10.0)), ..Clock::default() };
+        nap();
+        assert_eq!((clock.now(), clock.left(0.5)), (0.0, Some(5.0)));
+        clock.resume();
+        nap();
+        assert!(clock.now() >= 0.04 && clock.left(1.0) < Some(9.97), "a step's time is not seen in it");
+        clock.pause();
+        let spent = clock.now();
+        nap();
+        clock.started = clock.now();
+        assert!(clock.now() == spent && clock.iteration() == 0.0, "a pause was counted");
+        clock.resume();
+        nap();
+        clock.pause();
+        assert!(clock.now() >= spent + 0.04 && clock.iteration() >= 0.04);
+    }
+}

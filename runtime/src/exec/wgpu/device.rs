@@ -31,7 +31,7 @@ pub struct Wgpu {
 pub(super) const SUBMIT_SECONDS: f64 = 0.1;
 
 impl Wgpu {
-    /// Opens the best adapter, or the one that `choice` means: its index among [`adapters`](super::adapters), its PCI id, its name or a part of
+    /// Opens the best adapter, or the one that `choice` means: its index among [`super::adapters()`], its PCI id, its name or a part of
     /// the name that no other one has, in any letter case. An empty `choice` is none.
     ///
     /// # Errors

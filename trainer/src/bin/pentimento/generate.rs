@@ -113,7 +113,7 @@ pub fn draw(
     for (i, part) in batches.enumerate() {
         let all = jobs.len().div_ceil(BATCH) * how.steps;
         let images = pipeline.generate(part, null, how, &mut |done, _| {
-            progress.set(i * how.steps + done, all, "");
+            progress.set(i * how.steps + done, all, " steps");
             !stop.asked()
         })?;
         for (k, image) in images.into_iter().enumerate() {

@@ -61,7 +61,8 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(e) => {
-            e.print().err().into_iter().for_each(say::note);
+            let printed = e.print().err().filter(|_| !e.use_stderr());
+            printed.into_iter().for_each(say::note);
             return end(Ok(()), e.exit_code());
         }
     };

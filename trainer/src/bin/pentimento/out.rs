@@ -151,3 +151,65 @@ fn lock(folder: &Path) -> Result<Option<File>> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scratch(name: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("pentimento-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(&path).expect("a folder");
+        path
+    }
+    fn open(folder: &Path) -> Out {
+        Out::open(folder, Path::new("no/references")).expect("a folder of its own")
+    }
+
+    #[test]
+    fn only_its_own_names_are_a_runs() {
+        for name in ["iteration-12.safetensors", ADAPTER, WARM_START] {
+            assert!(is_adapter(name) && is_ours(name), "{name}");
+        }
+        for name in ["iteration-.safetensors", "iteration-1x.safetensors", "a.safetensors", "before.png"] {
+            assert!(!is_adapter(name), "{name}");
+        }
+        assert!(is_ours(BEFORE) && !is_ours("0000.png") && !is_ours("notes.txt"));
+    }
+
+    #[test]
+    fn leavings_without_an_adapter_make_room_and_adapters_do_not() {
+        let folder = scratch("out-leavings");
+        for name in [REFERENCES, METRICS, "notes.txt"] {
+            fs::write(folder.join(name), name).expect("a file");
+        }
+        let out = open(&folder);
+        assert!(!out.guards() && !folder.join(METRICS).exists() && folder.join("notes.txt").exists());
+        assert!(Out::open(&folder, &folder).is_err(), "its own references");
+        let busy = Out::open(&folder, Path::new("x")).err().expect("busy").to_string();
+        assert!(busy.contains("one that a run is using"), "{busy}");
+        fs::write(out.path(ADAPTER), "first").expect("a file");
+        drop(out);
+        let second = open(&folder);
+        assert!(second.guards() && second.path(ADAPTER) == folder.join("unfinished").join(ADAPTER));
+        fs::write(second.path(WARM_START), "second").expect("a file");
+        drop(second);
+        let mut third = open(&folder);
+        assert_eq!(third.path("x"), folder.join("unfinished-2/x"));
+        fs::write(third.path(ADAPTER), "third").expect("a file");
+        third.complete().expect("moved");
+        assert_eq!(fs::read(folder.join(ADAPTER)).expect("an adapter"), b"third");
+        assert_eq!(third.path(ADAPTER), folder.join(ADAPTER));
+        assert!(!folder.join("unfinished-2").exists() && folder.join("unfinished").join(WARM_START).exists());
+        fs::remove_dir_all(&folder).expect("removed");
+    }
+
+    #[test]
+    fn a_persons_pictures_are_no_leavings() {
+        let folder = scratch("out-pictures");
+        fs::write(folder.join(BEFORE), "a holiday").expect("a file");
+        open(&folder);
+        assert!(folder.join(BEFORE).exists());
+        fs::remove_dir_all(&folder).expect("removed");
+    }
+}

@@ -1,0 +1,269 @@
+//! The command-line tool as shells meet it: signals, pipes, full disks, and folders that hold earlier runs.
+#![cfg(unix)]
+use std::fs::{self, File};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+use tests::adapter::adapter;
+use tests::built::{build, workspace};
+use tests::scratch::Scratch;
+use tests::tiny;
+
+/// Exit status of what a signal ended.
+const STOPPED: Option<i32> = Some(130);
+
+fn program() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| build("pentimento-trainer").join("pentimento"))
+}
+
+fn pentimento(args: &[&str]) -> Command {
+    let mut command = Command::new(program());
+    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+/// With the device under test.
+fn working(args: &[&str]) -> Command {
+    let mut command = pentimento(args);
+    if let Ok(device) = std::env::var("PENTIMENTO_ADAPTER") {
+        command.args(["--device", &device]);
+    }
+    command
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+/// All that it said, and its exit status.
+fn said(output: &Output) -> (String, Option<i32>) {
+    (text(&output.stdout) + &text(&output.stderr), output.status.code())
+}
+fn ends(mut command: Command) -> (String, Option<i32>) {
+    said(&command.output().expect("the tool runs"))
+}
+
+fn signal(child: &Child, name: &str) {
+    let sent = Command::new("kill").args([name, &child.id().to_string()]).status().expect("kill runs");
+    assert!(sent.success(), "{name} was not sent");
+}
+/// Waits until a file is there; the tool must go on until then.
+fn wait_for(path: &Path, child: &mut Child) {
+    let start = Instant::now();
+    while !path.exists() {
+        let ended = child.try_wait().expect("a child");
+        assert!(ended.is_none(), "it ended before {} was there: {ended:?}", path.display());
+        assert!(start.elapsed() < Duration::from_secs(300), "no {}", path.display());
+        sleep(Duration::from_millis(20));
+    }
+}
+fn end_of(child: Child) -> (String, Option<i32>) {
+    said(&child.wait_with_output().expect("it ends"))
+}
+
+/// Files of a folder with their bytes, the lock left out.
+fn contents(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let files = fs::read_dir(folder).expect("a folder").flatten().filter(|e| e.path().is_file());
+    let read =
+        |e: fs::DirEntry| (e.file_name().into_string().expect("a name"), fs::read(e.path()).expect("a file"));
+    let mut all: Vec<_> = files.map(read).filter(|(name, _)| !name.starts_with('.')).collect();
+    all.sort();
+    all
+}
+
+#[test]
+fn a_closed_pipe_is_no_error_and_a_full_disk_is_a_sentence() {
+    let vae = workspace().join("tests/fixtures/vae");
+    let vae = vae.to_str().expect("a path");
+    for args in [&["inspect", vae][..], &["--help"], &["inspect", "--help"], &["--version"]] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let (words, status) = said(&pentimento(args).stdout(writer).output().expect("the tool runs"));
+        assert_eq!((words.as_str(), status), ("", Some(0)), "{args:?} into a closed pipe");
+        if Path::new("/dev/full").exists() {
+            let full = File::options().write(true).open("/dev/full").expect("a device");
+            let (words, status) = said(&pentimento(args).stdout(full).output().expect("the tool runs"));
+            assert!(
+                words.starts_with("error: standard output: cannot write: ") && words.lines().count() == 1,
+                "{args:?}: {words}"
+            );
+            assert_eq!(status, Some(1), "{args:?}");
+        }
+    }
+    // What is wrong is still the exit status where nobody can read why.
+    let (_, writer) = std::io::pipe().expect("a pipe");
+    let mut command = pentimento(&["inspect", "no/such/model"]);
+    let status = command.stdout(writer.try_clone().expect("a pipe")).stderr(writer).status();
+    assert_eq!(status.expect("the tool runs").code(), Some(1));
+    assert_eq!(ends(pentimento(&["no-such-command"])).1, Some(2));
+}
+
+#[test]
+fn devices_have_an_index_and_nothing_else_is_printed() {
+    if adapter("the list of devices").is_none() {
+        return;
+    }
+    let mut command = pentimento(&["devices"]);
+    let output = command.env_remove("XDG_RUNTIME_DIR").output().expect("the tool runs");
+    let list = text(&output.stdout);
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", text(&output.stderr));
+    let names: Vec<&str> = list.lines().filter(|l| !l.starts_with(' ')).collect();
+    for (i, name) in names.iter().enumerate() {
+        assert!(name.starts_with(&format!("{i}: ")), "{list}");
+    }
+    let folder = Scratch::new("tool-devices");
+    let (model, out) = (tiny::model(&folder.0), folder.0.join("out"));
+    let (model, out) = (model.to_str().expect("a path"), out.to_str().expect("a path"));
+    let number = names.len().to_string();
+    let (words, status) =
+        ends(pentimento(&["generate", "--model", model, "--prompt", "x", "--out", out, "--device", &number]));
+    let expected = format!("no adapter of index {number}");
+    assert!(status == Some(1) && words.contains(&expected) && words.contains("0 "), "{words}");
+}
+
+#[test]
+fn pictures_that_are_done_are_kept() {
+    if adapter("drawing").is_none() {
+        return;
+    }
+    let folder = Scratch::new("tool-generate");
+    let (model, out, prompts) = (tiny::model(&folder.0), folder.0.join("out"), folder.0.join("prompts"));
+    fs::write(&prompts, "a cat\n".repeat(64)).expect("a file");
+    let [model, prompts, target] = [&model, &prompts, &out].map(|p| p.to_str().expect("a path"));
+    let args = ["generate", "--model", model, "--prompts", prompts, "--steps", "30", "--out", target];
+    for name in ["-INT", "-TERM", "-HUP"] {
+        let _ = fs::remove_dir_all(&out);
+        let mut child = working(&args).spawn().expect("the tool runs");
+        wait_for(&out.join("0007.png"), &mut child);
+        signal(&child, name);
+        let (words, status) = end_of(child);
+        let kept = contents(&out).len();
+        assert!(status == STOPPED && words.contains("stopped on request"), "{name}: {status:?} {words}");
+        assert!(words.contains(&format!("{kept} of 64 images in ")), "{kept} are there, but: {words}");
+        assert!(kept.is_multiple_of(8) && (8..64).contains(&kept), "{kept} pictures");
+        assert!(words.contains("drawing\n"), "nothing tells what it does: {words}");
+    }
+    // Whoever started it with `nohup` wants it to outlive its terminal.
+    let _ = fs::remove_dir_all(&out);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "trap '' HUP; exec \"$@\"", "sh"]).arg(program());
+    shell.args(["generate", "--model", model, "--prompt", "x", "--steps", "60", "--out", target]);
+    let mut child = shell.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("a shell");
+    wait_for(&out, &mut child);
+    signal(&child, "-HUP");
+    let (words, status) = end_of(child);
+    assert!(status == Some(0) && contents(&out).len() == 1, "{status:?} {words}");
+}
+
+/// A model, two references with captions, and a folder for results.
+struct Job {
+    folder: Scratch,
+    model: PathBuf,
+}
+
+impl Job {
+    fn new(name: &str) -> Self {
+        let folder = Scratch::new(name);
+        let references = folder.0.join("references");
+        fs::create_dir(&references).expect("a folder");
+        let icons = workspace().join("examples/models/icons/references/mono");
+        for name in ["anchor", "dog"] {
+            let file = format!("{name}.png");
+            fs::copy(icons.join(&file), references.join(&file)).expect("a copy");
+            fs::write(references.join(format!("{name}.txt")), name).expect("a file");
+        }
+        Job { model: tiny::model(&folder.0), folder }
+    }
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.0.join(name)
+    }
+    fn train(&self, out: &str, seed: &str, warm_steps: &str) -> Command {
+        let [model, references, out] =
+            [&self.model, &self.path("references"), &self.path(out)].map(|p| p.display().to_string());
+        let mut command = working(&["personalize", "--model", &model, "--references", &references]);
+        command.args(["--out", &out, "--seed", seed, "--iterations", "0", "--warm-steps", warm_steps]);
+        command
+    }
+}
+
+/// One folder through the lives of five runs.
+#[test]
+fn nothing_replaces_an_earlier_run_but_a_complete_one() {
+    if adapter("training").is_none() {
+        return;
+    }
+    let job = Job::new("tool-out");
+    let (out, unfinished) = (job.path("out"), job.path("out/unfinished"));
+    let (words, status) = ends(job.train("out", "1", "2"));
+    assert_eq!(status, Some(0), "{words}");
+    for part in ["training on", "2 references", "preparing", "warm start: 2 of 2, loss", "adapter: "] {
+        assert!(words.contains(part), "no {part:?} in {words}");
+    }
+    fs::write(out.join("iteration-7.safetensors"), "of the first run").expect("a file");
+    fs::write(out.join("notes.txt"), "a person's").expect("a file");
+    let first = contents(&out);
+    let names: Vec<&str> = first.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(
+        names,
+        [
+            "after.png",
+            "before.png",
+            "iteration-7.safetensors",
+            "metrics.jsonl",
+            "notes.txt",
+            "pytorch_lora_weights.safetensors",
+            "references.txt"
+        ]
+    );
+
+    // A second run, stopped; while it goes on, a third is refused.
+    let mut second = job.train("out", "2", "1000000").spawn().expect("the tool runs");
+    wait_for(&unfinished.join("metrics.jsonl"), &mut second);
+    let (words, status) = ends(job.train("out", "3", "2"));
+    assert!(status == Some(1) && words.contains("found one that a run is using"), "{words}");
+    signal(&second, "-HUP");
+    let (words, status) = end_of(second);
+    assert!(status == STOPPED && words.contains("adapter so far: "), "{status:?} {words}");
+    assert!(words.contains("keeps an earlier run's files"), "{words}");
+    assert!(unfinished.join("pytorch_lora_weights.safetensors").is_file() && contents(&out) == first);
+
+    // A fourth, killed: it leaves no lock, and the stopped one's adapter stays as well.
+    let stopped = contents(&unfinished);
+    let mut fourth = job.train("out", "4", "1000000").spawn().expect("the tool runs");
+    wait_for(&job.path("out/unfinished-2/metrics.jsonl"), &mut fourth);
+    signal(&fourth, "-KILL");
+    assert_eq!(fourth.wait().expect("it ends").signal(), Some(9));
+    assert!(contents(&out) == first && contents(&unfinished) == stopped);
+
+    // A fifth, complete: everything in the folder is its own.
+    let (words, status) = ends(job.train("out", "5", "3"));
+    assert_eq!(status, Some(0), "{words}");
+    let last = contents(&out);
+    let names: Vec<&str> = last.iter().map(|(name, _)| name.as_str()).collect();
+    let all = ["after.png", "before.png", "metrics.jsonl", "notes.txt"];
+    assert_eq!(names, [&all[..], &["pytorch_lora_weights.safetensors", "references.txt"]].concat());
+    let metrics = fs::read_to_string(out.join("metrics.jsonl")).expect("a file");
+    assert_eq!(metrics.lines().count(), 3, "{metrics}");
+    let adapter = |all: &[(String, Vec<u8>)]| all.iter().find(|(n, _)| n.starts_with("pytorch")).cloned();
+    assert!(adapter(&last) != adapter(&first) && contents(&unfinished) == stopped);
+    assert!(!job.path("out/unfinished-2").exists(), "its place of work stays");
+}
+
+#[test]
+fn a_run_that_comes_to_nothing_leaves_no_adapter_and_takes_no_pictures_of_its_own() {
+    if adapter("training").is_none() {
+        return;
+    }
+    let job = Job::new("tool-nothing");
+    let mut child = job.train("out", "1", "2").spawn().expect("the tool runs");
+    wait_for(&job.path("out/references.txt"), &mut child);
+    signal(&child, "-TERM");
+    let (words, status) = end_of(child);
+    assert!(status == STOPPED && words.contains("stopped on request"), "{status:?} {words}");
+    assert!(!job.path("out/pytorch_lora_weights.safetensors").exists(), "{words}");
+    let (words, status) = ends(job.train("references/../references", "1", "2"));
+    assert!(status == Some(1) && words.contains("another folder than the references'"), "{words}");
+    assert_eq!(contents(&job.path("references")).len(), 4, "something was written among the references");
+}
