@@ -31,8 +31,8 @@ pub struct Wgpu {
 pub(super) const SUBMIT_SECONDS: f64 = 0.1;
 
 impl Wgpu {
-    /// Opens the best adapter, or the one that `choice` means: its index among [`super::adapters()`], its PCI id, its name or a part of
-    /// the name that no other one has, in any letter case. An empty `choice` is none.
+    /// Opens the best adapter, or the one that `choice` means: its index among [`super::adapters()`], its PCI id, its name or
+    /// a part of the name that no other one has, in any letter case. An empty `choice` is none.
     ///
     /// # Errors
     /// No adapter at all, none or several that `choice` fits, or a device that cannot be opened.
