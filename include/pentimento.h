@@ -41,7 +41,7 @@ typedef enum pmt_status {
     PMT_STATUS_OK = 0,
     // A NULL, size, setting or order of calls that cannot be.
     PMT_STATUS_BAD_ARGUMENT = 1,
-    // A model, adapter or other file cannot be used as it is, or training diverged.
+    // A model, adapter or other file cannot be used as it is.
     PMT_STATUS_BAD_FILE = 2,
     // A file, tensor, adapter or device that must be there is not.
     PMT_STATUS_MISSING = 3,
@@ -53,6 +53,9 @@ typedef enum pmt_status {
     PMT_STATUS_CANCELLED = 6,
     // A bug in the library. The handle is of no more use: free it.
     PMT_STATUS_INTERNAL = 7,
+    // A NaN or infinity in a file, or made by a training that diverged or by settings; the message names the first. The
+    // adapter from before stays readable.
+    PMT_STATUS_NOT_FINITE = 8,
 } pmt_status;
 
 // Where a training is.
