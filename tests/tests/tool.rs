@@ -257,13 +257,15 @@ fn a_run_that_comes_to_nothing_leaves_no_adapter_and_takes_no_pictures_of_its_ow
         return;
     }
     let job = Job::new("tool-nothing");
+    fs::write(job.path("references/half.png"), b"\x89PNG\r\n\x1a\n").expect("written");
     let mut child = job.train("out", "1", "2").spawn().expect("the tool runs");
     wait_for(&job.path("out/references.txt"), &mut child);
     signal(&child, "-TERM");
     let (words, status) = end_of(child);
     assert!(status == STOPPED && words.contains("stopped on request"), "{status:?} {words}");
+    assert!(words.contains("passed over: ") && words.contains("half.png"), "{words}");
     assert!(!job.path("out/pytorch_lora_weights.safetensors").exists(), "{words}");
     let (words, status) = ends(job.train("references/../references", "1", "2"));
     assert!(status == Some(1) && words.contains("another folder than the references'"), "{words}");
-    assert_eq!(contents(&job.path("references")).len(), 4, "something was written among the references");
+    assert_eq!(contents(&job.path("references")).len(), 5, "something was written among the references");
 }

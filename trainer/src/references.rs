@@ -1,7 +1,7 @@
 //! The reference images whose look is learnt: a folder of pictures, with captions where there are any.
 use std::path::Path;
 
-use pentimento::Result;
+use pentimento::{Error, Result};
 
 use crate::images::Picture;
 
@@ -78,27 +78,29 @@ pub fn load_references(folder: &Path, width: u32, height: u32) -> Result<Vec<Ref
 /// # Errors
 /// As [`Survey::of`]; an image that cannot be read.
 pub fn load_framed(folder: &Path, width: u32, height: u32, framing: &Framing) -> Result<Vec<Reference>> {
-    load(folder, &Survey::of(folder)?, width, height, framing)
+    let (references, unread) = load(folder, &Survey::of(folder)?, width, height, framing);
+    unread.into_iter().next().map_or(Ok(references), Err)
 }
 
-/// As [`load_framed`], of a folder that was looked through before.
-///
-/// # Errors
-/// An image that cannot be read.
+/// As [`load_framed`], of a folder that was looked through before: the images that can be read, and why others cannot.
 pub fn load(
     folder: &Path,
     survey: &Survey,
     width: u32,
     height: u32,
     framing: &Framing,
-) -> Result<Vec<Reference>> {
+) -> (Vec<Reference>, Vec<Error>) {
     let load = |name: &String| {
         let (picture, transparent) = Picture::open_on(&folder.join(name), framing.background.0)?;
         let caption = survey.captions.get(name).map(String::as_str);
         let made = Reference::framed(name, caption, &picture, [width, height], framing)?;
         Ok(Reference { transparent, ..made })
     };
-    survey.images.iter().map(load).collect()
+    let (mut references, mut unread) = (Vec::new(), Vec::new());
+    for read in survey.images.iter().map(load) {
+        read.map_or_else(|e| unread.push(e), |r| references.push(r));
+    }
+    (references, unread)
 }
 
 #[cfg(test)]

@@ -212,7 +212,12 @@ fn finish(
 /// The references to train on, and a line about them.
 fn references(args: &Args, framing: &Framing, side: usize) -> Result<Vec<Reference>> {
     let survey = Survey::of(&args.references)?;
-    let mut references = load(&args.references, &survey, side as u32, side as u32, framing)?;
+    let (mut references, unread) = load(&args.references, &survey, side as u32, side as u32, framing);
+    // One bad picture in a folder is no reason to train on none.
+    match unread.first() {
+        Some(first) if references.is_empty() => return Err(first.clone()),
+        _ => unread.iter().for_each(|e| eprintln!("passed over: {e}")),
+    }
     if let Some(limit) = args.limit {
         pentimento::rng::Philox::new(args.seed, 0x11).shuffle(&mut references);
         references.truncate(limit.max(1));
