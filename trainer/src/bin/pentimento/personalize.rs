@@ -132,6 +132,9 @@ pub fn run(args: &Args, stop: &Stop) -> Result<()> {
     if let Some(m) = args.minutes.filter(|m| !(m.is_finite() && *m > 0.0)) {
         return Err(Error::bad("--minutes", "a positive number", m.to_string()));
     }
+    if args.limit == Some(0) {
+        return Err(Error::bad("--limit", "at least 1 reference", "0"));
+    }
     let exec = args.device.open()?;
     let config = args.settings(exec.caps().class == Class::Software || large(args)?)?;
     config.check()?;
@@ -220,7 +223,7 @@ fn references(args: &Args, framing: &Framing, side: usize) -> Result<Vec<Referen
     }
     if let Some(limit) = args.limit {
         pentimento::rng::Philox::new(args.seed, 0x11).shuffle(&mut references);
-        references.truncate(limit.max(1));
+        references.truncate(limit);
         references.sort_by(|a, b| a.name.cmp(&b.name));
     }
     println!("{}", framed(&references, framing, side as u32, side as u32));
