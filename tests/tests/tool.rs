@@ -20,8 +20,19 @@ fn program() -> &'static Path {
     BUILT.get_or_init(|| build("pentimento-trainer").join("pentimento"))
 }
 
+/// Whether whoever runs the tests, `nohup` perhaps, hands on that SIGHUP is ignored, which the tool respects.
+fn hangup_ignored() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|m| u64::from_str_radix(m.trim(), 16).ok()).is_some_and(|m| m & 1 == 1)
+}
+
 fn pentimento(args: &[&str]) -> Command {
     let mut command = Command::new(program());
+    if hangup_ignored() {
+        command = Command::new("env");
+        command.arg("--default-signal=HUP").arg(program());
+    }
     command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
