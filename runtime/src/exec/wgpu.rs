@@ -362,6 +362,7 @@ impl Executor for Wgpu {
         let id = PlanId(self.plans.len() - 1);
         if self.validates() {
             (0..self.plans[id.0].plan.commands.len()).try_for_each(|_| self.build(id))?;
+            self.failure()?;
         }
         Ok(id)
     }
