@@ -1,5 +1,6 @@
 //! Fuzzing with a generator of our own: a corpus is mutated, a parser is run, and it may neither panic, nor take much more
 //! memory than its input, nor long. What fails is written to a file.
+use crate::busy::worked;
 use crate::memory::peak;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -7,7 +8,7 @@ use std::time::{Duration, Instant};
 
 /// Seconds that a target is run for unless `PENTIMENTO_FUZZ` says so.
 const SECONDS: f64 = 4.0;
-/// Longest time that one input may take, on a machine that does other things too.
+/// Longest time that one input may take, of a processor.
 const SLOW: Duration = Duration::from_secs(10);
 
 /// A parser under test.
@@ -46,14 +47,14 @@ impl Target<'_> {
             for _ in 0..64 {
                 let mutated = self.mutated(&mut random);
                 let input = finish(&mut random, mutated);
-                let start = Instant::now();
+                let start = worked();
                 let done = catch_unwind(AssertUnwindSafe(|| peak(|| parse(&input)).1));
                 let why = match done {
                     Err(_) => "panics".to_string(),
                     Ok(most) if most > (self.memory)(input.len()) => {
                         format!("takes {most} bytes of memory for {}", input.len())
                     }
-                    Ok(_) if start.elapsed() > SLOW && is_slow(|| parse(&input)) => {
+                    Ok(_) if worked().saturating_sub(start) > SLOW => {
                         format!("takes more than {SLOW:?}")
                     }
                     Ok(most) => {
@@ -130,15 +131,6 @@ impl Target<'_> {
             }
         }
     }
-}
-
-/// Whether work is slow every time: once, the machine may have been busy.
-fn is_slow(mut work: impl FnMut()) -> bool {
-    (0..3).all(|_| {
-        let start = Instant::now();
-        work();
-        start.elapsed() > SLOW
-    })
 }
 
 /// Splitmix64.

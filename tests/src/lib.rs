@@ -2,6 +2,7 @@
 pub mod adapter;
 pub mod bound;
 pub mod built;
+pub mod busy;
 pub mod cases;
 pub mod check;
 pub mod draw;

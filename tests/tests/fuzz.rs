@@ -15,6 +15,7 @@ use pentimento_trainer::images::Picture;
 use pentimento_trainer::references::Survey;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
+use tests::busy::worked;
 use tests::fuzz::{Random, Target, crc32};
 use tests::scratch::Scratch;
 
@@ -277,21 +278,21 @@ fn small_files_stay_small() {
     let mut config = std::fs::read(here("fixtures/transformer/sd35_medium/config.json"))
         .map(|bytes| serde_json::from_slice::<Value>(&bytes).expect("JSON"))
         .expect("a configuration");
-    // Eight times the layers, eight times the time: the least of five, since the machine does other things too.
+    // Eight times the layers, eight times the time of a processor: the least of five.
     let mut time = |layers: usize| {
         config["num_layers"] = layers.into();
         let once = || {
-            let start = std::time::Instant::now();
+            let start = worked();
             let (needs, taken) =
                 tests::memory::peak(|| contents::of(&config, "config.json").expect("a network"));
             assert!(needs.len() > 20 * layers && taken < 128 * MIB, "{taken}");
-            start.elapsed().as_secs_f64()
+            worked().saturating_sub(start).as_secs_f64()
         };
         (0..5).map(|_| once()).fold(f64::INFINITY, f64::min)
     };
     let (few, many) = (time(128), time(1024));
     println!("128 layers: {few:.3} s, 1024 layers: {many:.3} s");
-    assert!(many < 24.0 * few, "{many} for 1024 layers, {few} for 128");
+    assert!(many <= 24.0 * few, "{many} for 1024 layers, {few} for 128");
 
     let entry =
         |i: usize| format!(r#""{i}":{{"dtype":"F32","shape":[1],"data_offsets":[{},{}]}}"#, 4 * i, 4 * i + 4);
