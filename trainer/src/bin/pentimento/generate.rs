@@ -153,7 +153,7 @@ pub fn run(args: &Args, stop: &Stop) -> Result<()> {
     drop(loading);
     say_cuts(&pipeline, prompts.iter().map(String::as_str));
     make_folder(&args.out)?;
-    let (mut done, all, out) = (0, prompts.len(), crate::path(&args.out));
+    let (mut done, all, out) = (0, prompts.len(), args.out.display());
     let drawn = draw(&mut pipeline, &prompts, args.seed, &how, cache, stop, &mut |i, picture| {
         write_atomically(&args.out.join(format!("{i:04}.png")), &picture.to_png()?)?;
         done = i + 1;

@@ -143,7 +143,7 @@ impl Report {
         let Some(needs) = self.note(contents::of(&config, label)) else { return };
         let Some(weights) = self.note(contents::named(&config, label, &weights)) else { return };
         let found = Contents::of(&weights, Some(&needs));
-        println!("{}: {kind}, {}", crate::path(name.as_ref()), count(&found));
+        println!("{}: {kind}, {}", name, count(&found));
         list("missing", &found.missing);
         list("wrong", &found.wrong);
         list("unknown", &found.unknown);

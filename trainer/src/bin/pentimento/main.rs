@@ -51,11 +51,6 @@ enum Command {
     Personalize(personalize::Args),
 }
 
-/// A path as it is printed: names of files can hold anything.
-fn path(path: &std::path::Path) -> String {
-    pentimento::shown::Shown { text: &path.display().to_string(), most: 4096 }.to_string()
-}
-
 fn main() -> ExitCode {
     quiet_driver();
     let cli = match Cli::try_parse() {

@@ -145,10 +145,10 @@ pub fn run(args: &Args, stop: &Stop) -> Result<()> {
     let show = shown(args, &references, &prompts)?;
     let mut out = Out::open(&args.out, &args.references)?;
     if out.guards() {
-        let (folder, work) = (crate::path(&args.out), out.path(""));
+        let (folder, work) = (args.out.display(), out.path(""));
         println!(
             "{folder} keeps an earlier run's files until this run is complete; its own are in {}",
-            crate::path(&work)
+            work.display()
         );
     }
     let used: String = references.iter().map(|r| format!("{}\n", r.name)).collect();
@@ -197,7 +197,7 @@ fn finish(
     };
     if !complete {
         if trained && saved.is_ok() {
-            println!("adapter so far: {}", crate::path(&out.path(ADAPTER)));
+            println!("adapter so far: {}", out.path(ADAPTER).display());
         }
         ended?;
         saved?;
@@ -206,9 +206,9 @@ fn finish(
     saved?;
     let drawn = work.show_average(true).and_then(|()| sheet.draw(work, &out.path(AFTER)));
     out.complete()?;
-    println!("adapter: {}", crate::path(&out.path(ADAPTER)));
+    println!("adapter: {}", out.path(ADAPTER).display());
     drawn?;
-    println!("pictures: {} and {}", crate::path(&out.path(BEFORE)), crate::path(&out.path(AFTER)));
+    println!("pictures: {} and {}", out.path(BEFORE).display(), out.path(AFTER).display());
     Ok(())
 }
 
