@@ -8,6 +8,7 @@ pub mod check;
 pub mod draw;
 pub mod fixture;
 pub mod fuzz;
+pub mod icons;
 pub mod known;
 pub mod memory;
 pub mod real;

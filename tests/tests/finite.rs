@@ -4,20 +4,11 @@ use pentimento::folder::ModelFolder;
 use pentimento::pipeline::{Pipeline, Sampling};
 use pentimento::{Error, Result};
 use pentimento_trainer::config::Config;
-use pentimento_trainer::references::{Reference, load_references};
 use pentimento_trainer::train::{Event, Setup, Trainer};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use tests::adapter::adapter;
+use tests::icons::{model, references};
 use tests::scratch::icons;
-
-fn model() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/models/icons")
-}
-fn references() -> Vec<Reference> {
-    let mut all = load_references(&model().join("references/mono"), 64, 64).expect("references");
-    all.truncate(2);
-    all
-}
 
 /// Makes number `at` of a stored half-precision tensor a NaN.
 fn poison(file: &Path, tensor: &str, at: usize) {

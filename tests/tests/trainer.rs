@@ -18,16 +18,9 @@ use pentimento_trainer::stage::watch::Look;
 use pentimento_trainer::train::{Event, Metrics, Setup, Trainer};
 use std::path::{Path, PathBuf};
 use tests::adapter::adapter;
+use tests::icons::{model, references};
 use tests::scratch::{Scratch, icons as broken_model};
 
-fn model() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/models/icons")
-}
-fn references() -> Vec<Reference> {
-    let mut all = load_references(&model().join("references/mono"), 64, 64).expect("references");
-    all.truncate(2);
-    all
-}
 fn setup<'a>(model: &'a Path, references: &'a [Reference]) -> Setup<'a> {
     Setup { model, config: None, reward: None, references, prompts: &[], text_cache: None }
 }
