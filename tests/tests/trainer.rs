@@ -16,7 +16,7 @@ use pentimento_trainer::recipe::Recipe;
 use pentimento_trainer::references::{Reference, load_references};
 use pentimento_trainer::stage::watch::Look;
 use pentimento_trainer::train::{Event, Metrics, Setup, Trainer};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use tests::adapter::adapter;
 use tests::icons::{model, references};
 use tests::scratch::{Scratch, icons as broken_model};
