@@ -1,6 +1,7 @@
 //! What an adapter offers, as far as the planner cares.
 use alloc::string::String;
 pub use pentimento_wgsl::Class;
+use pentimento_wgsl::kernel::{Abilities, Features};
 
 /// Limits and abilities of an adapter.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,6 +21,12 @@ pub struct Caps {
     pub max_iterations: u32,
     /// Height limit of a staging texture, in rows of 4096 numbers; 0 where textures are not used.
     pub texture_rows: u32,
+    /// Most invocations of a workgroup.
+    pub invocations: u32,
+    /// Most bytes of workgroup memory.
+    pub workgroup_memory: u32,
+    /// Optional features that the device is opened with.
+    pub features: Features,
     /// Offsets of storage bindings are multiples of this, bytes.
     pub alignment: u64,
     /// Keep half-precision matmul weights as they are.
@@ -38,8 +45,21 @@ impl Caps {
             max_groups: 65535,
             max_iterations: u32::MAX,
             texture_rows: 0,
+            invocations: 256,
+            workgroup_memory: 16384,
+            features: Features::NONE,
             alignment: 256,
             half_weights: true,
+        }
+    }
+    /// What the choice of a kernel's body asks for.
+    pub fn abilities(&self) -> Abilities {
+        Abilities {
+            class: self.class,
+            texture_rows: self.texture_rows,
+            invocations: self.invocations,
+            workgroup_memory: self.workgroup_memory,
+            features: self.features,
         }
     }
     /// No limits worth naming: the CPU executor.

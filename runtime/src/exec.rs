@@ -17,7 +17,7 @@ use crate::graph::{Graph, Id, Layout, Leaf, Op};
 use crate::plan::{Plan, Slot};
 use crate::weights::{DType, TensorView, Weights};
 use alloc::{format, vec::Vec};
-use pentimento_wgsl::WeightType;
+use pentimento_wgsl::Stored;
 
 /// A prepared plan of one executor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub enum LeafData<'a> {
     /// 32-bit floats.
     F32(&'a [f32]),
     /// Half-precision words as in the file; kept so where the executor can.
-    Half(WeightType, &'a [u8]),
+    Half(Stored, &'a [u8]),
 }
 
 /// Prefix of outputs that tell whether numbers that do not come out were finite, see [`Executor::read`].
@@ -42,7 +42,7 @@ pub trait Executor {
     /// True when a weight or parameter of that name has been set.
     fn has_leaf(&self, name: &str) -> bool;
     /// How a leaf is stored; F32 for unknown ones.
-    fn weight_type(&self, name: &str) -> WeightType;
+    fn stored(&self, name: &str) -> Stored;
     /// Creates or overwrites a weight or parameter.
     ///
     /// # Errors
@@ -118,7 +118,7 @@ pub trait Executor {
 /// # Errors
 /// As [`Plan::new`] and [`Executor::prepare`].
 pub fn compile(exec: &mut dyn Executor, graph: Graph, outputs: &[(&str, Id)]) -> Result<PlanId> {
-    let plan = Plan::new(graph, outputs, exec.caps(), &|name| exec.weight_type(name))?;
+    let plan = Plan::new(graph, outputs, exec.caps(), &|name| exec.stored(name))?;
     exec.prepare(plan)
 }
 
@@ -170,10 +170,10 @@ pub(crate) fn set_tensor(exec: &mut dyn Executor, name: &str, t: &TensorView<'_>
         DType::F8_E4M3 | DType::F8_E5M2 if half => {
             let words: Vec<u8> =
                 t.to_f32().iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes()).collect();
-            exec.set_leaf(name, LeafData::Half(WeightType::F16, &words))
+            exec.set_leaf(name, LeafData::Half(Stored::F16, &words))
         }
-        DType::F16 if half => exec.set_leaf(name, LeafData::Half(WeightType::F16, t.bytes)),
-        DType::BF16 if half => exec.set_leaf(name, LeafData::Half(WeightType::BF16, t.bytes)),
+        DType::F16 if half => exec.set_leaf(name, LeafData::Half(Stored::F16, t.bytes)),
+        DType::BF16 if half => exec.set_leaf(name, LeafData::Half(Stored::BF16, t.bytes)),
         _ => exec.set_leaf(name, LeafData::F32(&t.to_f32())),
     }
 }

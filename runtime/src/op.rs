@@ -11,22 +11,19 @@ pub mod random;
 use crate::graph::{Graph, Id, Op};
 use crate::{Error, Result};
 use alloc::{format, vec, vec::Vec};
-use pentimento_wgsl::Kernel;
+use pentimento_wgsl::Call;
 
-/// A node as the planner needs it: a kernel, its parameter words and its cost.
+/// A node as the planner needs it: a kernel with its parameters, its operands and its cost.
 pub(crate) struct Lowered {
-    pub kernel: Kernel,
-    pub params: Vec<u32>,
+    pub call: Call,
     /// Operands in the kernel's order; `None` for an optional one that is absent.
     pub inputs: Vec<Option<Id>>,
-    /// Invocations of an elementwise kernel, or rows of a row kernel, or 0 where the variant decides.
-    pub work: usize,
     pub flops: u64,
 }
 
 impl Lowered {
-    pub(crate) fn new(kernel: Kernel, params: Vec<u32>, inputs: &[Id], work: usize, flops: u64) -> Self {
-        Lowered { kernel, params, inputs: inputs.iter().map(|&i| Some(i)).collect(), work, flops }
+    pub(crate) fn new(call: Call, inputs: &[Id], flops: u64) -> Self {
+        Lowered { call, inputs: inputs.iter().map(|&i| Some(i)).collect(), flops }
     }
 }
 
@@ -59,7 +56,7 @@ pub(crate) fn backward(g: &mut Graph, id: Id, dy: Id, need: &[bool]) -> Result<V
     }
 }
 
-/// Kernel and parameters of a node; `None` for leaves and views.
+/// The call of a node; `None` for leaves and views.
 pub(crate) fn lower(g: &Graph, id: Id) -> Option<Lowered> {
     match &g.node(id).op {
         Op::Leaf { .. } | Op::Reshape | Op::Detach | Op::Second => None,

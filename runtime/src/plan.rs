@@ -1,6 +1,7 @@
 //! From a graph to commands: which nodes are live, in what order, with which kernel variant, and where each value lies.
 //! Shapes are static, so a plan is made once and replayed; a run allocates nothing.
-mod loops;
+mod arena;
+mod choose;
 mod split;
 
 use crate::caps::Caps;
@@ -9,8 +10,9 @@ use crate::graph::{Graph, Id, Leaf, Op};
 use crate::op;
 use crate::{Error, Result};
 use alloc::{collections::BTreeMap, format, string::String, vec, vec::Vec};
-use pentimento_wgsl::kernel::{MatmulBody, Variant};
-use pentimento_wgsl::{Binding, Class, Kernel, WeightType};
+use arena::Arena;
+use pentimento_wgsl::kernel::Operand;
+use pentimento_wgsl::{Call, Stored, Variant};
 
 /// Where a value lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,10 +44,10 @@ pub struct Slot {
 /// One dispatch.
 #[derive(Clone, Debug)]
 pub struct Command {
+    /// The kernel with its parameters.
+    pub call: Call,
     /// The kernel as built.
     pub variant: Variant,
-    /// Words of the uniform block.
-    pub params: Vec<u32>,
     /// Inputs in the kernel's order, then outputs.
     pub args: Vec<Slot>,
     /// Workgroups along x and y.
@@ -98,7 +100,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Fuses, orders and places `outputs` of a graph for an adapter. `weight_type` tells how a weight is stored.
+    /// Fuses, orders and places `outputs` of a graph for an adapter. `stored` tells how a weight is stored.
     ///
     /// # Errors
     /// A broken shape rule of the graph, or a tensor larger than the adapter's binding limit.
@@ -106,12 +108,12 @@ impl Plan {
         mut graph: Graph,
         outputs: &[(&str, Id)],
         caps: &Caps,
-        weight_type: &dyn Fn(&str) -> WeightType,
+        stored: &dyn Fn(&str) -> Stored,
     ) -> Result<Plan> {
         graph.check()?;
         let ids: Vec<Id> = outputs.iter().map(|o| o.1).collect();
         fuse::fuse(&mut graph, &ids);
-        Self::unfused(&graph, outputs, caps, weight_type)
+        Self::unfused(&graph, outputs, caps, stored)
     }
     /// As [`Plan::new`], one command per operation: what a fused plan is measured against.
     ///
@@ -121,11 +123,11 @@ impl Plan {
         graph: &Graph,
         outputs: &[(&str, Id)],
         caps: &Caps,
-        weight_type: &dyn Fn(&str) -> WeightType,
+        stored: &dyn Fn(&str) -> Stored,
     ) -> Result<Plan> {
         graph.check()?;
         let ids: Vec<Id> = outputs.iter().map(|o| o.1).collect();
-        Planner::new(graph, &ids, caps, weight_type).plan(outputs)
+        Planner::new(graph, &ids, caps, stored).plan(outputs)
     }
     /// Bytes of the arena and the inputs together.
     pub fn bytes(&self) -> u64 {
@@ -136,7 +138,7 @@ impl Plan {
 struct Planner<'a> {
     g: &'a Graph,
     caps: &'a Caps,
-    weight_type: &'a dyn Fn(&str) -> WeightType,
+    stored: &'a dyn Fn(&str) -> Stored,
     live: Vec<bool>,
     /// Index of the last command that reads a value's storage; outputs live for ever.
     last: BTreeMap<Id, usize>,
@@ -146,7 +148,7 @@ struct Planner<'a> {
 }
 
 impl<'a> Planner<'a> {
-    fn new(g: &'a Graph, ids: &[Id], caps: &'a Caps, weight_type: &'a dyn Fn(&str) -> WeightType) -> Self {
+    fn new(g: &'a Graph, ids: &[Id], caps: &'a Caps, stored: &'a dyn Fn(&str) -> Stored) -> Self {
         let mut live = fuse::live(g, ids);
         // A second output is written whether it is read or not; its parent must exist for it.
         let mut last = BTreeMap::new();
@@ -158,7 +160,7 @@ impl<'a> Planner<'a> {
         last.extend(ids.iter().map(|&x| (g.root(x), usize::MAX)));
         live.iter_mut().zip(g.nodes()).for_each(|(l, n)| *l &= !matches!(n.op, Op::Reshape | Op::Detach));
         let arena = Arena::new(caps.alignment, caps.max_buffer);
-        Planner { g, caps, weight_type, live, last, places: BTreeMap::new(), arena, plan: Plan::default() }
+        Planner { g, caps, stored, live, last, places: BTreeMap::new(), arena, plan: Plan::default() }
     }
 
     fn plan(mut self, outputs: &[(&str, Id)]) -> Result<Plan> {
@@ -185,7 +187,7 @@ impl<'a> Planner<'a> {
 
     fn node(&mut self, id: Id, seconds: &BTreeMap<Id, Id>) -> Result<()> {
         let node = self.g.node(id);
-        let bytes = 4 * self.g.len(id) as u64;
+        let bytes = Stored::F32.bytes(self.g.len(id)) as u64;
         if bytes == 0 {
             return Err(Error::Graph(format!(
                 "a tensor of shape {:?} has no elements ({:?}); plans hold non-empty tensors only, so leave an empty batch out",
@@ -202,10 +204,12 @@ impl<'a> Planner<'a> {
         }
         let Some(lowered) = op::lower(self.g, id) else { return Ok(()) };
         let inputs: Vec<Slot> = lowered.inputs.iter().map(|&x| self.slot(x)).collect();
-        let variant = loops::bounded(self.variant(&lowered, &inputs), &lowered.params, self.caps)?;
+        let operand = |(i, slot)| self.operand(&lowered.call, i, slot);
+        let operands: Vec<Operand> = inputs.iter().enumerate().map(operand).collect();
+        let variant = choose::body(&lowered.call, &operands, self.caps)?;
         let mut args = inputs;
         args.push(self.alloc(id));
-        if lowered.kernel.outputs() == 2 {
+        if variant.outputs() == 2 {
             args.push(match seconds.get(&id) {
                 Some(&second) => self.alloc(second),
                 None => self.scratch(second_len(self.g, id)),
@@ -213,36 +217,32 @@ impl<'a> Planner<'a> {
         }
         self.plan.flops += lowered.flops;
         let whole = Command {
+            call: lowered.call,
             variant,
-            params: lowered.params,
             args,
             groups: [1, 1],
             flops: lowered.flops,
             shape: node.shape.clone(),
         };
-        for (mut command, work) in self.fitting(whole, lowered.work)? {
-            command.groups = groups(&variant, &command.params, work, self.caps)?;
+        for mut command in self.fitting(whole)? {
+            command.groups = choose::groups(&command.call, &variant, self.caps)?;
             self.plan.commands.push(command);
         }
         self.release(id.index());
         Ok(())
     }
 
-    /// A command, or pieces of it where its arguments exceed a binding; each with its work.
-    fn fitting(&self, whole: Command, work: usize) -> Result<Vec<(Command, usize)>> {
+    /// A command, or pieces of it where its arguments exceed a binding.
+    fn fitting(&self, whole: Command) -> Result<Vec<Command>> {
         let kinds = whole.variant.bindings();
-        let bytes = |(slot, (_, kind)): (&Slot, &(u32, Binding))| match kind {
-            Binding::Storage => 4 * slot.len as u64,
-            Binding::Packed => 2 * slot.len as u64,
-            Binding::Texture => 0,
-        };
-        let bytes: Vec<u64> = whole.args.iter().zip(&kinds).map(bytes).collect();
+        let bytes = whole.args.iter().zip(&kinds).map(|(slot, (_, kind))| kind.bytes(slot.len) as u64);
+        let bytes: Vec<u64> = bytes.collect();
         let largest = bytes.iter().copied().max().unwrap_or(0);
         if largest <= self.caps.max_binding {
-            return Ok(vec![(whole, work)]);
+            return Ok(vec![whole]);
         }
         let bounds = split::Bounds { binding: self.caps.max_binding, alignment: self.caps.alignment };
-        let pieces = split::split(&whole, work, &bytes, &bounds);
+        let pieces = split::split(&whole, &bytes, &bounds);
         pieces.ok_or_else(|| {
             let name = whole.variant.entry();
             self.too_large(&whole.shape, largest, &format!("binding of {name}"), self.caps.max_binding)
@@ -262,7 +262,7 @@ impl<'a> Planner<'a> {
         let len: usize = shape.iter().product();
         if kind == Leaf::Input {
             let offset = self.plan.input_bytes;
-            let size = (4 * len as u64).max(16).next_multiple_of(self.caps.alignment);
+            let size = (Stored::F32.bytes(len) as u64).max(16).next_multiple_of(self.caps.alignment);
             self.plan.input_bytes += size;
             let slot = Slot { place: Place::Input(offset), len };
             self.plan.inputs.push(Named { name: name.into(), shape: shape.into(), slot });
@@ -279,7 +279,7 @@ impl<'a> Planner<'a> {
     }
     fn alloc(&mut self, id: Id) -> Slot {
         let len = self.g.len(id);
-        let (slab, offset) = self.arena.take(4 * len as u64);
+        let (slab, offset) = self.arena.take(Stored::F32.bytes(len) as u64);
         let place = Place::Arena { slab, offset };
         self.places.insert(id, place);
         self.last.entry(id).or_insert_with(|| id.index()); // written, never read
@@ -287,8 +287,8 @@ impl<'a> Planner<'a> {
     }
     /// Room for an output nobody reads, free again after the command.
     fn scratch(&mut self, len: usize) -> Slot {
-        let (slab, offset) = self.arena.take(4 * len as u64);
-        self.arena.give(slab, offset, 4 * len as u64);
+        let (slab, offset) = self.arena.take(Stored::F32.bytes(len) as u64);
+        self.arena.give(slab, offset, Stored::F32.bytes(len) as u64);
         Slot { place: Place::Arena { slab, offset }, len }
     }
     /// Frees what no later command reads.
@@ -297,51 +297,17 @@ impl<'a> Planner<'a> {
         for id in done {
             self.last.remove(&id);
             if let Some(&Place::Arena { slab, offset }) = self.places.get(&id) {
-                self.arena.give(slab, offset, 4 * self.g.len(id) as u64);
+                self.arena.give(slab, offset, Stored::F32.bytes(self.g.len(id)) as u64);
             }
         }
     }
-
-    fn variant(&self, lowered: &op::Lowered, inputs: &[Slot]) -> Variant {
-        let mut v = Variant::plain(lowered.kernel, self.caps.class);
-        let p = &lowered.params;
-        let software = self.caps.class == Class::Software;
-        let stageable =
-            |s: &Slot| s.len.div_ceil(4096) <= self.caps.texture_rows as usize && s.len.is_multiple_of(4);
-        match lowered.kernel {
-            Kernel::Matmul => {
-                let weight = match inputs[1].place {
-                    Place::Leaf(i) => (self.weight_type)(&self.plan.leaves[i].name),
-                    _ => WeightType::F32,
-                };
-                v.weight = weight;
-                let (m, n, k) = (p[0], p[1], p[2]);
-                let (a_t, b_t) =
-                    (p[4] != 1 || (p[3] == 1 && m > 1 && k > 1), p[5] == 1 && (n > 1 && k > 1 || p[6] != 1));
-                let texels =
-                    software && weight == WeightType::F32 && stageable(&inputs[0]) && stageable(&inputs[1]);
-                v.body = match (a_t, b_t) {
-                    (false, true) if texels && k.is_multiple_of(4) => MatmulBody::TextureNt,
-                    (false, false) if texels && k.is_multiple_of(4) && n.is_multiple_of(4) => {
-                        MatmulBody::TextureNn
-                    }
-                    (true, false) if texels && m.is_multiple_of(4) && n.is_multiple_of(4) => {
-                        MatmulBody::TextureTn
-                    }
-                    _ if software => MatmulBody::Naive,
-                    _ => MatmulBody::Tile,
-                };
-            }
-            Kernel::Attention | Kernel::AttentionDq | Kernel::AttentionDkv => {
-                v.head = (inputs[0].len as u32) / (p[0] * p[1] * p[2]).max(1);
-                v.textures = software && inputs[..3].iter().all(stageable);
-            }
-            Kernel::Conv2d | Kernel::Conv2dDx => {
-                v.textures = software && inputs[..2].iter().all(stageable);
-            }
-            _ => {}
-        }
-        v
+    /// An input as the choice of a body sees it. Only the second operand of a matmul may be packed (`exec::only_weights`).
+    fn operand(&self, call: &Call, index: usize, slot: &Slot) -> Operand {
+        let stored = match (call, index, slot.place) {
+            (Call::Matmul(_), 1, Place::Leaf(i)) => (self.stored)(&self.plan.leaves[i].name),
+            _ => Stored::F32,
+        };
+        Operand { len: slot.len, stored }
     }
 }
 
@@ -354,107 +320,17 @@ fn second_len(g: &Graph, id: Id) -> usize {
     }
 }
 
-/// Workgroups of a command, folded over x and y.
-fn groups(v: &Variant, p: &[u32], work: usize, caps: &Caps) -> Result<[u32; 2]> {
-    let up = |n: usize, d: u32| n.div_ceil(d.max(1) as usize);
-    let count = match v.kernel {
-        Kernel::Matmul => {
-            let (m, n) = (p[0] as usize, p[1] as usize);
-            match v.body {
-                MatmulBody::Naive => up(m * n, v.workgroup()),
-                MatmulBody::Tile => up(m, 64) * up(n, 64),
-                _ => up(up(m, 12) * up(n, 16), v.workgroup()),
-            }
-        }
-        Kernel::Attention | Kernel::AttentionDq => {
-            up((p[0] * p[1]) as usize * up(p[2] as usize, v.queries()), v.workgroup())
-        }
-        Kernel::AttentionDkv => up((p[0] * p[1]) as usize * up(p[3] as usize, v.queries()), v.workgroup()),
-        k if k.by_row() && v.class == Class::Gpu => work,
-        _ => up(work, v.workgroup()),
-    };
-    let x = count.min(32768.min(caps.max_groups as usize)).max(1);
-    let y = count.div_ceil(x).max(1);
-    match (u32::try_from(x), u32::try_from(y)) {
-        (Ok(x), Ok(y)) if y <= caps.max_groups => Ok([x, y]),
-        _ => Err(Error::Device {
-            device: caps.name.clone(),
-            reason: format!(
-                "{count} workgroups of {:?} do not fit one dispatch; use a smaller batch",
-                v.kernel
-            ),
-        }),
-    }
-}
-
-/// First-fit allocator over slabs no larger than one buffer.
-struct Arena {
-    alignment: u64,
-    limit: u64,
-    slabs: Vec<u64>,
-    /// (slab, offset, size), sorted, never adjacent.
-    free: Vec<(usize, u64, u64)>,
-}
-
-impl Arena {
-    fn new(alignment: u64, limit: u64) -> Self {
-        Arena { alignment: alignment.max(16), limit, slabs: vec![0], free: Vec::new() }
-    }
-    fn size(&self, bytes: u64) -> u64 {
-        bytes.max(16).next_multiple_of(self.alignment)
-    }
-    fn take(&mut self, bytes: u64) -> (usize, u64) {
-        let size = self.size(bytes);
-        if let Some(i) = self.free.iter().position(|f| f.2 >= size) {
-            let (slab, offset, room) = self.free[i];
-            if room == size {
-                self.free.remove(i);
-            } else {
-                self.free[i] = (slab, offset + size, room - size);
-            }
-            return (slab, offset);
-        }
-        // Grow the last slab, reusing a free range at its end.
-        let slab = self.slabs.len() - 1;
-        let end = self.slabs[slab];
-        let tail = self.free.iter().position(|f| f.0 == slab && f.1 + f.2 == end);
-        let offset = tail.map_or(end, |i| self.free[i].1);
-        if offset + size <= self.limit || offset == 0 {
-            if let Some(i) = tail {
-                self.free.remove(i);
-            }
-            self.slabs[slab] = offset + size;
-            return (slab, offset);
-        }
-        self.slabs.push(size);
-        (slab + 1, 0)
-    }
-    fn give(&mut self, slab: usize, offset: u64, bytes: u64) {
-        let size = self.size(bytes);
-        let at = self.free.partition_point(|f| (f.0, f.1) < (slab, offset));
-        self.free.insert(at, (slab, offset, size));
-        if at + 1 < self.free.len() && self.free[at + 1].0 == slab && self.free[at + 1].1 == offset + size {
-            self.free[at].2 += self.free[at + 1].2;
-            self.free.remove(at + 1);
-        }
-        if at > 0 && self.free[at - 1].0 == slab && self.free[at - 1].1 + self.free[at - 1].2 == offset {
-            self.free[at - 1].2 += self.free[at].2;
-            self.free.remove(at);
-        }
-    }
-}
-
 /// Checks that no command writes where it reads or where a later reader still needs the old value.
 ///
 /// # Errors
 /// [`Error::Graph`] naming the command. `wgpu` accepts overlapping `read_write` bindings, so this is ours to prove.
 pub fn check_overlap(plan: &Plan) -> Result<()> {
     let range = |s: &Slot| match s.place {
-        Place::Arena { slab, offset } => Some((slab, offset, offset + 4 * s.len as u64)),
+        Place::Arena { slab, offset } => Some((slab, offset, offset + Stored::F32.bytes(s.len) as u64)),
         _ => None,
     };
     for (i, c) in plan.commands.iter().enumerate() {
-        let split = c.args.len() - c.variant.kernel.outputs();
+        let split = c.args.len() - c.variant.outputs();
         for out in &c.args[split..] {
             let Some((slab, start, end)) = range(out) else {
                 return Err(Error::Graph(format!("command {i} writes outside the arena")));
@@ -462,8 +338,8 @@ pub fn check_overlap(plan: &Plan) -> Result<()> {
             let hit = |s: &Slot| range(s).is_some_and(|(b, from, to)| b == slab && from < end && start < to);
             if c.args[..split].iter().any(hit) {
                 return Err(Error::Graph(format!(
-                    "command {i} ({:?}) writes over its own input",
-                    c.variant.kernel
+                    "command {i} ({}) writes over its own input",
+                    c.variant.kernel()
                 )));
             }
             if plan.slabs.get(slab).is_none_or(|&size| end > size) {

@@ -2,7 +2,7 @@
 //! Operations and bytes are what the row needs, so that both rates compare with the device's peaks.
 use pentimento::exec::Executor;
 use pentimento::exec::wgpu::{Spent, Wgpu};
-use pentimento_wgsl::{Class, WeightType};
+use pentimento_wgsl::{Class, Stored};
 use tests::cases::{WEIGHTED, all};
 use tests::draw::{Draw, Values};
 
@@ -46,7 +46,7 @@ fn main() {
     for case in all().filter(|c| c.name.starts_with(&prefix)) {
         // CPU drivers unpack nothing: halves become f32 on upload there.
         let halves = class == Class::Gpu && WEIGHTED.iter().any(|w| w.name == case.name);
-        let kinds = [WeightType::F32, WeightType::F16, WeightType::BF16];
+        let kinds = [Stored::F32, Stored::F16, Stored::BF16];
         for &weight in &kinds[..if halves { 3 } else { 1 }] {
             let draw = Draw {
                 case,
@@ -63,10 +63,11 @@ fn main() {
                 Err(e) => println!("{draw}: {e}"),
                 Ok(spent) => spent.iter().for_each(|s| {
                     println!(
-                        "{:<26} {:<5} {:<20} {:>3} x {:>9.3} ms {:>8.2} GFLOP/s {:>8.2} GB/s",
+                        "{:<26} {:<5} {:<20} {:<22} {:>3} x {:>9.3} ms {:>8.2} GFLOP/s {:>8.2} GB/s",
                         case.name,
                         format!("{weight:?}").to_lowercase(),
                         s.variant.entry(),
+                        s.variant.body(),
                         s.count,
                         s.seconds * 1e3 / s.count as f64,
                         s.flops as f64 / s.seconds / 1e9,

@@ -77,11 +77,11 @@ fn main() {
         for s in spent.iter().take(16) {
             let v = s.variant;
             println!(
-                "{:>9.2} ms {:>4} x {:<20} {:?} {:>8.2} GFLOP/s",
+                "{:>9.2} ms {:>4} x {:<20} {:<22} {:>8.2} GFLOP/s",
                 s.seconds * 1e3,
                 s.count,
                 v.entry(),
-                v.body,
+                v.body(),
                 s.flops as f64 / s.seconds / 1e9
             );
         }

@@ -6,46 +6,41 @@ mod matmul;
 mod norm;
 
 use crate::real::Real;
-use pentimento_wgsl::{Kernel, Variant};
+use pentimento_wgsl::kernel::attention::{Call as Attention, Pass};
+use pentimento_wgsl::kernel::conv::Call as Conv;
+use pentimento_wgsl::kernel::copy::Call as Copy;
+use pentimento_wgsl::kernel::elementwise::Call as Elementwise;
+use pentimento_wgsl::{Call, Stored, Variant};
 
 /// Value and error of every output number; `None` where the outputs are copies or random words and every bit must
 /// be right.
-pub fn bounds(variant: &Variant, params: &[u32], inputs: &[&[f32]]) -> Option<Vec<Vec<Real>>> {
-    let p = params;
-    Some(vec![match variant.kernel {
-        Kernel::Slice
-        | Kernel::Pad
-        | Kernel::Concat
-        | Kernel::Permute
-        | Kernel::Upsample
-        | Kernel::Philox => return None,
-        Kernel::Unary => elementwise::unary(p, inputs[0]),
-        Kernel::UnaryBackward => elementwise::unary_backward(p, inputs[0], inputs[1]),
-        Kernel::Binary => elementwise::binary(p, inputs[0], inputs[1]),
-        Kernel::Sum => elementwise::sum(p, inputs[0]),
-        Kernel::LayerNorm => norm::layer_norm(p, inputs),
-        Kernel::LayerNormBackward => norm::layer_norm_backward(p, inputs),
-        Kernel::RmsNorm => norm::rms_norm(p, inputs),
-        Kernel::RmsNormBackward => norm::rms_norm_backward(p, inputs),
-        Kernel::Softmax => norm::softmax(p, inputs),
-        Kernel::SoftmaxBackward => norm::softmax_backward(p, inputs),
-        Kernel::GroupNorm => norm::group_norm(p, inputs),
-        Kernel::GroupNormBackward => norm::group_norm_backward(p, inputs),
-        Kernel::Matmul => matmul::matmul(p, inputs, variant.weight),
-        Kernel::Conv2d => matmul::conv2d(p, inputs),
-        Kernel::Conv2dDx => matmul::conv2d_dx(p, inputs),
-        Kernel::Attention => return Some(attention::attention(p, inputs)),
-        Kernel::AttentionStats => attention::stats(p, inputs),
-        Kernel::AttentionDq => attention::dq(p, inputs),
-        Kernel::AttentionDkv => return Some(attention::dkv(p, inputs)),
+pub fn bounds(variant: &Variant, call: &Call, inputs: &[&[f32]]) -> Option<Vec<Vec<Real>>> {
+    Some(vec![match call {
+        Call::Copy(
+            Copy::Slice(_) | Copy::Pad(_) | Copy::Concat(_) | Copy::Permute(_) | Copy::Upsample(_),
+        )
+        | Call::Philox(_) => return None,
+        Call::Elementwise(Elementwise::Unary(p)) => elementwise::unary(p, inputs[0]),
+        Call::Elementwise(Elementwise::UnaryBackward(p)) => {
+            elementwise::unary_backward(p, inputs[0], inputs[1])
+        }
+        Call::Elementwise(Elementwise::Binary(p)) => elementwise::binary(p, inputs[0], inputs[1]),
+        Call::Sum(p) => elementwise::sum(p, inputs[0]),
+        Call::Norm(c) => norm::bounds(c, inputs),
+        Call::Matmul(p) => matmul::matmul(p, inputs, stored(variant)),
+        Call::Conv(Conv::Conv2d(p)) => matmul::conv2d(p, inputs),
+        Call::Conv(Conv::Conv2dDx(p)) => matmul::conv2d_dx(p, inputs),
+        Call::Attention(Attention::Pass(Pass::Forward, p)) => return Some(attention::attention(p, inputs)),
+        Call::Attention(Attention::Pass(Pass::Dq, p)) => attention::dq(p, inputs),
+        Call::Attention(Attention::Pass(Pass::Dkv, p)) => return Some(attention::dkv(p, inputs)),
+        Call::Attention(Attention::Stats(p)) => attention::stats(p, inputs),
     }])
 }
 
-/// A parameter word as an index.
-fn at(params: &[u32], i: usize) -> usize {
-    params[i] as usize
-}
-/// A parameter word as a float.
-fn float(params: &[u32], i: usize) -> f32 {
-    f32::from_bits(params[i])
+/// How a matmul's second operand is stored.
+fn stored(variant: &Variant) -> Stored {
+    match variant {
+        Variant::Matmul(v) => v.stored(),
+        v => panic!("{v:?} is no matmul"),
+    }
 }

@@ -5,7 +5,7 @@ use crate::bound::bounds;
 use crate::real::{EPS, Real};
 use pentimento::exec::{Executor, PlanId};
 use pentimento::plan::{Named, Place, Plan, Slot};
-use pentimento_wgsl::{Kernel, Variant, twin};
+use pentimento_wgsl::{Variant, twin};
 use std::collections::BTreeMap;
 
 /// Numbers of a plan's inputs and leaves by name.
@@ -30,7 +30,7 @@ struct Range {
     start: u64,
     end: u64,
     /// Kernel, output and command that wrote it last.
-    by: (Kernel, usize, usize),
+    by: (&'static str, usize, usize),
 }
 
 /// Where a slot of the plan's arena lies now: in the latest range that holds it.
@@ -50,8 +50,8 @@ pub fn widen(plan: &Plan) -> (Plan, Vec<Slot>) {
     let mut wide = plan.clone();
     let mut ranges: Vec<Range> = Vec::new();
     for (i, c) in wide.commands.iter_mut().enumerate() {
-        let kernel = c.variant.kernel;
-        let split = c.args.len() - kernel.outputs();
+        let kernel = c.variant.kernel();
+        let split = c.args.len() - c.variant.outputs();
         for arg in &mut c.args[..split] {
             arg.place = place(&ranges, arg);
         }
@@ -145,14 +145,14 @@ pub fn check_spoiled(
     let seen = Seen { plan: &wide, data, slabs: slabs.map_err(text)? };
     let mut steps = Vec::with_capacity(wide.commands.len());
     for (i, c) in wide.commands.iter().enumerate() {
-        let split = c.args.len() - c.variant.kernel.outputs();
+        let split = c.args.len() - c.variant.outputs();
         let inputs: Vec<&[f32]> = c.args[..split].iter().map(|s| seen.get(s)).collect();
         let mut want: Vec<Vec<f32>> = c.args[split..].iter().map(|s| vec![0.0; s.len]).collect();
-        twin(c.variant.kernel, &c.params, &inputs, &mut want);
+        twin(&c.call, &inputs, &mut want);
         let got: Vec<&[f32]> = c.args[split..].iter().map(|s| seen.get(s)).collect();
-        let limits = bounds(&c.variant, &c.params, &inputs);
+        let limits = bounds(&c.variant, &c.call, &inputs);
         let step = compare(c.variant, &want, &got, limits.as_deref())
-            .map_err(|e| format!("command {i}, {} {:?}: {e}", c.variant.entry(), c.params))?;
+            .map_err(|e| format!("command {i}, {} {:?}: {e}", c.variant.entry(), c.call))?;
         steps.push(step);
     }
     let used = exec.prepare(plan.clone()).map_err(text)?;

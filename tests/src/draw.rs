@@ -8,7 +8,7 @@ use pentimento::grad::gradients;
 use pentimento::graph::{Graph, Id, Leaf, Op};
 use pentimento::plan::Plan;
 use pentimento::rng::Philox;
-use pentimento_wgsl::{Class, WeightType};
+use pentimento_wgsl::{Class, Stored};
 use proptest::prelude::*;
 use std::fmt;
 use std::str::FromStr;
@@ -39,8 +39,7 @@ const VALUES: [(Values, &str); 6] = [
     (Values::Special, "special"),
 ];
 const CLASSES: [(Class, &str); 2] = [(Class::Gpu, "gpu"), (Class::Software, "software")];
-const WEIGHTS: [(WeightType, &str); 3] =
-    [(WeightType::F32, "f32"), (WeightType::F16, "f16"), (WeightType::BF16, "bf16")];
+const WEIGHTS: [(Stored, &str); 3] = [(Stored::F32, "f32"), (Stored::F16, "f16"), (Stored::BF16, "bf16")];
 
 /// A concrete case.
 #[derive(Clone, Copy)]
@@ -50,7 +49,7 @@ pub struct Draw {
     /// Which kernel bodies are planned.
     pub class: Class,
     /// How weight leaves are stored.
-    pub weight: WeightType,
+    pub weight: Stored,
     /// Sizes.
     pub n: [usize; 3],
     /// Numbers.
@@ -74,7 +73,7 @@ fn find<T: Copy>(table: &[(T, &'static str)], text: &str) -> Result<T, String> {
 }
 
 /// A row as it is explored, in the text form that begins its draws: `row:weight:class`.
-pub fn label(case: Case, class: Class, weight: WeightType) -> String {
+pub fn label(case: Case, class: Class, weight: Stored) -> String {
     format!("{}:{}:{}", case.name, word(&WEIGHTS, weight), word(&CLASSES, class))
 }
 
@@ -149,7 +148,7 @@ fn sides() -> impl Strategy<Value = [usize; 3]> {
 }
 
 /// Draws for one row, class and weight type.
-pub fn draws(case: Case, class: Class, weight: WeightType) -> impl Strategy<Value = Draw> {
+pub fn draws(case: Case, class: Class, weight: Stored) -> impl Strategy<Value = Draw> {
     let values = prop_oneof![
         4 => Just(Values::Normal),
         1 => Just(Values::Tiny),
@@ -242,12 +241,12 @@ impl Draw {
         // Halves end at 65504.
         let half = |x: &f32| f16::from_f32(x.clamp(-60000.0, 60000.0));
         let (held, bytes): (Vec<f32>, Vec<[u8; 2]>) = match self.weight {
-            WeightType::F32 => {
+            Stored::F32 => {
                 exec.set_leaf(name, LeafData::F32(numbers)).map_err(|e| e.to_string())?;
                 return Ok(numbers.to_vec());
             }
-            WeightType::F16 => numbers.iter().map(half).map(|h| (h.to_f32(), h.to_le_bytes())).unzip(),
-            WeightType::BF16 => {
+            Stored::F16 => numbers.iter().map(half).map(|h| (h.to_f32(), h.to_le_bytes())).unzip(),
+            Stored::BF16 => {
                 numbers.iter().map(|x| bf16::from_f32(*x)).map(|h| (h.to_f32(), h.to_le_bytes())).unzip()
             }
         };

@@ -8,7 +8,8 @@ use pentimento::graph::{Graph, Id, Leaf, Op};
 use pentimento::model::lora::Lora;
 use pentimento::model::mmdit::{Config, TIME_CHANNELS, lora_targets, velocity};
 use pentimento::plan::{Place, Plan, check_overlap};
-use pentimento_wgsl::WeightType;
+use pentimento_wgsl::kernel::norm::Body;
+use pentimento_wgsl::{Stored, Variant};
 
 fn small() -> Config {
     tests::tiny::transformer(3)
@@ -46,7 +47,7 @@ fn graph(
 fn plan(cfg: &Config, caps: &Caps, batch: usize, side: usize, train: bool, recompute: bool) -> Plan {
     let (g, out) = graph(cfg, batch, side, 7, train, recompute);
     let out: Vec<(&str, Id)> = out.iter().map(|(n, i)| (n.as_str(), *i)).collect();
-    Plan::new(g, &out, caps, &|_| WeightType::F32).expect("a plan")
+    Plan::new(g, &out, caps, &|_| Stored::F32).expect("a plan")
 }
 
 #[test]
@@ -85,7 +86,7 @@ fn a_tensor_too_large_for_a_binding_is_a_sentence() {
     let caps = Caps { max_binding: 1 << 10, ..Caps::webgpu() };
     let (g, out) = graph(&small(), 2, 8, 7, false, false);
     let out: Vec<(&str, Id)> = out.iter().map(|(n, i)| (n.as_str(), *i)).collect();
-    let error = Plan::new(g, &out, &caps, &|_| WeightType::F32).expect_err("too large").to_string();
+    let error = Plan::new(g, &out, &caps, &|_| Stored::F32).expect_err("too large").to_string();
     assert!(error.contains("a binding") && error.contains("holds 1024"), "{error}");
 }
 
@@ -97,12 +98,15 @@ fn loops_that_a_driver_would_end_are_avoided() {
         let mut g = Graph::new();
         let x = g.input("x", &[2, columns]);
         let y = g.softmax(x, 1.0);
-        Plan::new(g, &[("y", y)], &caps, &|_| WeightType::F32)
+        Plan::new(g, &[("y", y)], &caps, &|_| Stored::F32)
     };
-    let class = |columns| plan(columns).expect("a plan").commands[0].variant.class;
-    assert_eq!([class(333), class(334), class(21_312)], [Class::Software, Class::Gpu, Class::Gpu]);
+    let body = |columns| match plan(columns).expect("a plan").commands[0].variant {
+        Variant::Norm(v) => v.body,
+        v => panic!("{v:?} is no norm"),
+    };
+    assert_eq!([body(333), body(334), body(21_312)], [Body::Serial, Body::Shared, Body::Shared]);
     let error = plan(21_313).expect_err("too long").to_string();
-    assert!(error.contains("Softmax would loop 63939 times") && error.contains("after 1000"), "{error}");
+    assert!(error.contains("softmax would loop 63939 times") && error.contains("after 1000"), "{error}");
 }
 
 #[test]
@@ -112,8 +116,7 @@ fn shape_errors_are_reported_not_panicked() {
     let b = g.input("b", &[4, 5]);
     let c = g.matmul(a, b, false, false);
     let d = g.add(c, a);
-    let error =
-        Plan::new(g, &[("d", d)], &Caps::webgpu(), &|_| WeightType::F32).expect_err("shapes").to_string();
+    let error = Plan::new(g, &[("d", d)], &Caps::webgpu(), &|_| Stored::F32).expect_err("shapes").to_string();
     assert!(error.contains("matmul") && error.contains("[2, 3]"), "{error}");
 }
 

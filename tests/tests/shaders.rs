@@ -4,7 +4,8 @@ use naga::ShaderStage;
 use naga::back::{glsl, hlsl, msl, spv};
 use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
-use pentimento_wgsl::{Binding, Class, Kernel, Variant, link, variants};
+use pentimento_wgsl::kernel::{norm, sum};
+use pentimento_wgsl::{Binding, Variant, link, variants};
 use std::path::Path;
 use std::process::Command;
 use tests::scratch::Scratch;
@@ -169,13 +170,15 @@ fn every_variant_passes_spirv_val() {
 /// What a broken shader would look like to these checks.
 #[test]
 fn broken_modules_are_refused() {
-    let v = Variant::plain(Kernel::Sum, Class::Gpu);
+    let v = Variant::Sum(sum::Variant);
     assert!(read(v, &link(&v).replace("x[base + k", "x[bass + k")).is_err());
     // Half-precision arithmetic is beyond WebGPU's guarantees and beyond GLSL ES.
     let half = format!("enable f16;\nvar<private> h: f16;\n{}", link(&v));
     assert!(read(v, &half).is_err());
     let good = read(v, &link(&v)).expect("a shader");
-    let other = Shader { variant: Variant::plain(Kernel::Softmax, Class::Gpu), ..good };
+    let softmax = norm::Variant { kernel: norm::Kernel::Softmax, body: norm::Body::Shared };
+    let softmax = Variant::Norm(softmax);
+    let other = Shader { variant: softmax, ..good };
     assert!(other.msl().is_err() && other.glsl().is_err() && other.spirv().is_err());
     assert!(other.hlsl(hlsl::ShaderModel::V5_1).is_err());
     let folder = Scratch::new("broken-spirv");

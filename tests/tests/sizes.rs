@@ -6,7 +6,7 @@ use pentimento::graph::{Graph, Id};
 use pentimento::model::contents::{self, Needs, parameters};
 use pentimento::model::{Constants, clip, clip_vision, dino, mmdit, t5, vae};
 use pentimento::plan::Plan;
-use pentimento_wgsl::WeightType;
+use pentimento_wgsl::Stored;
 use serde_json::{Value, json};
 
 /// Latent side, name.
@@ -17,7 +17,7 @@ const TOKENS: usize = 77 + 256;
 /// Counts a graph on an adapter without limits.
 fn plan(g: Graph, outputs: &[(&str, Id)]) -> Count {
     let caps = Caps::unlimited("null");
-    count(&Plan::new(g, outputs, &caps, &|_| WeightType::F32).expect("a plan"))
+    count(&Plan::new(g, outputs, &caps, &|_| Stored::F32).expect("a plan"))
 }
 
 fn report(name: &str, numbers: u64, size: &str, c: &Count) {

@@ -13,7 +13,7 @@ use pentimento::model::mmdit::{Config, TIME_CHANNELS, lora_targets, velocity};
 use pentimento::model::{Constants, dino, vae};
 use pentimento::plan::{Place, Plan, check_overlap};
 use pentimento::rng::Philox;
-use pentimento_wgsl::WeightType;
+use pentimento_wgsl::Stored;
 use pentimento_wgsl::kernel::{Act, Binary};
 use tests::adapter::adapter;
 
@@ -47,13 +47,13 @@ fn work(cfg: &Config, batch: usize, side: usize, tokens: usize, r: usize, train:
 }
 
 impl Work {
-    fn plan(&self, caps: &Caps, weights: &dyn Fn(&str) -> WeightType) -> pentimento::Result<Plan> {
+    fn plan(&self, caps: &Caps, weights: &dyn Fn(&str) -> Stored) -> pentimento::Result<Plan> {
         let outputs: Vec<(&str, Id)> = self.outputs.iter().map(|(n, i)| (n.as_str(), *i)).collect();
         Plan::new(self.graph.clone(), &outputs, caps, weights)
     }
     /// Every output, with seeded normal weights and inputs.
     fn run(&self, exec: &mut dyn Executor, caps: &Caps) -> Vec<Vec<f32>> {
-        let plan = self.plan(caps, &|_| WeightType::F32).expect("a plan");
+        let plan = self.plan(caps, &|_| Stored::F32).expect("a plan");
         check_overlap(&plan).expect("no overlap");
         let normals = |i: usize, shape: &[usize]| {
             let mut data = vec![0.0; shape.iter().product()];
@@ -88,10 +88,10 @@ fn whole(side: usize, train: bool) -> Option<(Plan, Count)> {
     };
     // Two images: a prompt and its unconditional partner, as guidance runs them.
     let work = work(&Config::sd35_medium(), 2, side, TOKENS, RANK, train);
-    noop.declare_leaves(&work.graph, WeightType::F16).expect("room");
+    noop.declare_leaves(&work.graph, Stored::F16).expect("room");
     let caps = noop.caps().clone();
     assert_eq!((caps.max_binding, caps.alignment), (128 << 20, 256));
-    let plan = work.plan(&caps, &|name| noop.weight_type(name)).expect("a plan");
+    let plan = work.plan(&caps, &|name| noop.stored(name)).expect("a plan");
     check_overlap(&plan).expect("no overlap");
     let id = noop.prepare(plan.clone()).expect("valid pipelines and bindings");
     noop.run(id).expect("valid dispatches");
@@ -119,7 +119,7 @@ fn batches_end_at_the_size_of_a_buffer() {
     for (side, batch) in [(64, 8), (128, 2)] {
         let plan = |batch| {
             let work = work(&Config::sd35_medium(), batch, side, TOKENS, RANK, true);
-            work.plan(&Caps::webgpu(), &|_| WeightType::F16)
+            work.plan(&Caps::webgpu(), &|_| Stored::F16)
         };
         plan(batch).expect("a plan");
         let error = plan(2 * batch).expect_err("too large").to_string();
@@ -133,14 +133,13 @@ fn sd35_medium_at_1024_is_valid() {
     for train in [false, true] {
         let Some((plan, c)) = whole(128, train) else { return };
         let uncut = work(&Config::sd35_medium(), 2, 128, TOKENS, RANK, train)
-            .plan(&Caps::unlimited("null"), &|_| WeightType::F32)
+            .plan(&Caps::unlimited("null"), &|_| Stored::F32)
             .expect("a plan");
         assert!(c.dispatches > count(&uncut).dispatches);
         let limit = Caps::webgpu().max_binding;
         assert!(uncut.commands.iter().flat_map(|c| &c.args).any(|s| 4 * s.len as u64 > limit));
         let bound = plan.commands.iter().flat_map(|c| c.args.iter().zip(c.variant.bindings()));
-        let largest =
-            bound.map(|(s, b)| if b.1 == pentimento_wgsl::Binding::Packed { 2 } else { 4 } * s.len as u64);
+        let largest = bound.map(|(s, b)| b.1.bytes(s.len) as u64);
         assert!(largest.max().expect("commands") <= limit);
     }
 }
@@ -150,8 +149,8 @@ fn sd35_medium_at_1024_is_valid() {
 fn noop_refuses_what_exceeds_the_limits() {
     let Ok(mut noop) = Wgpu::noop() else { return println!("SKIPPED: refusals of noop") };
     let work = work(&Config::sd35_medium(), 2, 128, TOKENS, RANK, false);
-    noop.declare_leaves(&work.graph, WeightType::F16).expect("room");
-    let weights = |name: &str| noop.weight_type(name);
+    noop.declare_leaves(&work.graph, Stored::F16).expect("room");
+    let weights = |name: &str| noop.stored(name);
     let caps = Caps { max_binding: 1 << 30, ..Caps::webgpu() };
     let uncut = work.plan(&caps, &weights).expect("a plan");
     let mut crooked = work.plan(&Caps::webgpu(), &weights).expect("a plan");
@@ -187,7 +186,7 @@ fn seen(side: usize, most: usize, recompute: bool) -> Work {
 fn a_gradient_through_a_picture_is_valid() {
     let bytes = [false, true].map(|recompute| {
         let work = seen(64, usize::MAX, recompute);
-        let c = count(&work.plan(&Caps::unlimited("null"), &|_| WeightType::F32).expect("a plan"));
+        let c = count(&work.plan(&Caps::unlimited("null"), &|_| Stored::F32).expect("a plan"));
         let (n, gb, tera) = (c.dispatches, c.bytes as f64 * 1e-9, c.flops as f64 * 1e-12);
         let how = if recompute { "recomputed" } else { "stored" };
         println!(
@@ -202,8 +201,8 @@ fn a_gradient_through_a_picture_is_valid() {
     };
     let caps = noop.caps().clone();
     let work = seen(64, caps.max_binding as usize / 4, true);
-    noop.declare_leaves(&work.graph, WeightType::F16).expect("room");
-    let plan = work.plan(&caps, &|name| noop.weight_type(name)).expect("a plan");
+    noop.declare_leaves(&work.graph, Stored::F16).expect("room");
+    let plan = work.plan(&caps, &|name| noop.stored(name)).expect("a plan");
     check_overlap(&plan).expect("no overlap");
     let id = noop.prepare(plan.clone()).expect("valid pipelines and bindings");
     noop.run(id).expect("valid dispatches");
@@ -301,7 +300,7 @@ fn cutting_changes_no_bit() {
             let want = w.run(exec, &caps);
             // 33 000 bytes hold two images, 21 000 one and 5 000 a third of one.
             let commands = |max_binding: u64| {
-                let plan = w.plan(&Caps { max_binding, ..caps.clone() }, &|_| WeightType::F32);
+                let plan = w.plan(&Caps { max_binding, ..caps.clone() }, &|_| Stored::F32);
                 plan.map(|p| p.commands.len())
             };
             let whole = commands(1 << 20).expect("a plan");
@@ -329,7 +328,7 @@ fn cutting_changes_no_bit() {
 #[test]
 fn what_cannot_be_cut_is_refused() {
     let w = of(CUT[7].1);
-    let error = w.plan(&Caps { max_binding: 5_000, ..Caps::webgpu() }, &|_| WeightType::F32);
+    let error = w.plan(&Caps { max_binding: 5_000, ..Caps::webgpu() }, &|_| Stored::F32);
     let error = error.expect_err("too large").to_string();
     assert!(error.contains("a binding of attention holds 5000"), "{error}");
 }

@@ -15,7 +15,7 @@ fn main() -> std::io::Result<()> {
         std::fs::write(folder.join(&file), link(v))?;
         let kind = |b| match b {
             Binding::Storage => "storage",
-            Binding::Packed => "read-only-storage",
+            Binding::Packed(_) => "read-only-storage",
             Binding::Texture => "texture",
         };
         let bindings: Vec<String> =

@@ -1,6 +1,6 @@
 // conv2d: y = bias + sum over taps of x * w (+ residual), zero padding; channels last.
 // x: [B, H, W, C]; w: [O, KH, KW, C]; bias: [O]; residual, y: [B, HO, WO, O]; C is a multiple of 4.
-// One invocation per 4 neighbouring output pixels and 4 output channels. Backward: conv2d_dx.wgsl.
+// One invocation per BLOCK neighbouring output pixels and BLOCK output channels, BLOCK being 4. Backward: conv2d_dx.wgsl.
 // flags: 1 bias, 4 residual.
 // Reference: wgsl/src/cpu/conv2d.rs
 struct Params {
@@ -25,12 +25,12 @@ fn pixel_x(b: u32, iy: u32, ox: u32, kx: u32, c: u32) -> vec4<f32> {
 @compute @workgroup_size(WORKGROUP)
 fn conv2d(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let i = linear(wg, grid, lane);
-    let across = (p.wo + 3u) / 4u;
+    let across = (p.wo + (BLOCK - 1u)) / BLOCK;
     let pixels = p.batch * p.ho * across;
-    let o = (i / pixels) * 4u;
+    let o = (i / pixels) * BLOCK;
     if o >= p.o { return; }
     let at = i % pixels;
-    let ox = (at % across) * 4u;
+    let ox = (at % across) * BLOCK;
     let oy = (at / across) % p.ho;
     let b = at / (across * p.ho);
     let c4 = p.c / 4u;

@@ -2,7 +2,7 @@
 // In the forward pass this was y[oy, ox, o] = sum of x[oy s + ky - pad, ox s + kx - pad, i] w[o, ky, kx, i]; so
 // dx[iy, ix, i] = sum of dy[oy, ox, o] w[o, ky, kx, i] over the taps with oy s + ky - pad = iy and ox s + kx - pad = ix.
 // dy: [B, HO, WO, O'], O' = O rounded up to a multiple of 4 (zeros); w: [O, KH, KW, C]; dx: [B, H, W, C]; C a multiple of 4.
-// One invocation per 4 neighbouring input pixels and 4 input channels. w is read as the forward pass reads it: the four
+// One invocation per BLOCK neighbouring input pixels and BLOCK input channels, BLOCK being 4. w is read as the forward pass reads it: the four
 // outputs' weights are the columns of a matrix there and here.
 // Reference: wgsl/src/cpu/conv2d.rs
 // Paper: Dumoulin & Visin 2016 (arXiv 1603.07285), chapter 4
@@ -23,13 +23,13 @@ fn pixel_dy(row: u32, ox: u32, o4: u32) -> vec4<f32> {
 @compute @workgroup_size(WORKGROUP)
 fn conv2d_dx(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let i = linear(wg, grid, lane);
-    let across = (p.w + 3u) / 4u;
+    let across = (p.w + (BLOCK - 1u)) / BLOCK;
     let pixels = p.batch * p.h * across;
     let c = i / pixels;
     let c4 = p.c / 4u;
     if c >= c4 { return; }
     let at = i % pixels;
-    let ix = (at % across) * 4u;
+    let ix = (at % across) * BLOCK;
     let iy = (at / across) % p.h;
     let b = at / (across * p.h);
     let last = p.o - 1u;

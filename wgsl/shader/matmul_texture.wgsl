@@ -7,9 +7,7 @@
 // Reference: wgsl/src/cpu/matmul.rs
 @group(0) @binding(1) var a: texture_2d<f32>;
 @group(0) @binding(2) var b: texture_2d<f32>;
-const ROWS = 12u;
 const ROWS4 = ROWS / 4u;
-const COLUMNS = 16u;
 const COLUMNS4 = COLUMNS / 4u;
 struct Tile { m: u32, n: u32, inside: bool }
 fn tile_of(i: u32) -> Tile {

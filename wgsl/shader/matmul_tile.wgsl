@@ -1,27 +1,25 @@
-// matmul_tile: matmul on workgroup tiles of 64 x 64 x 16; 256 invocations, 4 x 4 outputs each.
+// matmul_tile: matmul on workgroup tiles of TILE x TILE x DEPTH; PER x PER outputs an invocation, PER being 4.
 // a: M x K; b: K x N; y: [M, N]; strides as in matmul.wgsl.
 // One workgroup per tile; the grid is folded as in shared/index.wgsl.
 // Reference: wgsl/src/cpu/matmul.rs
-const TILE = 64u;
-const DEPTH = 16u;
 const STRIDE = TILE + 1u; // pad the stride: no bank conflict when a column is written
 var<workgroup> tile_a: array<f32, STRIDE * DEPTH>;
 var<workgroup> tile_b: array<f32, STRIDE * DEPTH>;
-@compute @workgroup_size(256)
+@compute @workgroup_size(WORKGROUP)
 fn matmul_tile(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let tiles_n = (p.n + TILE - 1u) / TILE;
     let tile = wg.y * grid.x + wg.x;
     let m0 = (tile / tiles_n) * TILE;
     let n0 = (tile % tiles_n) * TILE;
     if m0 >= p.m { return; }
-    let tm = (lane / 16u) * 4u;
-    let tn = (lane % 16u) * 4u;
+    let tm = (lane / (TILE / PER)) * PER;
+    let tn = (lane % (TILE / PER)) * PER;
     var c0 = vec4<f32>();
     var c1 = vec4<f32>();
     var c2 = vec4<f32>();
     var c3 = vec4<f32>();
     for (var k0 = 0u; k0 < p.k; k0 += DEPTH) {
-        for (var e = lane; e < TILE * DEPTH; e += 256u) {
+        for (var e = lane; e < TILE * DEPTH; e += WORKGROUP) {
             // Walk the contiguous side fastest, so that neighbours read neighbours.
             let a_along_k = p.stride_ak == 1u;
             let ak = select(e / TILE, e % DEPTH, a_along_k);
@@ -48,7 +46,7 @@ fn matmul_tile(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) gr
         }
         workgroupBarrier();
     }
-    for (var j = 0u; j < 4u; j++) {
+    for (var j = 0u; j < PER; j++) {
         finish(m0 + tm, n0 + tn + j, c0[j]);
         finish(m0 + tm + 1u, n0 + tn + j, c1[j]);
         finish(m0 + tm + 2u, n0 + tn + j, c2[j]);

@@ -8,7 +8,7 @@ struct Params { n: u32, op: u32, alpha: f32, beta: f32 }
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;
 @group(0) @binding(3) var<storage, read_write> dx: array<f32>;
 
-// Numbers from 16 on are not activations: see `Unary` in wgsl/src/kernel.rs.
+// Numbers from 16 on are not activations: see `Unary` in wgsl/src/kernel/elementwise.rs.
 fn value(x: f32) -> f32 {
     switch p.op {
         case 16u: { return p.alpha * x + p.beta; }

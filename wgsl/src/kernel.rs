@@ -1,341 +1,236 @@
-//! Every kernel, its arguments, and the variants it is built in.
+//! Kernels by family. A [`Call`] is a kernel with its parameters, a [`Variant`] a kernel with the body that it is built
+//! with. Each family has a room, `kernel/FAMILY.rs`, that answers everything about its calls and bodies; what there is
+//! to answer stands in `kernel/family.rs`.
+#[macro_use]
+mod uniform;
+mod ability;
+pub mod attention;
+pub mod conv;
+pub mod copy;
+mod cut;
+pub mod elementwise;
+mod family;
+pub mod matmul;
+pub mod norm;
+pub mod philox;
+mod stored;
+pub mod sum;
 
-/// An operation that exists as a WGSL entry point and as a CPU twin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[allow(missing_docs)]
-pub enum Kernel {
-    Unary,
-    UnaryBackward,
-    Binary,
-    Sum,
-    Slice,
-    Pad,
-    Concat,
-    Permute,
-    Upsample,
-    LayerNorm,
-    LayerNormBackward,
-    RmsNorm,
-    RmsNormBackward,
-    Softmax,
-    SoftmaxBackward,
-    GroupNorm,
-    GroupNormBackward,
-    Matmul,
-    Attention,
-    AttentionStats,
-    AttentionDq,
-    AttentionDkv,
-    Conv2d,
-    Conv2dDx,
-    Philox,
-}
+pub use ability::{Abilities, Class, Features, Needs, Operand};
+pub use cut::{Part, Rows};
+pub use elementwise::{Act, Binary, Unary};
+pub use family::Accuracy;
+pub use stored::{STORED, Stored};
+pub use uniform::indices;
 
-/// All kernels, for tables and tests.
-pub const KERNELS: [Kernel; 25] = [
-    Kernel::Unary,
-    Kernel::UnaryBackward,
-    Kernel::Binary,
-    Kernel::Sum,
-    Kernel::Slice,
-    Kernel::Pad,
-    Kernel::Concat,
-    Kernel::Permute,
-    Kernel::Upsample,
-    Kernel::LayerNorm,
-    Kernel::LayerNormBackward,
-    Kernel::RmsNorm,
-    Kernel::RmsNormBackward,
-    Kernel::Softmax,
-    Kernel::SoftmaxBackward,
-    Kernel::GroupNorm,
-    Kernel::GroupNormBackward,
-    Kernel::Matmul,
-    Kernel::Attention,
-    Kernel::AttentionStats,
-    Kernel::AttentionDq,
-    Kernel::AttentionDkv,
-    Kernel::Conv2d,
-    Kernel::Conv2dDx,
-    Kernel::Philox,
-];
+use crate::Real;
+use alloc::{string::String, vec::Vec};
+use family::{Built, Calls};
+
+/// Invocations of a workgroup, of every body that does not ask for another number.
+pub const WORKGROUP: u32 = 64;
+/// Texels of a row of a staging texture, as in `shader/shared/texel.wgsl`.
+pub const TEXELS: u32 = 1024;
+/// Numbers of a row of a staging texture.
+pub const TEXTURE_ROW: usize = 4 * TEXELS as usize;
 
 /// How an argument is bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Binding {
     /// f32 storage, always `read_write`: one arena may then serve inputs and outputs of the same dispatch.
     Storage,
-    /// Half-precision words, `read`; lives in a buffer of its own.
-    Packed,
-    /// An f32 tensor staged in a texture, 4096 numbers a row.
+    /// Packed words, `read`; lives in a buffer of its own.
+    Packed(Stored),
+    /// An f32 tensor staged in a texture, [`TEXTURE_ROW`] numbers a row.
     Texture,
 }
 
-/// What kind of adapter a variant is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Class {
-    /// Real GPUs: workgroup memory, one workgroup per row.
-    Gpu,
-    /// CPU drivers: register tiles, operands from textures, no barriers.
-    Software,
-}
-
-/// How the second matmul operand is stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum WeightType {
-    /// 32-bit floats.
-    F32,
-    /// IEEE half precision, two a word.
-    F16,
-    /// bfloat16, two a word.
-    BF16,
-}
-
-/// Which matmul body.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum MatmulBody {
-    /// One output per invocation.
-    Naive,
-    /// 64 x 64 workgroup tiles.
-    Tile,
-    /// Texels: a [M, K], b [N, K].
-    TextureNt,
-    /// Texels: a [M, K], b [K, N].
-    TextureNn,
-    /// Texels: a [K, M], b [K, N].
-    TextureTn,
-}
-
-/// A kernel as it is built: two variants with equal fields share one pipeline.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Variant {
-    /// The operation.
-    pub kernel: Kernel,
-    /// The adapter class.
-    pub class: Class,
-    /// Storage of matmul's second operand; F32 for every other kernel.
-    pub weight: WeightType,
-    /// Matmul body; `Naive` for every other kernel.
-    pub body: MatmulBody,
-    /// Attention head width; 0 for every other kernel.
-    pub head: u32,
-    /// Attention and convolution read their operands from textures.
-    pub textures: bool,
-}
-
-/// Activations by number, as in `shader/shared/activation.wgsl`. The slope of `Relu` at 0 is 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u32)]
-#[allow(missing_docs)]
-pub enum Act {
-    None = 0,
-    Silu = 1,
-    Gelu = 2,
-    GeluTanh = 3,
-    QuickGelu = 4,
-    Relu = 5,
-}
-
-/// Elementwise functions of one argument; the numbers are those in `shader/unary.wgsl`.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Unary {
-    /// An activation.
-    Act(Act),
-    /// `alpha * x + beta`.
-    Affine(f32, f32),
-    /// `e^x`.
-    Exp,
-    /// `x * x`.
-    Square,
-    /// Clamp to `[lo, hi]`; slope 1 inside, borders included, as PyTorch has it.
-    Clamp(f32, f32),
-    /// Square root.
-    Sqrt,
-    /// `1 / x`.
-    Reciprocal,
-    /// `|x|`; slope 0 at 0.
-    Abs,
-}
-
-impl Unary {
-    /// (number, alpha, beta) as the shader takes them.
-    pub fn code(self) -> (u32, f32, f32) {
+impl Binding {
+    /// A tensor in a buffer.
+    const fn of(stored: Stored) -> Self {
+        if stored.packed() { Binding::Packed(stored) } else { Binding::Storage }
+    }
+    /// A staged or a plain f32 tensor.
+    const fn staged(texture: bool) -> Self {
+        if texture { Binding::Texture } else { Binding::Storage }
+    }
+    /// Bytes of a buffer's binding that `len` numbers take; 0 for a texture.
+    pub const fn bytes(self, len: usize) -> usize {
         match self {
-            Unary::Act(a) => (a as u32, 0.0, 0.0),
-            Unary::Affine(a, b) => (16, a, b),
-            Unary::Exp => (17, 0.0, 0.0),
-            Unary::Square => (18, 0.0, 0.0),
-            Unary::Clamp(a, b) => (19, a, b),
-            Unary::Sqrt => (20, 0.0, 0.0),
-            Unary::Reciprocal => (21, 0.0, 0.0),
-            Unary::Abs => (22, 0.0, 0.0),
+            Binding::Storage => Stored::F32.bytes(len),
+            Binding::Packed(stored) => stored.bytes(len),
+            Binding::Texture => 0,
         }
     }
 }
 
-/// Elementwise functions of two arguments; the numbers are those in `shader/binary.wgsl`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub enum Binary {
-    /// `a + b`.
-    Add = 0,
-    /// `a - b`.
-    Sub = 1,
-    /// `a * b`.
-    Mul = 2,
-    /// The larger one; where both are equal, the gradient goes to `a` alone.
-    Max = 3,
-    /// 1 where `a >= b`, else 0. Has no gradient.
-    Ge = 4,
-    /// `a * (1 + b)`, the modulation of adaptive layer norms.
-    Scale1 = 5,
+/// Plain f32 storage under these numbers.
+fn storage(numbers: &[u32]) -> Vec<(u32, Binding)> {
+    numbers.iter().map(|&n| (n, Binding::Storage)).collect()
 }
 
-impl Variant {
-    /// The plain variant of a kernel for a class: storage operands, f32 weights.
-    pub fn plain(kernel: Kernel, class: Class) -> Self {
-        Variant { kernel, class, weight: WeightType::F32, body: MatmulBody::Naive, head: 0, textures: false }
-    }
+/// File name and text of a part of a shader.
+pub type Source = (&'static str, &'static str);
 
-    /// WGSL entry point.
-    pub fn entry(&self) -> &'static str {
-        match self.kernel {
-            Kernel::Unary => "unary",
-            Kernel::UnaryBackward => "unary_backward",
-            Kernel::Binary => "binary",
-            Kernel::Sum => "sum",
-            Kernel::Slice => "slice",
-            Kernel::Pad => "pad",
-            Kernel::Concat => "concat",
-            Kernel::Permute => "permute",
-            Kernel::Upsample => "upsample",
-            Kernel::LayerNorm => "layer_norm",
-            Kernel::LayerNormBackward => "layer_norm_backward",
-            Kernel::RmsNorm => "rms_norm",
-            Kernel::RmsNormBackward => "rms_norm_backward",
-            Kernel::Softmax => "softmax",
-            Kernel::SoftmaxBackward => "softmax_backward",
-            Kernel::GroupNorm => "group_norm",
-            Kernel::GroupNormBackward => "group_norm_backward",
-            Kernel::Matmul => match self.body {
-                MatmulBody::Naive => "matmul",
-                MatmulBody::Tile => "matmul_tile",
-                MatmulBody::TextureNt => "nt",
-                MatmulBody::TextureNn => "nn",
-                MatmulBody::TextureTn => "tn",
-            },
-            Kernel::Attention => "attention",
-            Kernel::AttentionStats => "attention_stats",
-            Kernel::AttentionDq => "attention_dq",
-            Kernel::AttentionDkv => "attention_dkv",
-            Kernel::Conv2d => "conv2d",
-            Kernel::Conv2dDx => "conv2d_dx",
-            Kernel::Philox => "philox",
+macro_rules! part {
+    ($path:literal) => {
+        ($path, include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shader/", $path)))
+    };
+}
+use part;
+
+/// Workgroups of `invocations`.
+fn workgroups(invocations: usize, needs: Needs) -> usize {
+    invocations.div_ceil(needs.invocations as usize)
+}
+
+/// The enums of all families, and who answers what.
+macro_rules! families {
+    ($($(#[$doc:meta])* $Family:ident: $room:ident,)*) => {
+        /// A kernel with its parameters.
+        #[derive(Clone, Copy, Debug, PartialEq)]
+        pub enum Call { $($(#[$doc])* $Family($room::Call),)* }
+
+        /// A kernel as it is built: equal variants share one pipeline.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Variant { $($(#[$doc])* $Family($room::Variant),)* }
+
+        impl Call {
+            /// The kernel's name.
+            pub fn kernel(&self) -> &'static str {
+                match self { $(Call::$Family(c) => Calls::kernel(c),)* }
+            }
+            /// Words of the uniform block.
+            pub fn words(&self) -> Vec<u32> {
+                match self { $(Call::$Family(c) => Calls::words(c),)* }
+            }
+            /// Bodies that compute this on adapters with these abilities, best first: take the first one whose needs are
+            /// met and whose loops end in time.
+            pub fn ranked(&self, inputs: &[Operand], able: &Abilities) -> Vec<Variant> {
+                match self {
+                    $(Call::$Family(c) => c.ranked(inputs, able).into_iter().map(Variant::$Family).collect(),)*
+                }
+            }
+            /// Workgroups.
+            ///
+            /// # Panics
+            /// The variant is of another family.
+            pub fn groups(&self, v: &Variant) -> usize {
+                match self {
+                    $(Call::$Family(c) => {
+                        let Variant::$Family(v) = v else { self.mismatch(v) };
+                        c.groups(v)
+                    })*
+                }
+            }
+            /// Iterations of all loops of one invocation, but for the few that count registers.
+            ///
+            /// # Panics
+            /// The variant is of another family.
+            pub fn iterations(&self, v: &Variant) -> u64 {
+                match self {
+                    $(Call::$Family(c) => {
+                        let Variant::$Family(v) = v else { self.mismatch(v) };
+                        c.iterations(v)
+                    })*
+                }
+            }
+            /// How the call can be cut; `None` where it cannot.
+            pub fn rows(&self) -> Option<Rows> {
+                match self { $(Call::$Family(c) => c.rows(),)* }
+            }
+            /// The parameter that counts the rows.
+            pub fn counted(&mut self) -> &mut u32 {
+                match self { $(Call::$Family(c) => c.counted(),)* }
+            }
+            /// Terms of the longest sum behind one number of the result; at least 1.
+            pub fn terms(&self) -> usize {
+                match self { $(Call::$Family(c) => c.terms().max(1),)* }
+            }
+            /// How exact the outputs are.
+            pub fn accuracy(&self) -> Accuracy {
+                match self { $(Call::$Family(c) => c.accuracy(),)* }
+            }
         }
-    }
 
-    /// Binding number and kind of each argument: inputs in the twin's order, then outputs.
-    pub fn bindings(&self) -> alloc::vec::Vec<(u32, Binding)> {
-        use Binding::*;
-        let t = if self.textures { Texture } else { Storage };
-        let plain: &[u32] = match self.kernel {
-            Kernel::Unary
-            | Kernel::Sum
-            | Kernel::Slice
-            | Kernel::Pad
-            | Kernel::Permute
-            | Kernel::Upsample => &[1, 2],
-            Kernel::UnaryBackward | Kernel::Binary | Kernel::Philox => &[1, 2, 3],
-            Kernel::Concat => &[1, 3, 2],
-            Kernel::LayerNormBackward | Kernel::RmsNorm | Kernel::SoftmaxBackward => &[1, 2, 4],
-            Kernel::LayerNorm | Kernel::RmsNormBackward | Kernel::GroupNorm | Kernel::GroupNormBackward => {
-                &[1, 2, 3, 4]
+        impl Variant {
+            /// The kernel's name.
+            pub fn kernel(&self) -> &'static str {
+                match self { $(Variant::$Family(v) => v.kernel(),)* }
             }
-            Kernel::Softmax => &[1, 4],
-            Kernel::AttentionStats => &[1, 2, 3, 4],
-            Kernel::Matmul => {
-                let (a, b) = match (self.body, self.weight) {
-                    (MatmulBody::TextureNt | MatmulBody::TextureNn | MatmulBody::TextureTn, _) => {
-                        (Texture, Texture)
-                    }
-                    (_, WeightType::F32) => (Storage, Storage),
-                    _ => (Storage, Packed),
-                };
-                return [(1, a), (2, b), (3, Storage), (4, Storage), (5, Storage), (6, Storage)].into();
+            /// WGSL entry point.
+            pub fn entry(&self) -> &'static str {
+                match self { $(Variant::$Family(v) => v.entry(),)* }
             }
-            Kernel::Attention => {
-                return [(1, t), (2, t), (3, t), (4, Storage), (5, Storage), (6, Storage)].into();
+            /// Binding number and kind of each argument: inputs in the twin's order, then outputs.
+            pub fn bindings(&self) -> Vec<(u32, Binding)> {
+                match self { $(Variant::$Family(v) => v.bindings(),)* }
             }
-            Kernel::AttentionDq => {
-                return [(1, t), (2, t), (3, t), (4, t), (5, Storage), (6, Storage), (7, Storage)].into();
+            /// How many of the arguments are outputs; they come last.
+            pub fn outputs(&self) -> usize {
+                match self { $(Variant::$Family(v) => v.outputs(),)* }
             }
-            Kernel::AttentionDkv => {
-                return [
-                    (1, t),
-                    (2, t),
-                    (3, t),
-                    (4, t),
-                    (5, Storage),
-                    (6, Storage),
-                    (7, Storage),
-                    (8, Storage),
-                ]
-                .into();
+            /// Parts of the shader beside `shared/index.wgsl`, in linking order.
+            pub(crate) fn parts(&self) -> Vec<Source> {
+                match self { $(Variant::$Family(v) => v.parts(),)* }
             }
-            Kernel::Conv2d => return [(1, t), (2, t), (3, Storage), (4, Storage), (5, Storage)].into(),
-            Kernel::Conv2dDx => return [(1, t), (2, t), (3, Storage)].into(),
-        };
-        plain.iter().map(|&n| (n, Storage)).collect()
-    }
-
-    /// Invocations in a workgroup.
-    pub fn workgroup(&self) -> u32 {
-        match (self.kernel, self.body) {
-            (Kernel::Matmul, MatmulBody::Tile) => 256,
-            _ => WORKGROUP,
+            /// Constants of the prelude beside `WORKGROUP`.
+            pub(crate) fn constants(&self) -> Vec<(&'static str, u32)> {
+                match self { $(Variant::$Family(v) => v.constants(),)* }
+            }
+            /// What it needs of an adapter.
+            pub fn needs(&self) -> Needs {
+                match self { $(Variant::$Family(v) => v.needs(),)* }
+            }
+            /// The body in a few words; empty where there is only one.
+            pub fn body(&self) -> String {
+                match self { $(Variant::$Family(v) => v.body(),)* }
+            }
         }
-    }
 
-    /// Queries (or keys, in the backward pass over keys) one invocation of an attention kernel holds.
-    pub fn queries(&self) -> u32 {
-        // As many as gain speed and still compile in seconds on llvmpipe, where loads from storage are written out lane by lane.
-        let rows = if self.textures && self.head <= 64 { 8 } else { 4 };
-        match (self.class, self.kernel) {
-            (Class::Gpu, _) => 1,
-            (Class::Software, Kernel::AttentionDkv) => rows / 2,
-            (Class::Software, _) => rows,
+        /// Runs a call on the CPU. `inputs` follow [`Variant::bindings`] (an empty slice for an unused optional one),
+        /// `outputs` have their final length.
+        pub fn twin<R: Real>(call: &Call, inputs: &[&[R]], outputs: &mut [Vec<R>]) {
+            match call { $(Call::$Family(c) => c.twin(inputs, outputs),)* }
         }
+
+        /// Every variant that a planner can ask for: what tests of all shaders walk through.
+        pub fn variants() -> Vec<Variant> {
+            let mut all = Vec::new();
+            $(all.extend($room::Variant::all().into_iter().map(Variant::$Family));)*
+            all
+        }
+    };
+}
+
+families! {
+    /// Elementwise functions of one and two arguments.
+    Elementwise: elementwise,
+    /// Sums over a middle axis.
+    Sum: sum,
+    /// Operations that only move numbers.
+    Copy: copy,
+    /// Normalisations and softmax.
+    Norm: norm,
+    /// Matrix products with an epilogue.
+    Matmul: matmul,
+    /// Attention and its backward passes.
+    Attention: attention,
+    /// Convolutions.
+    Conv: conv,
+    /// Random words.
+    Philox: philox,
+}
+
+impl Call {
+    fn mismatch(&self, v: &Variant) -> ! {
+        panic!("{} is not built as {}", self.kernel(), v.entry())
     }
 }
 
-impl Kernel {
-    /// How many of the arguments are outputs; they come last.
-    pub fn outputs(self) -> usize {
-        match self {
-            Kernel::Attention | Kernel::AttentionDkv | Kernel::Philox => 2,
-            _ => 1,
-        }
-    }
-    /// Outputs are copies of inputs or random words: on every adapter each bit is the twin's.
-    pub fn exact(self) -> bool {
-        use Kernel::{Concat, Pad, Permute, Philox, Slice, Upsample};
-        matches!(self, Slice | Pad | Concat | Permute | Upsample | Philox)
-    }
-    /// Rows per workgroup matter: these kernels follow `shared/row_*.wgsl`.
-    pub fn by_row(self) -> bool {
-        matches!(
-            self,
-            Kernel::LayerNorm
-                | Kernel::LayerNormBackward
-                | Kernel::RmsNorm
-                | Kernel::RmsNormBackward
-                | Kernel::Softmax
-                | Kernel::SoftmaxBackward
-                | Kernel::GroupNorm
-                | Kernel::GroupNormBackward
-        )
-    }
+/// Names of all kernels, each once.
+pub fn kernels() -> Vec<&'static str> {
+    let mut names: Vec<&'static str> = variants().iter().map(Variant::kernel).collect();
+    names.dedup();
+    names
 }
-
-/// Workgroup size of every kernel but the tiled matmul.
-pub const WORKGROUP: u32 = 64;

@@ -1,7 +1,8 @@
 //! Every linked variant parses and validates with no more than WebGPU guarantees, its bindings are those of the table, and
 //! its entry point exists. `tests/tests/shaders.rs` takes them on to the drivers' languages.
 use naga::valid::{Capabilities, ValidationFlags, Validator};
-use pentimento_wgsl::{Binding, Class, Kernel, Variant, link, variants};
+use pentimento_wgsl::kernel::{Features, attention, conv, elementwise, matmul, norm, philox, sum};
+use pentimento_wgsl::{Binding, Variant, kernels, link, variants};
 
 /// What WebGPU guarantees of a compute stage: storage buffers, sampled textures, bytes of workgroup memory, invocations.
 const GUARANTEED: (usize, usize, u32, u32) = (8, 16, 16384, 256);
@@ -33,8 +34,15 @@ fn check(v: &Variant, source: &str) -> Result<(), String> {
     let memory: u32 = memory.map(|(_, g)| module.types[g.ty].inner.size(module.to_ctx())).sum();
     let invocations =
         module.entry_points.iter().map(|e| e.workgroup_size.iter().product()).max().unwrap_or(0);
+    let needs = v.needs();
+    if (memory, invocations) != (needs.workgroup_memory, needs.invocations) {
+        return Err(format!(
+            "{memory} bytes of workgroup memory, {invocations} invocations; it asks for {needs:?}"
+        ));
+    }
     let most = GUARANTEED;
-    if storage > most.0 || textures > most.1 || memory > most.2 || invocations > most.3 {
+    let beyond = storage > most.0 || textures > most.1 || memory > most.2 || invocations > most.3;
+    if beyond && needs.features == Features::NONE {
         return Err(format!(
             "{storage} storage buffers, {textures} textures, {memory} bytes of workgroup memory, {invocations} invocations; WebGPU guarantees {most:?}"
         ));
@@ -48,13 +56,52 @@ fn every_variant_validates() {
     for v in &all {
         check(v, &link(v)).unwrap_or_else(|e| panic!("{v:?}: {e}"));
     }
-    assert!(all.len() > 300);
+    assert!(all.len() > 300 && kernels().len() > 20);
+    let distinct: std::collections::HashSet<&Variant> = all.iter().collect();
+    assert_eq!(distinct.len(), all.len());
     println!("{} variants validate", all.len());
+}
+
+/// Fields of a kernel's uniform block; `None` for the copies, whose shader has one block for all of them.
+fn fields(kernel: &str) -> Option<&'static [(&'static str, &'static str)]> {
+    Some(match kernel {
+        "unary" | "unary_backward" => elementwise::Map::FIELDS,
+        "binary" => elementwise::Pair::FIELDS,
+        "sum" => sum::Params::FIELDS,
+        "matmul" => matmul::Params::FIELDS,
+        "attention" | "attention_dq" | "attention_dkv" => attention::Block::FIELDS,
+        "attention_stats" => attention::Stats::FIELDS,
+        "conv2d" => conv::Params::FIELDS,
+        "conv2d_dx" => conv::Dx::FIELDS,
+        "philox" => philox::Params::FIELDS,
+        "slice" | "pad" | "concat" | "permute" | "upsample" => return None,
+        _ => norm::Params::FIELDS,
+    })
+}
+
+#[test]
+fn uniform_blocks_have_the_fields_of_their_structs() {
+    for v in variants() {
+        let Some(fields) = fields(v.kernel()) else { continue };
+        let module = naga::front::wgsl::parse_str(&link(&v)).expect("a module");
+        let block = module.global_variables.iter().find(|(_, g)| g.space == naga::AddressSpace::Uniform);
+        let naga::TypeInner::Struct { members, .. } = &module.types[block.expect("a block").1.ty].inner
+        else {
+            panic!("{v:?}: the uniform block is no struct");
+        };
+        let kind = |m: &naga::StructMember| match module.types[m.ty].inner {
+            naga::TypeInner::Scalar(naga::Scalar::F32) => "f32",
+            _ => "u32",
+        };
+        let found: Vec<(&str, &str)> =
+            members.iter().map(|m| (m.name.as_deref().unwrap_or_default(), kind(m))).collect();
+        assert_eq!(found, fields, "{v:?}");
+    }
 }
 
 #[test]
 fn a_broken_shader_is_refused() {
-    let v = Variant::plain(Kernel::Sum, Class::Gpu);
+    let v = Variant::Sum(sum::Variant);
     assert!(check(&v, &link(&v).replace("scale: f32", "scale: vec3<f32>")).is_err());
     assert!(check(&v, &link(&v).replace("fn sum(", "fn summ(")).is_err());
     assert!(check(&v, &link(&v).replace("= linear(", "= linnear(")).is_err());
@@ -66,7 +113,7 @@ fn a_broken_shader_is_refused() {
 
 #[test]
 fn lines_lead_back_to_their_part() {
-    let v = Variant::plain(Kernel::Sum, Class::Gpu);
+    let v = Variant::Sum(sum::Variant);
     let line = link(&v).lines().position(|l| l.starts_with("fn sum(")).expect("the entry") + 1;
     let (part, at) = pentimento_wgsl::link::origin(&v, line);
     assert_eq!(part, "sum.wgsl");

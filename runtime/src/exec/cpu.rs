@@ -4,7 +4,7 @@ use crate::caps::Caps;
 use crate::plan::{Place, Plan, Slot};
 use crate::{Error, Result};
 use alloc::{borrow::ToOwned, collections::BTreeMap, format, string::String, vec, vec::Vec};
-use pentimento_wgsl::{Real, WeightType, twin};
+use pentimento_wgsl::{Real, Stored, twin};
 
 /// The CPU executor. Its tensors are f32, as a device's are, or f64: then the whole plan runs in f64.
 pub struct Cpu<R: Real = f32> {
@@ -95,8 +95,8 @@ impl<R: Real> Executor for Cpu<R> {
     fn has_leaf(&self, name: &str) -> bool {
         self.leaves.contains_key(name)
     }
-    fn weight_type(&self, _: &str) -> WeightType {
-        WeightType::F32
+    fn stored(&self, _: &str) -> Stored {
+        Stored::F32
     }
     fn set_leaf(&mut self, name: &str, data: LeafData<'_>) -> Result<()> {
         match data {
@@ -120,11 +120,11 @@ impl<R: Real> Executor for Cpu<R> {
     fn advance(&mut self, plan: PlanId) -> Result<bool> {
         let p = &self.plans[plan.0];
         let Some(c) = p.plan.commands.get(p.cursor) else { return Ok(true) };
-        let split = c.args.len() - c.variant.kernel.outputs();
+        let split = c.args.len() - c.variant.outputs();
         let inputs: Vec<Vec<R>> = c.args[..split].iter().map(|s| self.get(p, s)).collect();
         let inputs: Vec<&[R]> = inputs.iter().map(Vec::as_slice).collect();
         let mut outputs: Vec<Vec<R>> = c.args[split..].iter().map(|s| vec![R::default(); s.len]).collect();
-        twin(c.variant.kernel, &c.params, &inputs, &mut outputs);
+        twin(&c.call, &inputs, &mut outputs);
         let places: Vec<Place> = c.args[split..].iter().map(|s| s.place).collect();
         let p = &mut self.plans[plan.0];
         for (place, out) in places.into_iter().zip(outputs) {

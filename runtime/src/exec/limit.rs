@@ -1,6 +1,7 @@
 //! How far an adapter's result of one command may be from its twin's.
 use alloc::vec::Vec;
-use pentimento_wgsl::{Kernel, twin};
+use pentimento_wgsl::kernel::Accuracy;
+use pentimento_wgsl::{Call, twin};
 
 /// Relative size of the changes by which a result's sensitivity is measured: far above the roundings of f32, small
 /// enough for the first order.
@@ -14,24 +15,22 @@ const STEP: f32 = 1.0 / 4096.0;
 ///
 ///   C sqrt(L) eps (|y| + |y(x (1 +- h)) - y| / h) + L sqrt(N) 2^-126,
 ///
-/// where the twin itself tells how much its N results change with inputs that change at random by h, and the last term
+/// with L by [`Call::terms`], where the twin itself tells how much its N results change with inputs that change at random by h, and the last term
 /// is for drivers that flush small numbers. C counts the roundings of a term: 4 for products and sums; 12 where exp,
 /// division and square roots take part, each of which WGSL allows some 3 ulp. Kernels that only move numbers have none
-/// ([`Kernel::exact`]).
-pub(crate) fn limits(kernel: Kernel, params: &[u32], inputs: &[&[f32]], outputs: &[Vec<f32>]) -> Vec<f64> {
-    if kernel.exact() {
-        return outputs.iter().map(|_| 0.0).collect();
-    }
-    let roundings = match kernel {
-        Kernel::Sum | Kernel::Matmul | Kernel::Conv2d | Kernel::Conv2dDx | Kernel::AttentionStats => 4.0,
-        _ => 12.0,
+/// ([`Accuracy`]).
+pub(crate) fn limits(call: &Call, inputs: &[&[f32]], outputs: &[Vec<f32>]) -> Vec<f64> {
+    let roundings = match call.accuracy() {
+        Accuracy::Exact => return outputs.iter().map(|_| 0.0).collect(),
+        Accuracy::Products => 4.0,
+        Accuracy::Functions => 12.0,
     };
-    let terms = terms(kernel, params, inputs) as f64;
+    let terms = call.terms() as f64;
     let factor = roundings * libm::sqrt(terms) * f64::from(f32::EPSILON);
     let changed: Vec<Vec<f32>> = inputs.iter().enumerate().map(|(i, x)| change(x, i as u32)).collect();
     let changed: Vec<&[f32]> = changed.iter().map(Vec::as_slice).collect();
     let mut moved: Vec<Vec<f32>> = outputs.iter().map(|y| alloc::vec![0.0; y.len()]).collect();
-    twin(kernel, params, &changed, &mut moved);
+    twin(call, &changed, &mut moved);
     let small = |n: usize| terms * libm::sqrt(n as f64) * f64::from(f32::MIN_POSITIVE);
     let limit = |(y, z): (&Vec<f32>, &Vec<f32>)| {
         let sensitivity = finite(y.iter().zip(z).map(|(a, b)| f64::from(b - a))) / f64::from(STEP);
@@ -63,39 +62,20 @@ fn change(x: &[f32], salt: u32) -> Vec<f32> {
     x.iter().enumerate().map(|(i, v)| v * (1.0 + sign(i))).collect()
 }
 
-/// L: terms of the longest sum behind one number of the result.
-fn terms(kernel: Kernel, params: &[u32], inputs: &[&[f32]]) -> usize {
-    let p = |i: usize| params.get(i).map_or(1, |&v| v as usize);
-    let terms = match kernel {
-        Kernel::Sum => p(1),
-        Kernel::Matmul => p(2),
-        Kernel::Conv2d => p(7) * p(8) * p(3),
-        Kernel::Conv2dDx => p(7) * p(8) * p(6),
-        Kernel::GroupNorm | Kernel::GroupNormBackward => p(6) * p(1) / p(5).max(1),
-        k if k.by_row() => p(1),
-        Kernel::AttentionStats => p(3),
-        // Products over the head's width, then sums over queries or keys.
-        Kernel::Attention | Kernel::AttentionDq | Kernel::AttentionDkv => {
-            let width = inputs.first().map_or(0, |q| q.len()) / (p(0) * p(1) * p(2)).max(1);
-            width + p(2).max(p(3))
-        }
-        _ => 1,
-    };
-    terms.max(1)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use alloc::vec;
+    use pentimento_wgsl::kernel::elementwise::{self, Map};
+    use pentimento_wgsl::kernel::{Act, Unary};
 
     #[test]
     fn nan_and_wrong_values_exceed_every_limit() {
         let x: Vec<f32> = (0..64).map(|i| i as f32 - 31.5).collect();
-        let params = [64, 2, 0, 0]; // gelu
+        let gelu = Call::Elementwise(elementwise::Call::Unary(Map::new(64, Unary::Act(Act::Gelu))));
         let mut y = [vec![0.0; 64]];
-        twin(Kernel::Unary, &params, &[&x], &mut y);
-        let limit = limits(Kernel::Unary, &params, &[&x], &y)[0];
+        twin(&gelu, &[&x], &mut y);
+        let limit = limits(&gelu, &[&x], &y)[0];
         assert!(limit > 0.0 && limit < 1e-3);
         let mut bad = y[0].clone();
         assert!(difference(&y[0], &bad) <= limit);

@@ -3,7 +3,7 @@ use crate::plan::{Named, Plan};
 use crate::{Error, Result};
 use alloc::{format, string::ToString, vec::Vec};
 use half::{bf16, f16};
-use pentimento_wgsl::WeightType;
+use pentimento_wgsl::Stored;
 
 /// Exact counts of a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,12 +28,13 @@ pub fn count(plan: &Plan) -> Count {
     }
 }
 
-/// Half-precision bytes as f32.
-pub(crate) fn widen(kind: WeightType, bytes: &[u8]) -> Vec<f32> {
-    let words = bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]]));
-    match kind {
-        WeightType::BF16 => words.map(|w| bf16::from_bits(w).to_f32()).collect(),
-        _ => words.map(|w| f16::from_bits(w).to_f32()).collect(),
+/// Stored bytes as f32.
+pub(crate) fn widen(stored: Stored, bytes: &[u8]) -> Vec<f32> {
+    let halves = bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]]));
+    match stored {
+        Stored::F32 => bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
+        Stored::F16 => halves.map(|w| f16::from_bits(w).to_f32()).collect(),
+        Stored::BF16 => halves.map(|w| bf16::from_bits(w).to_f32()).collect(),
     }
 }
 

@@ -48,7 +48,7 @@ fn trace<E: Executor + ?Sized>(exec: &mut E, plan: PlanId) -> Result<(String, &'
     exec.rewind(plan);
     for (index, c) in commands.iter().enumerate() {
         exec.one(plan)?;
-        let results = &c.args[c.args.len() - c.variant.kernel.outputs()..];
+        let results = &c.args[c.args.len() - c.variant.outputs()..];
         for slot in results {
             if let Some((i, v)) = wild(&exec.argument(plan, slot)?) {
                 let (first, all) = (index + 1, commands.len());

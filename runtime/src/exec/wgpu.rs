@@ -15,7 +15,7 @@ use crate::graph::{Graph, Leaf, Op};
 use crate::plan::{Command, Place, Plan, Slot, check_overlap};
 use crate::{Error, Result};
 use alloc::{borrow::ToOwned, format, string::String, vec::Vec};
-use pentimento_wgsl::{Binding, Variant, WeightType};
+use pentimento_wgsl::{Binding, Stored, Variant};
 use stage::{Copy, Stage};
 use std::ops::Range;
 use std::sync::OnceLock;
@@ -23,7 +23,7 @@ use std::time::Instant;
 
 /// A weight or parameter on the device.
 pub(super) struct LeafBuffer {
-    kind: WeightType,
+    kind: Stored,
     len: usize,
     buffer: wgpu::Buffer,
     /// The same numbers as texels, made when a plan first wants them so.
@@ -59,10 +59,9 @@ impl Wgpu {
     ///
     /// # Errors
     /// Out of memory.
-    pub fn declare_leaf(&mut self, name: &str, kind: WeightType, len: usize) -> Result<()> {
+    pub fn declare_leaf(&mut self, name: &str, kind: Stored, len: usize) -> Result<()> {
         if !self.leaves.contains_key(name) {
-            let half = kind != WeightType::F32;
-            let buffer = self.memory(name, if half { 2 } else { 4 } * len as u64, half)?;
+            let buffer = self.memory(name, kind.bytes(len) as u64, kind.packed())?;
             self.leaves.insert(name.to_owned(), LeafBuffer { kind, len, buffer, texture: OnceLock::new() });
         }
         Ok(())
@@ -73,13 +72,13 @@ impl Wgpu {
     ///
     /// # Errors
     /// Out of memory.
-    pub fn declare_leaves(&mut self, graph: &Graph, stored: WeightType) -> Result<()> {
+    pub fn declare_leaves(&mut self, graph: &Graph, stored: Stored) -> Result<()> {
         for (node, half) in graph.nodes().iter().zip(keep_half(&self.caps, graph)) {
             let Op::Leaf { kind, name } = &node.op else { continue };
             let kind = match kind {
                 Leaf::Input => continue,
                 Leaf::Weight(_) if half => stored,
-                Leaf::Weight(_) | Leaf::Param => WeightType::F32,
+                Leaf::Weight(_) | Leaf::Param => Stored::F32,
             };
             self.declare_leaf(name, kind, node.shape.iter().product())?;
         }
@@ -120,10 +119,11 @@ impl Wgpu {
                 Some(view) => wgpu::BindingResource::TextureView(view),
                 None => {
                     let (buffer, offset) = self.locate(p, slot)?;
-                    let bytes = match slot.place {
-                        Place::Leaf(i) if self.leaf(p.plan, i)?.kind != WeightType::F32 => 2 * slot.len,
-                        _ => 4 * slot.len,
+                    let stored = match slot.place {
+                        Place::Leaf(i) => self.leaf(p.plan, i)?.kind,
+                        Place::Absent | Place::Arena { .. } | Place::Input(_) => Stored::F32,
                     };
+                    let bytes = stored.bytes(slot.len);
                     let size = core::num::NonZeroU64::new((bytes as u64).max(16).next_multiple_of(16));
                     wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size })
                 }
@@ -164,7 +164,7 @@ impl Wgpu {
                 _ => None,
             });
         }
-        stage.written(&c.args[c.args.len() - c.variant.kernel.outputs()..]);
+        stage.written(&c.args[c.args.len() - c.variant.outputs()..]);
         let bind_group = self.bind(&memory, c, (&p.uniforms, p.next.0), &views, &layout)?;
         Ok((Step { pipeline, bind_group, copies, groups: c.groups, flops: c.flops }, self.uniform_stride(c)))
     }
@@ -281,7 +281,7 @@ impl Wgpu {
             let p = &self.plans[plan.0];
             let c = &p.plan.commands[p.cursor];
             let mut now = Spent { variant: c.variant, seconds: 0.0, flops: c.flops, bytes: 0, count: 1 };
-            now.bytes = c.args.iter().map(|slot| 4 * slot.len as u64).sum();
+            now.bytes = c.args.iter().map(|slot| Stored::F32.bytes(slot.len) as u64).sum();
             let start = Instant::now();
             self.slice(plan)?;
             self.wait()?;
@@ -321,13 +321,13 @@ impl Executor for Wgpu {
     fn has_leaf(&self, name: &str) -> bool {
         self.leaves.contains_key(name)
     }
-    fn weight_type(&self, name: &str) -> WeightType {
-        self.leaves.get(name).map_or(WeightType::F32, |l| l.kind)
+    fn stored(&self, name: &str) -> Stored {
+        self.leaves.get(name).map_or(Stored::F32, |l| l.kind)
     }
     fn set_leaf(&mut self, name: &str, data: LeafData<'_>) -> Result<()> {
         let (kind, len, bytes): (_, _, &[u8]) = match &data {
-            LeafData::F32(d) => (WeightType::F32, d.len(), bytemuck::cast_slice(d)),
-            LeafData::Half(kind, b) => (*kind, b.len() / 2, b),
+            LeafData::F32(d) => (Stored::F32, d.len(), bytemuck::cast_slice(d)),
+            LeafData::Half(kind, b) => (*kind, kind.numbers(b.len()), b),
         };
         self.declare_leaf(name, kind, len)?;
         let Some(leaf) = self.leaves.get(name) else { return Err(Error::missing("executor", name)) };
@@ -354,7 +354,7 @@ impl Executor for Wgpu {
         let inputs = self.buffer("inputs", plan.input_bytes + stage::ROW_BYTES)?;
         let uniforms = self.uniforms(&plan)?;
         let (steps, next) = (Vec::with_capacity(plan.commands.len()), (0, Stage::default()));
-        let largest = plan.outputs.iter().map(|o| 4 * o.slot.len as u64).max().unwrap_or(0);
+        let largest = plan.outputs.iter().map(|o| Stored::F32.bytes(o.slot.len) as u64).max().unwrap_or(0);
         let readback = self.readback_buffer(largest.max(16))?;
         self.failure()?;
         let (cursor, pending) = (0, (0, None));
@@ -391,7 +391,7 @@ impl Executor for Wgpu {
         let slot = null::output(&p.plan, output)?.slot;
         let memory = Memory { plan: &p.plan, slabs: &p.slabs, inputs: &p.inputs };
         let (buffer, offset) = self.locate(&memory, &slot)?;
-        let bytes = 4 * slot.len as u64;
+        let bytes = Stored::F32.bytes(slot.len) as u64;
         let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         encoder.copy_buffer_to_buffer(buffer, offset, &p.readback, 0, bytes);
         self.queue.submit([encoder.finish()]);

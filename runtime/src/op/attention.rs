@@ -3,10 +3,12 @@ use super::Lowered;
 use crate::graph::{Graph, Id, Node, Op};
 use crate::{Error, Result};
 use alloc::{format, vec, vec::Vec};
-use pentimento_wgsl::Kernel;
+use pentimento_wgsl::Call;
+use pentimento_wgsl::kernel::attention as kernel;
+use pentimento_wgsl::kernel::attention::{Block, Params, Pass, Stats};
 
 /// Widest head the fused kernels hold in registers.
-pub const MAX_HEAD: usize = 128;
+pub const MAX_HEAD: usize = kernel::MAX_HEAD as usize;
 
 impl Graph {
     /// `softmax(q k^T / sqrt(D) + bias) v` per head. q: `[B, Q, H*D]`, k, v: `[B, K, H*D]`; `bias`: `[K]`, added to the
@@ -65,26 +67,32 @@ pub(super) fn lower(g: &Graph, id: Id) -> Lowered {
     let node = g.node(id);
     if let Op::AttentionStats { heads } = node.op {
         let s = g.shape(node.inputs[0]);
-        let params = [s[0], heads, s[1], s[2] / heads].map(|v| v as u32).to_vec();
-        let n = s[0] * heads * s[1];
-        return Lowered::new(Kernel::AttentionStats, params, &node.inputs, n, 2 * (n * s[2] / heads) as u64);
+        let [batch, heads, q, d] = [s[0], heads, s[1], s[2] / heads].map(|v| v as u32);
+        let call = Call::Attention(kernel::Call::Stats(Stats { batch, heads, q, d }));
+        let n = s[0] * s[1] * s[2];
+        return Lowered::new(call, &node.inputs, 2 * n as u64);
     }
-    let (kernel, heads, causal, bias, products) = match node.op {
-        Op::Attention { heads, causal, bias } => (Kernel::Attention, heads, causal, bias, 2),
-        Op::AttentionDq { heads, causal, bias } => (Kernel::AttentionDq, heads, causal, bias, 3),
-        Op::AttentionDkv { heads, causal, bias } => (Kernel::AttentionDkv, heads, causal, bias, 4),
+    let (pass, heads, causal, bias, products) = match node.op {
+        Op::Attention { heads, causal, bias } => (Pass::Forward, heads, causal, bias, 2),
+        Op::AttentionDq { heads, causal, bias } => (Pass::Dq, heads, causal, bias, 3),
+        Op::AttentionDkv { heads, causal, bias } => (Pass::Dkv, heads, causal, bias, 4),
         _ => unreachable!("an attention op"),
     };
     let (sq, sk) = (g.shape(node.inputs[0]), g.shape(node.inputs[1]));
     let scale = 1.0 / libm::sqrtf((sq[2] / heads) as f32);
     // The backward passes only know a bias by key.
-    let by_query = kernel == Kernel::Attention && bias && g.len(node.inputs[3]) != sk[1];
-    let flags = u32::from(bias && !by_query) | u32::from(causal) << 1 | u32::from(by_query) << 2;
-    let params = vec![sq[0] as u32, heads as u32, sq[1] as u32, sk[1] as u32, scale.to_bits(), flags];
+    let by_query = pass == Pass::Forward && bias && g.len(node.inputs[3]) != sk[1];
+    let flag = |on: bool, flag: u32| if on { flag } else { 0 };
+    let flags = flag(bias && !by_query, kernel::BIAS)
+        | flag(causal, kernel::CAUSAL)
+        | flag(by_query, kernel::BIAS_BY_QUERY);
+    let [batch, q, k, head] = [sq[0], sq[1], sk[1], sq[2] / heads].map(|v| v as u32);
+    let block = Block { batch, heads: heads as u32, q, k, scale, flags };
+    let call = Call::Attention(kernel::Call::Pass(pass, Params { block, head }));
     let mut inputs: Vec<Option<Id>> = node.inputs.iter().map(|&i| Some(i)).collect();
     if !bias {
-        inputs.insert(if kernel == Kernel::Attention { 3 } else { 4 }, None);
+        inputs.insert(if pass == Pass::Forward { 3 } else { 4 }, None);
     }
     let flops = 2 * products * (sq[0] * sq[1] * sk[1] * sq[2]) as u64;
-    Lowered { kernel, params, inputs, work: 0, flops }
+    Lowered { call, inputs, flops }
 }

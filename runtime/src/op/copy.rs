@@ -3,7 +3,9 @@ use super::Lowered;
 use crate::Result;
 use crate::graph::{Graph, Id, Node, Op};
 use alloc::{format, vec, vec::Vec};
-use pentimento_wgsl::Kernel;
+use pentimento_wgsl::Call;
+use pentimento_wgsl::kernel::copy as kernel;
+use pentimento_wgsl::kernel::copy::{Axes, Image, Joint, Window};
 
 impl Graph {
     /// The same numbers in another shape.
@@ -97,29 +99,37 @@ pub(super) fn backward(g: &mut Graph, node: &Node, dy: Id, need: &[bool]) -> Res
 pub(super) fn lower(g: &Graph, id: Id) -> Lowered {
     let node = g.node(id);
     let n = g.len(id);
-    let words = |v: &[usize]| v.iter().map(|&x| x as u32).collect::<Vec<u32>>();
-    let (kernel, params) = match &node.op {
+    let window = |n: usize, [side, inner, start, len]: [usize; 4]| {
+        let [n, len, side, start] = [n, len * inner, side * inner, start * inner].map(|v| v as u32);
+        Window { n, len, side, start }
+    };
+    let call = match &node.op {
         &Op::Slice { n: side, inner, start, len } => {
-            (Kernel::Slice, words(&[n, len * inner, side * inner, start * inner]))
+            kernel::Call::Slice(window(n, [side, inner, start, len]))
         }
-        &Op::Pad { n: side, inner, start, len } => {
-            (Kernel::Pad, words(&[n, len * inner, side * inner, start * inner]))
+        &Op::Pad { n: side, inner, start, len } => kernel::Call::Pad(window(n, [side, inner, start, len])),
+        &Op::Concat { a, b } => {
+            let [n, a, b] = [n, a, b].map(|v| v as u32);
+            kernel::Call::Concat(Joint { n, a, b })
         }
-        &Op::Concat { a, b } => (Kernel::Concat, words(&[n, a, b])),
         Op::Upsample => {
             let s = g.shape(node.inputs[0]);
-            (Kernel::Upsample, words(&[n, s[1], s[2], s[3]]))
+            let [n, h, w, c] = [n, s[1], s[2], s[3]].map(|v| v as u32);
+            kernel::Call::Upsample(Image { n, h, w, c })
         }
-        Op::Permute { axes } => {
-            let s = g.shape(node.inputs[0]);
-            let stride = |a: usize| s[a + 1..].iter().product::<usize>();
-            let lead = 5 - axes.len();
-            let sizes = core::iter::repeat_n(1, lead).chain(node.shape.iter().copied());
-            let strides = core::iter::repeat_n(0, lead).chain(axes.iter().map(|&a| stride(a)));
-            let p: Vec<usize> = core::iter::once(n).chain(sizes).chain(strides).collect();
-            (Kernel::Permute, words(&p))
-        }
+        Op::Permute { axes } => kernel::Call::Permute(permuted(n, g.shape(node.inputs[0]), axes)),
         _ => unreachable!("a copy op"),
     };
-    Lowered::new(kernel, params, &node.inputs, n, 0)
+    Lowered::new(Call::Copy(call), &node.inputs, 0)
+}
+
+/// `n` numbers of shape `s` with their axes in another order.
+fn permuted(n: usize, s: &[usize], axes: &[usize]) -> Axes {
+    let mut p = Axes { n: n as u32, sizes: [1; 5], strides: [0; 5] };
+    let lead = 5 - axes.len();
+    for (i, &a) in axes.iter().enumerate() {
+        p.sizes[lead + i] = s[a] as u32;
+        p.strides[lead + i] = s[a + 1..].iter().product::<usize>() as u32;
+    }
+    p
 }

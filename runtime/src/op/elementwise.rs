@@ -3,8 +3,9 @@ use super::Lowered;
 use crate::graph::{Graph, Id, Node, Op};
 use crate::{Error, Result};
 use alloc::{format, vec, vec::Vec};
-use pentimento_wgsl::Kernel;
-use pentimento_wgsl::kernel::{Act, Binary, Unary};
+use pentimento_wgsl::Call;
+use pentimento_wgsl::kernel::elementwise::{Call as Elementwise, Map, Pair};
+use pentimento_wgsl::kernel::{Act, Binary, Unary, sum};
 
 impl Graph {
     /// `f(x)`, elementwise.
@@ -175,24 +176,25 @@ impl Graph {
 pub(super) fn lower(g: &Graph, id: Id) -> Lowered {
     let node = g.node(id);
     let n = g.len(id);
-    match node.op {
-        Op::Unary(f) | Op::UnaryBackward(f) => {
-            let (op, alpha, beta) = f.code();
-            let kernel = if matches!(node.op, Op::Unary(_)) { Kernel::Unary } else { Kernel::UnaryBackward };
-            let params = vec![n as u32, op, alpha.to_bits(), beta.to_bits()];
-            Lowered::new(kernel, params, &node.inputs, n, n as u64)
-        }
+    let (call, flops) = match node.op {
+        Op::Unary(f) => (Call::Elementwise(Elementwise::Unary(Map::new(n, f))), n),
+        Op::UnaryBackward(f) => (Call::Elementwise(Elementwise::UnaryBackward(Map::new(n, f))), n),
         Op::Binary { f, middle, inner, repeat_outer, repeat_inner } => {
-            let sc = (middle * inner) as u32;
-            let stride_o = if repeat_outer { 0 } else { inner as u32 };
-            let stride_c = u32::from(!repeat_inner);
-            let params = vec![n as u32, f as u32, sc.max(1), inner.max(1) as u32, stride_o, stride_c];
-            Lowered::new(Kernel::Binary, params, &node.inputs, n, n as u64)
+            let pair = Pair {
+                n: n as u32,
+                op: f as u32,
+                sc: ((middle * inner) as u32).max(1),
+                c: inner.max(1) as u32,
+                stride_o: if repeat_outer { 0 } else { inner as u32 },
+                stride_c: u32::from(!repeat_inner),
+            };
+            (Call::Elementwise(Elementwise::Binary(pair)), n)
         }
         Op::Sum { n: count, inner, scale } => {
-            let params = vec![n as u32, count as u32, inner as u32, scale.to_bits()];
-            Lowered::new(Kernel::Sum, params, &node.inputs, n, (n * count) as u64)
+            let [outputs, terms, inner] = [n, count, inner].map(|v| v as u32);
+            (Call::Sum(sum::Params { outputs, n: terms, inner, scale }), n * count)
         }
         _ => unreachable!("an elementwise op"),
-    }
+    };
+    Lowered::new(call, &node.inputs, flops as u64)
 }

@@ -3,7 +3,8 @@ use super::Lowered;
 use crate::graph::{Graph, Id, Node, Op};
 use crate::{Error, Result};
 use alloc::{format, vec, vec::Vec};
-use pentimento_wgsl::Kernel;
+use pentimento_wgsl::Call;
+use pentimento_wgsl::kernel::conv::{BIAS, Call as Conv, Dx, Params, RESIDUAL};
 
 impl Graph {
     /// Square convolution with zero padding. x: `[B, H, W, C]`, w: `[O, K, K, C]`, bias: `[O]`; C a multiple of 4.
@@ -70,10 +71,11 @@ fn lower_dx(g: &Graph, id: Id) -> Lowered {
     let node = g.node(id);
     let Op::Conv2dDx { kernel, stride, pad } = node.op else { unreachable!("a conv2d_dx") };
     let (s, dy, o) = (&node.shape, g.shape(node.inputs[0]), g.shape(node.inputs[1])[0]);
-    let params = [s[0], s[1], s[2], s[3], dy[1], dy[2], o, kernel, kernel, stride, pad];
+    let sizes = [s[0], s[1], s[2], s[3], dy[1], dy[2], o, kernel, stride, pad].map(|v| v as u32);
+    let [batch, h, w, c, ho, wo, out, k, step, edge] = sizes;
+    let params = Dx { batch, h, w, c, ho, wo, o: out, kh: k, kw: k, stride: step, pad: edge };
     let flops = 2 * (s[0] * dy[1] * dy[2] * o * kernel * kernel * s[3]) as u64;
-    let work = s[0] * s[1] * s[2].div_ceil(4) * s[3].div_ceil(4);
-    Lowered::new(Kernel::Conv2dDx, params.map(|v| v as u32).to_vec(), &node.inputs, work, flops)
+    Lowered::new(Call::Conv(Conv::Conv2dDx(params)), &node.inputs, flops)
 }
 
 pub(super) fn lower(g: &Graph, id: Id) -> Lowered {
@@ -84,15 +86,14 @@ pub(super) fn lower(g: &Graph, id: Id) -> Lowered {
     let Op::Conv2d { kernel, stride, pad, bias, residual, out } = node.op else { unreachable!("a conv2d") };
     let s = g.shape(node.inputs[0]);
     let o = node.shape[3];
-    let flags = u32::from(bias) | u32::from(residual) << 2;
-    let mut params =
-        [s[0], s[1], s[2], s[3], out[0], out[1], o, kernel, kernel, stride, pad].map(|v| v as u32).to_vec();
-    params.push(flags);
+    let flags = if bias { BIAS } else { 0 } | if residual { RESIDUAL } else { 0 };
+    let sizes = [s[0], s[1], s[2], s[3], out[0], out[1], o, kernel, stride, pad].map(|v| v as u32);
+    let [batch, h, w, c, ho, wo, outs, k, step, edge] = sizes;
+    let params = Params { batch, h, w, c, ho, wo, o: outs, kh: k, kw: k, stride: step, pad: edge, flags };
     let mut rest = node.inputs[2..].iter().copied();
     let mut take = |present: bool| if present { rest.next() } else { None };
     let inputs = vec![Some(node.inputs[0]), Some(node.inputs[1]), take(bias), take(residual)];
     let pixels = s[0] * out[0] * out[1];
     let flops = 2 * (pixels * o * kernel * kernel * s[3]) as u64;
-    let work = s[0] * out[0] * out[1].div_ceil(4) * o.div_ceil(4);
-    Lowered { kernel: Kernel::Conv2d, params, inputs, work, flops }
+    Lowered { call: Call::Conv(Conv::Conv2d(params)), inputs, flops }
 }

@@ -3,8 +3,9 @@ use super::Lowered;
 use crate::Result;
 use crate::graph::{Graph, Id, Node, Op};
 use alloc::{format, vec, vec::Vec};
-use pentimento_wgsl::Kernel;
+use pentimento_wgsl::Call;
 use pentimento_wgsl::kernel::Act;
+use pentimento_wgsl::kernel::matmul::{BIAS, GATE, Params, RESIDUAL};
 
 /// Rows and columns of a tensor seen as a matrix: all but the last axis are rows.
 fn matrix(shape: &[usize]) -> (usize, usize) {
@@ -82,12 +83,22 @@ pub(super) fn lower(g: &Graph, id: Id) -> Lowered {
     let n = node.shape.last().copied().unwrap_or(1);
     let (am, ak) = if a_t { (1, m) } else { (k, 1) };
     let (bk, bn) = if b_t { (1, k) } else { (n, 1) };
-    let flags = u32::from(bias) | u32::from(gate.is_some()) << 1 | u32::from(residual) << 2;
-    let params = [m, n, k, am, ak, bk, bn].into_iter().map(|v| v as u32);
-    let params = params.chain([flags, act as u32, gate.unwrap_or(1) as u32]).collect();
+    let flags = [(bias, BIAS), (gate.is_some(), GATE), (residual, RESIDUAL)];
+    let params = Params {
+        m: m as u32,
+        n: n as u32,
+        k: k as u32,
+        stride_am: am as u32,
+        stride_ak: ak as u32,
+        stride_bk: bk as u32,
+        stride_bn: bn as u32,
+        flags: flags.iter().filter(|f| f.0).map(|f| f.1).sum(),
+        act: act as u32,
+        rows_per_batch: gate.unwrap_or(1) as u32,
+    };
     let mut rest = node.inputs[2..].iter().copied();
     let mut take = |present: bool| if present { rest.next() } else { None };
     let inputs =
         vec![Some(node.inputs[0]), Some(node.inputs[1]), take(bias), take(gate.is_some()), take(residual)];
-    Lowered { kernel: Kernel::Matmul, params, inputs, work: 0, flops: 2 * (m * n * k) as u64 }
+    Lowered { call: Call::Matmul(params), inputs, flops: 2 * (m * n * k) as u64 }
 }

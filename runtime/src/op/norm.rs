@@ -3,8 +3,9 @@ use super::Lowered;
 use crate::graph::{Graph, Id, Node, Op};
 use crate::{Error, Result};
 use alloc::{format, vec, vec::Vec};
-use pentimento_wgsl::Kernel;
+use pentimento_wgsl::Call;
 use pentimento_wgsl::kernel::Act;
+use pentimento_wgsl::kernel::norm::{self, Kernel, Params};
 
 impl Graph {
     /// `(x - mean) / sqrt(var + eps)` over the last axis. Ba et al. 2016, eq. 3, without affine part.
@@ -100,38 +101,39 @@ pub(super) fn lower(g: &Graph, id: Id) -> Lowered {
     let node = g.node(id);
     let c = node.shape.last().copied().unwrap_or(1).max(1);
     let rows = g.len(id) / c;
-    let p = |rows: usize, eps: f32, mode: u32, per: usize, groups: usize, hw: usize, scale: f32| {
-        vec![
-            rows as u32,
-            c as u32,
-            eps.to_bits(),
-            mode,
-            per as u32,
-            groups as u32,
-            hw as u32,
-            scale.to_bits(),
-        ]
+    let plain = Params {
+        rows: rows as u32,
+        c: c as u32,
+        eps: 0.0,
+        mode: 0,
+        rows_per_batch: 1,
+        groups: 1,
+        hw: 1,
+        scale: 1.0,
     };
-    let (kernel, params, rows) = match node.op {
+    let grouped = |groups: usize| {
+        let (rows, hw) = (node.shape[0] * groups, node.shape[1] * node.shape[2]);
+        Params { rows: rows as u32, groups: groups as u32, hw: hw as u32, ..plain }
+    };
+    let (kernel, params) = match node.op {
         Op::LayerNorm { eps, mode, rows_per_batch } => {
-            (Kernel::LayerNorm, p(rows, eps, mode, rows_per_batch, 1, 1, 1.0), rows)
+            (Kernel::LayerNorm, Params { eps, mode, rows_per_batch: rows_per_batch as u32, ..plain })
         }
-        Op::LayerNormBackward { eps } => (Kernel::LayerNormBackward, p(rows, eps, 0, 1, 1, 1, 1.0), rows),
-        Op::RmsNorm { eps } => (Kernel::RmsNorm, p(rows, eps, 0, 1, 1, 1, 1.0), rows),
-        Op::RmsNormBackward { eps } => (Kernel::RmsNormBackward, p(rows, eps, 0, 1, 1, 1, 1.0), rows),
-        Op::Softmax { scale } => (Kernel::Softmax, p(rows, 0.0, 0, 1, 1, 1, scale), rows),
-        Op::SoftmaxBackward { scale } => (Kernel::SoftmaxBackward, p(rows, 0.0, 0, 1, 1, 1, scale), rows),
+        Op::LayerNormBackward { eps } => (Kernel::LayerNormBackward, Params { eps, ..plain }),
+        Op::RmsNorm { eps } => (Kernel::RmsNorm, Params { eps, ..plain }),
+        Op::RmsNormBackward { eps } => (Kernel::RmsNormBackward, Params { eps, ..plain }),
+        Op::Softmax { scale } => (Kernel::Softmax, Params { scale, ..plain }),
+        Op::SoftmaxBackward { scale } => (Kernel::SoftmaxBackward, Params { scale, ..plain }),
         Op::GroupNorm { eps, groups, act } => {
-            let (b, hw) = (node.shape[0], node.shape[1] * node.shape[2]);
-            (Kernel::GroupNorm, p(b * groups, eps, act as u32, 1, groups, hw, 1.0), b * groups)
+            (Kernel::GroupNorm, Params { eps, mode: act as u32, ..grouped(groups) })
         }
         Op::GroupNormBackward { eps, groups } => {
-            let (b, hw) = (node.shape[0], node.shape[1] * node.shape[2]);
-            (Kernel::GroupNormBackward, p(b * groups, eps, 0, 1, groups, hw, 1.0), b * groups)
+            (Kernel::GroupNormBackward, Params { eps, ..grouped(groups) })
         }
         _ => unreachable!("a norm"),
     };
-    let mut lowered = Lowered::new(kernel, params, &node.inputs, rows, 8 * g.len(id) as u64);
+    let call = Call::Norm(norm::Call { kernel, params });
+    let mut lowered = Lowered::new(call, &node.inputs, 8 * g.len(id) as u64);
     if kernel == Kernel::LayerNorm {
         lowered.inputs.resize(3, None);
     }

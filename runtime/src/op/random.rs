@@ -3,7 +3,8 @@ use super::Lowered;
 use crate::graph::{Graph, Id, Op};
 use crate::rng::Philox;
 use alloc::{format, vec};
-use pentimento_wgsl::Kernel;
+use pentimento_wgsl::Call;
+use pentimento_wgsl::kernel::philox::Params;
 
 impl Graph {
     /// The words of a Philox stream, from a block on: the upper 24 bits of each over 2^24, uniform in [0, 1) and equal
@@ -22,5 +23,5 @@ impl Graph {
 pub(super) fn lower(g: &Graph, id: Id) -> Lowered {
     let n = g.len(id);
     // Ten rounds of about thirty integer operations make four words.
-    Lowered::new(Kernel::Philox, vec![n as u32], &g.node(id).inputs, n.div_ceil(4), 75 * n as u64)
+    Lowered::new(Call::Philox(Params { n: n as u32 }), &g.node(id).inputs, 75 * n as u64)
 }

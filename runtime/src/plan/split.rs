@@ -1,28 +1,10 @@
 //! Commands whose arguments are larger than a binding, cut into ranges of rows. The pieces read and write parts of the
-//! same tensors with the same kernel, so results keep their bits; nothing is copied.
+//! same tensors with the same kernel, so results keep their bits; nothing is copied. How a call can be cut, its family
+//! says (`Call::rows`).
 use super::{Command, Place, Slot};
-use alloc::{vec, vec::Vec};
-use pentimento_wgsl::Kernel;
-
-/// How an argument goes with the rows that a command is cut by.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Part {
-    /// Every row reads all of it.
-    Whole,
-    /// So many numbers a row.
-    Rows(usize),
-    /// `len` numbers for every `rows` rows, as gates and modulations of one image.
-    Group { rows: usize, len: usize },
-}
-
-/// The rows of a command.
-struct Rows {
-    /// How many there are.
-    count: usize,
-    /// The parameter that counts them, and what it counts for each.
-    word: (usize, usize),
-    parts: Vec<Part>,
-}
+use alloc::vec::Vec;
+use pentimento_wgsl::Stored;
+use pentimento_wgsl::kernel::{Part, Rows};
 
 /// What bounds a piece.
 pub(super) struct Bounds {
@@ -32,14 +14,9 @@ pub(super) struct Bounds {
     pub alignment: u64,
 }
 
-/// Pieces that together do what `whole` does, each with its share of `work`; `None` where its kernel cannot be cut so.
+/// Pieces that together do what `whole` does; `None` where its kernel cannot be cut so.
 /// `bytes`: what each argument binds, 0 for one that no limit concerns.
-pub(super) fn split(
-    whole: &Command,
-    work: usize,
-    bytes: &[u64],
-    bounds: &Bounds,
-) -> Option<Vec<(Command, usize)>> {
+pub(super) fn split(whole: &Command, bytes: &[u64], bounds: &Bounds) -> Option<Vec<Command>> {
     let rows = rows(whole)?;
     let mut most = rows.count;
     for (part, &bytes) in rows.parts.iter().zip(bytes) {
@@ -53,10 +30,10 @@ pub(super) fn split(
         }
     }
     let ranges = ranges(&rows, most, bounds.alignment)?;
-    ranges.into_iter().map(|(start, count)| piece(whole, &rows, work, start, count)).collect()
+    ranges.into_iter().map(|(start, count)| piece(whole, &rows, start, count)).collect()
 }
 
-fn piece(whole: &Command, rows: &Rows, work: usize, start: usize, count: usize) -> Option<(Command, usize)> {
+fn piece(whole: &Command, rows: &Rows, start: usize, count: usize) -> Option<Command> {
     let mut c = whole.clone();
     for (slot, part) in c.args.iter_mut().zip(&rows.parts) {
         *slot = match *part {
@@ -65,14 +42,14 @@ fn piece(whole: &Command, rows: &Rows, work: usize, start: usize, count: usize) 
             Part::Group { rows, len } => range(slot, start / rows * len, count.div_ceil(rows) * len)?,
         };
     }
-    *c.params.get_mut(rows.word.0)? = u32::try_from(count * rows.word.1).ok()?;
+    *c.call.counted() = u32::try_from(count * rows.unit).ok()?;
     c.flops = c.flops / rows.count as u64 * count as u64;
-    Some((c, work / rows.count * count))
+    Some(c)
 }
 
 /// A part of a tensor; leaves are bound from their beginning only.
 fn range(slot: &Slot, start: usize, len: usize) -> Option<Slot> {
-    let bytes = 4 * start as u64;
+    let bytes = Stored::F32.bytes(start) as u64;
     let place = match slot.place {
         Place::Absent => return Some(*slot),
         Place::Arena { slab, offset } => Place::Arena { slab, offset: offset + bytes },
@@ -85,7 +62,7 @@ fn range(slot: &Slot, start: usize, len: usize) -> Option<Slot> {
 /// Ranges (first row, rows) of at most `most` rows such that every argument begins at an aligned offset and no range
 /// reaches from the middle of a group into the next.
 fn ranges(rows: &Rows, most: usize, alignment: u64) -> Option<Vec<(usize, usize)>> {
-    let aligned = |len: usize| alignment as usize / gcd(alignment as usize, 4 * len); // so many, or multiples of it
+    let aligned = |len: usize| alignment as usize / gcd(alignment as usize, Stored::F32.bytes(len)); // so many, or multiples of it
     let mut unit = 1;
     let mut whole_groups = 1;
     let mut group: Option<usize> = None;
@@ -131,95 +108,13 @@ fn lcm(a: usize, b: usize) -> usize {
     a / gcd(a, b).max(1) * b
 }
 
-/// How a command can be cut; the parameters are those of its shader.
+/// How a command can be cut. A group that holds all rows is simply there.
 fn rows(c: &Command) -> Option<Rows> {
-    use Part::{Group, Rows as Row, Whole};
-    let p = |i: usize| c.params.get(i).map_or(0, |&v| v as usize);
-    let rows = |count: usize, word: (usize, usize), parts: Vec<Part>| Some(Rows { count, word, parts });
-    let found = match c.variant.kernel {
-        Kernel::Unary => rows(p(0), (0, 1), vec![Row(1); 2]),
-        Kernel::UnaryBackward => rows(p(0), (0, 1), vec![Row(1); 3]),
-        Kernel::Binary => {
-            let (n, sc, c, outer, inner) = (p(0), p(2), p(3), p(4), p(5));
-            match (outer, inner) {
-                (o, 1) if o == c && sc == c => rows(n, (0, 1), vec![Row(1); 3]), // the same shape
-                (0, 0) => rows(n, (0, 1), vec![Row(1), Whole, Row(1)]),
-                (0, _) => rows(n / c.max(1), (0, c), vec![Row(c), Whole, Row(c)]),
-                (o, _) => {
-                    let b = Group { rows: sc / c.max(1), len: o };
-                    rows(n / c.max(1), (0, c), vec![Row(c), b, Row(c)])
-                }
-            }
-        }
-        k if k.by_row() => norm(k, &p),
-        Kernel::Slice => rows(p(0) / p(1).max(1), (0, p(1)), vec![Row(p(2)), Row(p(1))]),
-        Kernel::Pad => rows(p(0) / p(2).max(1), (0, p(2)), vec![Row(p(1)), Row(p(2))]),
-        Kernel::Concat => {
-            let (a, b) = (p(1), p(2));
-            rows(p(0) / (a + b).max(1), (0, a + b), vec![Row(a), Row(b), Row(a + b)])
-        }
-        Kernel::Sum => {
-            let inner = p(2);
-            rows(p(0) / inner.max(1), (0, inner), vec![Row(p(1) * inner), Row(inner)])
-        }
-        Kernel::Matmul if p(3) == p(2) && p(4) == 1 => {
-            let (n, k) = (p(1), p(2));
-            let gate = if p(7) & 2 != 0 { Group { rows: p(9), len: n } } else { Whole };
-            rows(p(0), (0, 1), vec![Row(k), Whole, Whole, gate, Row(n), Row(n)])
-        }
-        Kernel::Upsample => {
-            let small = p(2) * p(3);
-            rows(p(0) / (4 * small).max(1), (0, 4 * small), vec![Row(small), Row(4 * small)])
-        }
-        Kernel::Attention
-        | Kernel::AttentionDq
-        | Kernel::AttentionDkv
-        | Kernel::AttentionStats
-        | Kernel::Conv2d
-        | Kernel::Conv2dDx => images(c, p(0)),
-        _ => None,
-    };
-    let mut found = found.filter(|r| r.count > 1 && r.parts.len() == c.args.len())?;
-    for part in &mut found.parts {
-        if matches!(part, Group { rows, .. } if *rows == 0 || *rows >= found.count) {
-            *part = Whole;
+    let mut rows = c.call.rows().filter(|r| r.count > 1 && r.parts.len() == c.args.len())?;
+    for part in &mut rows.parts {
+        if matches!(part, Part::Group { rows: group, .. } if *group == 0 || *group >= rows.count) {
+            *part = Part::Whole;
         }
     }
-    Some(found)
-}
-
-/// Norms and softmax are cut by rows, group norms by images.
-fn norm(kernel: Kernel, p: &dyn Fn(usize) -> usize) -> Option<Rows> {
-    use Part::{Group, Rows as Row, Whole};
-    let (c, image) = (p(1), p(6) * p(1));
-    let by_row = |parts: Vec<Part>| Some(Rows { count: p(0), word: (0, 1), parts });
-    let by_image = |parts: Vec<Part>| Some(Rows { count: p(0) / p(5).max(1), word: (0, p(5)), parts });
-    match kernel {
-        Kernel::LayerNorm => {
-            let w = if p(3) == 1 { Group { rows: p(4), len: c } } else { Whole };
-            by_row(vec![Row(c), w, w, Row(c)])
-        }
-        Kernel::LayerNormBackward | Kernel::SoftmaxBackward => by_row(vec![Row(c); 3]),
-        Kernel::RmsNorm => by_row(vec![Row(c), Whole, Row(c)]),
-        Kernel::RmsNormBackward => by_row(vec![Row(c), Whole, Row(c), Row(c)]),
-        Kernel::Softmax => by_row(vec![Row(c); 2]),
-        Kernel::GroupNorm => by_image(vec![Row(image), Whole, Whole, Row(image)]),
-        Kernel::GroupNormBackward => by_image(vec![Row(image), Whole, Row(image), Row(image)]),
-        _ => None,
-    }
-}
-
-/// Attention and convolution are cut by images; biases and convolution kernels are shared by them.
-fn images(c: &Command, batch: usize) -> Option<Rows> {
-    let shared: &[usize] = match c.variant.kernel {
-        Kernel::Attention => &[3],
-        Kernel::AttentionStats => &[],
-        Kernel::Conv2d => &[1, 2],
-        Kernel::Conv2dDx => &[1],
-        _ => &[4],
-    };
-    let part = |(i, s): (usize, &Slot)| {
-        if shared.contains(&i) { Part::Whole } else { Part::Rows(s.len / batch.max(1)) }
-    };
-    Some(Rows { count: batch, word: (0, 1), parts: c.args.iter().enumerate().map(part).collect() })
+    Some(rows)
 }

@@ -1,6 +1,7 @@
 //! Bounds of the attention kernels: the formulas of `shader/attention*.wgsl`.
-use super::{at, float};
 use crate::real::{EPS, FLUSH, Real};
+use pentimento_wgsl::kernel::attention::{BIAS, BIAS_BY_QUERY, CAUSAL, Params, Stats};
+use pentimento_wgsl::kernel::indices;
 
 struct Dims {
     batch: usize,
@@ -13,17 +14,17 @@ struct Dims {
 }
 
 impl Dims {
-    fn new(p: &[u32], q: &[f32]) -> Self {
-        let (batch, heads, nq) = (at(p, 0), at(p, 1), at(p, 2));
-        let d = q.len() / (batch * heads * nq).max(1);
-        Dims { batch, heads, q: nq, k: at(p, 3), d, scale: float(p, 4).into(), flags: p[5] }
+    fn new(p: &Params) -> Self {
+        let [batch, heads, q, k] = indices([p.block.batch, p.block.heads, p.block.q, p.block.k]);
+        let (scale, flags) = (p.block.scale.into(), p.block.flags);
+        Dims { batch, heads, q, k, d: p.head as usize, scale, flags }
     }
     /// First number of a row of a head; `n` rows a batch.
     fn row(&self, n: usize, b: usize, h: usize, i: usize) -> usize {
         ((b * n + i) * self.heads + h) * self.d
     }
     fn seen(&self, i: usize, j: usize) -> bool {
-        self.flags & 2 == 0 || j <= i
+        self.flags & CAUSAL == 0 || j <= i
     }
     /// Logit of query i and key j. Scaling either operand first rounds each product twice; the sum is of D products and
     /// the bias.
@@ -31,7 +32,7 @@ impl Dims {
         let [b, h, i, j] = at;
         let (qi, kj) = (self.row(self.q, b, h, i), self.row(self.k, b, h, j));
         let products = (0..self.d).map(|e| self.scale * Real::from(q[qi + e]) * k[kj + e].into());
-        let extra = match (self.flags & 1 != 0, self.flags & 4 != 0) {
+        let extra = match (self.flags & BIAS != 0, self.flags & BIAS_BY_QUERY != 0) {
             (true, _) => Real::from(bias[j]),
             (_, true) => Real::from(bias[(h * self.q + i) * self.k + j]),
             _ => Real::exact(0.0),
@@ -56,8 +57,8 @@ fn weights(s: &[Real]) -> Vec<Real> {
     s.iter().map(one).collect()
 }
 
-pub(super) fn attention(p: &[u32], inputs: &[&[f32]]) -> Vec<Vec<Real>> {
-    let g = Dims::new(p, inputs[0]);
+pub(super) fn attention(p: &Params, inputs: &[&[f32]]) -> Vec<Vec<Real>> {
+    let g = Dims::new(p);
     let [q, k, v, bias] = [inputs[0], inputs[1], inputs[2], inputs[3]];
     let mut y = vec![Real::exact(0.0); q.len()];
     let mut lse = Vec::with_capacity(g.batch * g.heads * g.q);
@@ -90,8 +91,8 @@ fn queries(g: &Dims) -> impl Iterator<Item = (usize, usize, usize)> + use<> {
     (0..g.batch * heads * q).map(move |n| (n / (heads * q), n / q % heads, n % q))
 }
 
-pub(super) fn stats(p: &[u32], inputs: &[&[f32]]) -> Vec<Real> {
-    let (batch, heads, nq, d) = (at(p, 0), at(p, 1), at(p, 2), at(p, 3));
+pub(super) fn stats(p: &Stats, inputs: &[&[f32]]) -> Vec<Real> {
+    let [batch, heads, nq, d] = indices([p.batch, p.heads, p.q, p.d]);
     let [y, dy, lse] = [inputs[0], inputs[1], inputs[2]];
     let mut out = Vec::with_capacity(2 * batch * heads * nq);
     for (i, &lse) in lse.iter().enumerate().take(batch * heads * nq) {
@@ -123,8 +124,8 @@ fn share(seen: bool, by: Real, x: Real) -> Real {
     if seen || by.e.is_infinite() { by * x } else { hidden(x) }
 }
 
-pub(super) fn dq(p: &[u32], inputs: &[&[f32]]) -> Vec<Real> {
-    let g = Dims::new(p, inputs[0]);
+pub(super) fn dq(p: &Params, inputs: &[&[f32]]) -> Vec<Real> {
+    let g = Dims::new(p);
     let mut out = vec![Real::exact(0.0); inputs[0].len()];
     for (b, h, i) in queries(&g) {
         let ds: Vec<Real> = (0..g.k).map(|j| pair(&g, inputs, [b, h, i, j]).1).collect();
@@ -137,8 +138,8 @@ pub(super) fn dq(p: &[u32], inputs: &[&[f32]]) -> Vec<Real> {
     out
 }
 
-pub(super) fn dkv(p: &[u32], inputs: &[&[f32]]) -> Vec<Vec<Real>> {
-    let g = Dims::new(p, inputs[0]);
+pub(super) fn dkv(p: &Params, inputs: &[&[f32]]) -> Vec<Vec<Real>> {
+    let g = Dims::new(p);
     let mut dk = vec![Real::exact(0.0); inputs[1].len()];
     let mut dv = dk.clone();
     for n in 0..g.batch * g.heads * g.k {

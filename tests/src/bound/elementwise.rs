@@ -1,7 +1,8 @@
 //! Bounds of the elementwise kernels and the sum: the formulas of `shader/shared/activation.wgsl`, `unary.wgsl`,
 //! `binary.wgsl` and `sum.wgsl`.
-use super::{at, float};
 use crate::real::{EPS, FLUSH, Real};
+use pentimento_wgsl::kernel::elementwise::{Map, Pair};
+use pentimento_wgsl::kernel::{indices, sum};
 
 const ONE: Real = Real::exact(1.0);
 const HALF: Real = Real::exact(0.5);
@@ -125,20 +126,20 @@ fn decided(yes: bool, open: bool) -> Real {
     Real { v: f64::from(u8::from(yes)), e: f64::from(u8::from(open)) }
 }
 
-pub(super) fn unary(p: &[u32], x: &[f32]) -> Vec<Real> {
-    x.iter().take(at(p, 0)).map(|&x| value(x.into(), p[1], float(p, 2), float(p, 3))).collect()
+pub(super) fn unary(p: &Map, x: &[f32]) -> Vec<Real> {
+    x.iter().take(p.n as usize).map(|&x| value(x.into(), p.op, p.alpha, p.beta)).collect()
 }
 
-pub(super) fn unary_backward(p: &[u32], x: &[f32], dy: &[f32]) -> Vec<Real> {
-    let pairs = x.iter().zip(dy).take(at(p, 0));
-    pairs.map(|(&x, &dy)| Real::from(dy) * slope(x.into(), p[1], float(p, 2), float(p, 3))).collect()
+pub(super) fn unary_backward(p: &Map, x: &[f32], dy: &[f32]) -> Vec<Real> {
+    let pairs = x.iter().zip(dy).take(p.n as usize);
+    pairs.map(|(&x, &dy)| Real::from(dy) * slope(x.into(), p.op, p.alpha, p.beta)).collect()
 }
 
-pub(super) fn binary(p: &[u32], a: &[f32], b: &[f32]) -> Vec<Real> {
-    let (n, sc, c, stride_o, stride_c) = (at(p, 0), at(p, 2), at(p, 3), at(p, 4), at(p, 5));
+pub(super) fn binary(p: &Pair, a: &[f32], b: &[f32]) -> Vec<Real> {
+    let [n, sc, c, stride_o, stride_c] = indices([p.n, p.sc, p.c, p.stride_o, p.stride_c]);
     let one = |i: usize| {
         let (u, v) = (Real::from(a[i]), Real::from(b[(i / sc) * stride_o + (i % c) * stride_c]));
-        match p[1] {
+        match p.op {
             0 => u + v,
             1 => u - v,
             2 => u * v,
@@ -151,11 +152,11 @@ pub(super) fn binary(p: &[u32], a: &[f32], b: &[f32]) -> Vec<Real> {
     (0..n).map(one).collect()
 }
 
-pub(super) fn sum(p: &[u32], x: &[f32]) -> Vec<Real> {
-    let (outs, n, inner, scale) = (at(p, 0), at(p, 1), at(p, 2), float(p, 3));
+pub(super) fn sum(p: &sum::Params, x: &[f32]) -> Vec<Real> {
+    let [outs, n, inner] = indices([p.outputs, p.n, p.inner]);
     let one = |i: usize| {
         let base = (i / inner) * n * inner + i % inner;
-        Real::from(scale) * Real::sum((0..n).map(|k| Real::from(x[base + k * inner])))
+        Real::from(p.scale) * Real::sum((0..n).map(|k| Real::from(x[base + k * inner])))
     };
     (0..outs).map(one).collect()
 }

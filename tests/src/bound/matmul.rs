@@ -1,34 +1,34 @@
 //! Bounds of the products: `shader/matmul*.wgsl` with their epilogue, and `shader/conv2d*.wgsl`.
-use super::at;
 use super::elementwise::activate;
 use crate::real::Real;
-use pentimento_wgsl::WeightType;
+use pentimento_wgsl::Stored;
+use pentimento_wgsl::kernel::matmul::{BIAS, GATE, Params, RESIDUAL};
+use pentimento_wgsl::kernel::{conv, indices};
 
 /// A weight as a shader loads it. `unpack2x16float` may flush a subnormal half (WGSL 15.7.2); a bfloat16 has f32's range.
-fn load(w: f32, kind: WeightType) -> Real {
+fn load(w: f32, kind: Stored) -> Real {
     const SMALLEST_NORMAL_HALF: f32 = 6.103_515_6e-5;
-    let e = if kind == WeightType::F16 && w.abs() < SMALLEST_NORMAL_HALF { f64::from(w).abs() } else { 0.0 };
+    let e = if kind == Stored::F16 && w.abs() < SMALLEST_NORMAL_HALF { f64::from(w).abs() } else { 0.0 };
     Real { e, ..w.into() }
 }
 
-pub(super) fn matmul(p: &[u32], inputs: &[&[f32]], kind: WeightType) -> Vec<Real> {
-    let (rows, cols, depth) = (at(p, 0), at(p, 1), at(p, 2));
-    let (am, ak, bk, bn) = (at(p, 3), at(p, 4), at(p, 5), at(p, 6));
-    let (flags, act, per) = (p[7], p[8], at(p, 9));
+pub(super) fn matmul(p: &Params, inputs: &[&[f32]], kind: Stored) -> Vec<Real> {
+    let [rows, cols, depth, per] = indices([p.m, p.n, p.k, p.rows_per_batch]);
+    let [am, ak, bk, bn] = indices([p.stride_am, p.stride_ak, p.stride_bk, p.stride_bn]);
     let [a, b, bias, gate, residual] = [inputs[0], inputs[1], inputs[2], inputs[3], inputs[4]];
     let b: Vec<Real> = b.iter().map(|&w| load(w, kind)).collect();
     let mut out = Vec::with_capacity(rows * cols);
     for m in 0..rows {
         for n in 0..cols {
             let mut v = Real::sum((0..depth).map(|k| Real::from(a[m * am + k * ak]) * b[k * bk + n * bn]));
-            if flags & 1 != 0 {
+            if p.flags & BIAS != 0 {
                 v = v + bias[n].into();
             }
-            v = activate(v, act);
-            if flags & 2 != 0 {
+            v = activate(v, p.act);
+            if p.flags & GATE != 0 {
                 v = v * gate[(m / per) * cols + n].into();
             }
-            if flags & 4 != 0 {
+            if p.flags & RESIDUAL != 0 {
                 v = v + residual[m * cols + n].into();
             }
             out.push(v);
@@ -37,10 +37,10 @@ pub(super) fn matmul(p: &[u32], inputs: &[&[f32]], kind: WeightType) -> Vec<Real
     out
 }
 
-pub(super) fn conv2d(p: &[u32], inputs: &[&[f32]]) -> Vec<Real> {
-    let (batch, h, w, c) = (at(p, 0), at(p, 1), at(p, 2), at(p, 3));
-    let (ho, wo, outs, kh, kw) = (at(p, 4), at(p, 5), at(p, 6), at(p, 7), at(p, 8));
-    let (stride, pad, flags) = (at(p, 9), at(p, 10), p[11]);
+pub(super) fn conv2d(p: &conv::Params, inputs: &[&[f32]]) -> Vec<Real> {
+    let [batch, h, w, c] = indices([p.batch, p.h, p.w, p.c]);
+    let [ho, wo, outs, kh, kw] = indices([p.ho, p.wo, p.o, p.kh, p.kw]);
+    let [stride, pad] = indices([p.stride, p.pad]);
     let [x, weight, bias, residual] = [inputs[0], inputs[1], inputs[2], inputs[3]];
     let mut out = Vec::with_capacity(batch * ho * wo * outs);
     for pixel in 0..batch * ho * wo {
@@ -54,10 +54,10 @@ pub(super) fn conv2d(p: &[u32], inputs: &[&[f32]]) -> Vec<Real> {
             let products =
                 taps.flat_map(|(xi, wi)| (0..c).map(move |i| Real::from(x[xi + i]) * weight[wi + i].into()));
             let mut v = Real::sum(products);
-            if flags & 1 != 0 {
+            if p.flags & conv::BIAS != 0 {
                 v = v + bias[o].into();
             }
-            if flags & 4 != 0 {
+            if p.flags & conv::RESIDUAL != 0 {
                 v = v + residual[pixel * outs + o].into();
             }
             out.push(v);
@@ -66,10 +66,11 @@ pub(super) fn conv2d(p: &[u32], inputs: &[&[f32]]) -> Vec<Real> {
     out
 }
 
-pub(super) fn conv2d_dx(p: &[u32], inputs: &[&[f32]]) -> Vec<Real> {
-    let (batch, h, w, c) = (at(p, 0), at(p, 1), at(p, 2), at(p, 3));
-    let (ho, wo, outs, kh, kw) = (at(p, 4), at(p, 5), at(p, 6), at(p, 7), at(p, 8));
-    let (stride, pad, wide) = (at(p, 9), at(p, 10), at(p, 6).next_multiple_of(4));
+pub(super) fn conv2d_dx(p: &conv::Dx, inputs: &[&[f32]]) -> Vec<Real> {
+    let [batch, h, w, c] = indices([p.batch, p.h, p.w, p.c]);
+    let [ho, wo, outs, kh, kw] = indices([p.ho, p.wo, p.o, p.kh, p.kw]);
+    let [stride, pad] = indices([p.stride, p.pad]);
+    let wide = outs.next_multiple_of(4);
     let [dy, weight] = [inputs[0], inputs[1]];
     // The output whose tap `k` reads input `i`.
     let reached = |i: usize, k: usize, n: usize| {

@@ -1,6 +1,6 @@
 //! Adapter against CPU twins, for every row of the case table and both classes of kernel bodies.
 use crate::summary::Summary;
-use pentimento_wgsl::{Class, WeightType};
+use pentimento_wgsl::{Class, Stored};
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 use std::cell::RefCell;
 use tests::adapter::{Device, driver};
@@ -27,7 +27,7 @@ fn one(device: &mut Device, draw: &Draw) -> Result<Vec<Step>, String> {
 }
 
 /// A row as it is explored.
-type Row = (Case, Class, WeightType);
+type Row = (Case, Class, Stored);
 
 /// Rows times classes times weight types; `PENTIMENTO_ROWS` keeps those whose name begins so.
 fn rows() -> Vec<Row> {
@@ -35,7 +35,7 @@ fn rows() -> Vec<Row> {
     let mut out = Vec::new();
     for case in all().filter(|c| c.name.starts_with(&prefix)) {
         let weighted = WEIGHTED.iter().any(|w| w.name == case.name);
-        let kinds = [WeightType::F32, WeightType::F16, WeightType::BF16];
+        let kinds = [Stored::F32, Stored::F16, Stored::BF16];
         for &weight in &kinds[..if weighted { 3 } else { 1 }] {
             out.extend([Class::Gpu, Class::Software].map(|class| (case, class, weight)));
         }

@@ -7,7 +7,11 @@ use pentimento::model::lora::Lora;
 use pentimento::model::mmdit::{TIME_CHANNELS, lora_targets, velocity};
 use pentimento::plan::{Command, Plan};
 use pentimento::rng::Philox;
-use pentimento_wgsl::{Kernel, WeightType};
+use pentimento_wgsl::kernel::attention::Call as Attention;
+use pentimento_wgsl::kernel::copy::Call as Copy;
+use pentimento_wgsl::kernel::elementwise::Call as Elementwise;
+use pentimento_wgsl::kernel::norm::Kernel;
+use pentimento_wgsl::{Call, Stored};
 use tests::adapter::adapter;
 
 /// A joint block with dual attention and the last block, with the gradients of the first block's adapter. One matrix is
@@ -31,8 +35,8 @@ fn plan(exec: &mut Wgpu) -> Plan {
     let mut outputs: Vec<(&str, Id)> = names.iter().map(String::as_str).zip(grads).collect();
     outputs.push(("velocity", v));
     let bytes: Vec<u8> = (0..128 * 32u16).flat_map(|i| (0x3c00 | (i % 512)).to_le_bytes()).collect();
-    exec.set_leaf(HALF, LeafData::Half(WeightType::BF16, &bytes)).expect("a leaf");
-    Plan::new(g, &outputs, exec.caps(), &|n| exec.weight_type(n)).expect("a plan")
+    exec.set_leaf(HALF, LeafData::Half(Stored::BF16, &bytes)).expect("a leaf");
+    Plan::new(g, &outputs, exec.caps(), &|n| exec.stored(n)).expect("a plan")
 }
 
 const HALF: &str = "transformer/context_embedder.weight";
@@ -78,16 +82,19 @@ fn a_good_plan_has_no_disagreement() {
 /// A subtle mistake in a command, by kernel; `None` where this test knows none.
 fn sabotage(c: &Command) -> Option<Command> {
     let mut bad = c.clone();
-    let scale = |word: &mut u32, by: f32| *word = (f32::from_bits(*word) * by).to_bits();
-    match c.variant.kernel {
-        Kernel::Matmul if c.params[2] > 4 => bad.params[2] -= 1, // the last product of each sum is lost
-        Kernel::Attention | Kernel::AttentionDq | Kernel::AttentionDkv => scale(&mut bad.params[4], 1.1),
-        Kernel::LayerNorm | Kernel::LayerNormBackward => bad.params[2] = 0.1f32.to_bits(), // epsilon
-        Kernel::RmsNorm | Kernel::RmsNormBackward => bad.params[2] = 1.0f32.to_bits(),
-        Kernel::Binary => bad.params[1] ^= 1, // add becomes sub, mul becomes max
-        Kernel::Unary => bad.params[1] = if c.params[1] == 16 { 18 } else { 5 }, // relu
-        Kernel::Sum => scale(&mut bad.params[3], 1.001),
-        Kernel::Slice => bad.params[3] ^= 4, // from four numbers aside
+    match &mut bad.call {
+        Call::Matmul(p) if p.k > 4 => p.k -= 1, // the last product of each sum is lost
+        Call::Attention(Attention::Pass(_, p)) => p.block.scale *= 1.1,
+        Call::Norm(c) => match c.kernel {
+            Kernel::LayerNorm | Kernel::LayerNormBackward => c.params.eps = 0.1,
+            Kernel::RmsNorm | Kernel::RmsNormBackward => c.params.eps = 1.0,
+            Kernel::Softmax | Kernel::SoftmaxBackward => return None,
+            Kernel::GroupNorm | Kernel::GroupNormBackward => return None,
+        },
+        Call::Elementwise(Elementwise::Binary(p)) => p.op ^= 1, // add becomes sub, mul becomes max
+        Call::Elementwise(Elementwise::Unary(p)) => p.op = if p.op == 16 { 18 } else { 5 }, // relu
+        Call::Sum(p) => p.scale *= 1.001,
+        Call::Copy(Copy::Slice(p)) => p.start ^= 4, // from four numbers aside
         _ => return None,
     }
     Some(bad)
@@ -97,12 +104,12 @@ fn sabotage(c: &Command) -> Option<Command> {
 fn an_altered_command_is_named() {
     let Some(mut gpu) = adapter("bisecting altered plans") else { return };
     let good = plan(&mut gpu);
-    let mut tried: Vec<Kernel> = Vec::new();
+    let mut tried: Vec<&str> = Vec::new();
     for (i, c) in good.commands.iter().enumerate() {
         // The second of its kind, so that some commands lie before it.
-        let kernel = c.variant.kernel;
-        let nth = good.commands[..i].iter().filter(|c| c.variant.kernel == kernel).count();
-        let only = good.commands.iter().filter(|c| c.variant.kernel == kernel).count() == 1;
+        let kernel = c.call.kernel();
+        let nth = good.commands[..i].iter().filter(|c| c.call.kernel() == kernel).count();
+        let only = good.commands.iter().filter(|c| c.call.kernel() == kernel).count() == 1;
         let Some(bad) = sabotage(c).filter(|_| !tried.contains(&kernel) && (nth > 0 || only)) else {
             continue;
         };
@@ -112,8 +119,8 @@ fn an_altered_command_is_named() {
         let id = prepare(&mut gpu, &plan);
         for follow in [Follow::Twin, Follow::Adapter] {
             let found = gpu.bisect(id, Some(&good), follow, &mut |_| ()).expect("a run");
-            let found = found.unwrap_or_else(|| panic!("{kernel:?} at {i} was not found"));
-            assert_eq!((found.index, found.variant.kernel), (i, kernel), "{found}");
+            let found = found.unwrap_or_else(|| panic!("{kernel} at {i} was not found"));
+            assert_eq!((found.index, found.variant.kernel()), (i, kernel), "{found}");
             assert_eq!(found.shape, c.shape);
             let text = found.to_string();
             assert!(
@@ -136,7 +143,7 @@ fn a_mixed_run_heals_what_the_twins_compute() {
     let id = prepare(&mut gpu, &good);
     gpu.run(id).expect("a run");
     let want = gpu.read(id, "velocity").expect("an output");
-    let at = good.commands.iter().position(|c| c.variant.kernel == Kernel::Matmul && c.params[2] > 4);
+    let at = good.commands.iter().position(|c| matches!(c.call, Call::Matmul(p) if p.k > 4));
     let at = at.expect("a matmul");
     let mut bad = good.clone();
     bad.commands[at] = sabotage(&good.commands[at]).expect("a mistake");
@@ -172,5 +179,5 @@ fn a_checked_executor_runs_every_plan() {
     }
     assert_eq!(told.get(), plan.commands.len());
     assert!(results[0] == results[1]);
-    assert_eq!(exec.weight_type("nothing"), WeightType::F32);
+    assert_eq!(exec.stored("nothing"), Stored::F32);
 }

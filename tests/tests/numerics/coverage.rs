@@ -1,19 +1,30 @@
 //! The table reaches every kernel in every variant.
 use pentimento::caps::Caps;
 use pentimento::exec::cpu::Cpu;
-use pentimento_wgsl::{Class, Variant, WeightType, link};
+use pentimento_wgsl::kernel::attention;
+use pentimento_wgsl::{Class, Stored, Variant, link};
 use std::collections::{BTreeMap, BTreeSet};
 use tests::cases::all;
 use tests::draw::{Draw, Values};
 
 /// Every variant that the planner may ask for, one head width for all.
 fn variants() -> Vec<Variant> {
-    pentimento_wgsl::variants().into_iter().filter(|v| matches!(v.head, 0 | 64)).collect()
+    pentimento_wgsl::variants().into_iter().filter(|v| with_head(*v) == *v).collect()
+}
+
+/// The variant for heads of 64 numbers.
+fn with_head(v: Variant) -> Variant {
+    match v {
+        Variant::Attention(attention::Variant::Stream { pass, stream, .. }) => {
+            Variant::Attention(attention::Variant::Stream { pass, head: 64, stream })
+        }
+        v => v,
+    }
 }
 
 /// Equal shaders are one variant, whatever they are called.
 fn shader(v: &Variant) -> (&'static str, String) {
-    (v.entry(), link(&Variant { head: if v.head > 0 { 64 } else { 0 }, ..*v }))
+    (v.entry(), link(&with_head(*v)))
 }
 
 /// Shaders that the rows link, with the rows that link them.
@@ -21,7 +32,7 @@ fn linked() -> BTreeMap<(&'static str, String), BTreeSet<&'static str>> {
     let mut found: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
     for case in all() {
         for class in [Class::Gpu, Class::Software] {
-            for weight in [WeightType::F32, WeightType::F16, WeightType::BF16] {
+            for weight in [Stored::F32, Stored::F16, Stored::BF16] {
                 // `stage` off stands for an adapter whose textures are too small.
                 for (n, stage) in [([5, 3, 4], true), ([8, 12, 16], true), ([8, 12, 16], false)] {
                     let mut draw = Draw {

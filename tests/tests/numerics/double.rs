@@ -5,7 +5,7 @@ use pentimento::grad::gradients;
 use pentimento::graph::{Graph, Id, Leaf, Op};
 use pentimento::plan::Plan;
 use pentimento::rng::Philox;
-use pentimento_wgsl::WeightType;
+use pentimento_wgsl::Stored;
 use std::collections::BTreeMap;
 
 /// Tensors by name.
@@ -44,7 +44,7 @@ pub fn draw(g: &Graph, seed: u64) -> Values {
 /// A plan on the twins in f64, with its leaves set; `fused` as users run it, else one command per operation.
 pub fn plan(cpu: &mut Cpu<f64>, g: &Graph, outputs: &[(&str, Id)], values: &Values, fused: bool) -> PlanId {
     let caps = cpu.caps().clone();
-    let f32s = |_: &str| WeightType::F32;
+    let f32s = |_: &str| Stored::F32;
     let made = if fused {
         Plan::new(g.clone(), outputs, &caps, &f32s)
     } else {

@@ -5,7 +5,7 @@ use pentimento::caps::Caps;
 use pentimento::exec::cpu::Cpu;
 use pentimento::graph::{Graph, Id};
 use pentimento::plan::Plan;
-use pentimento_wgsl::WeightType;
+use pentimento_wgsl::Stored;
 use pentimento_wgsl::kernel::{Act, Binary};
 use std::cell::{Cell, RefCell};
 use tests::cases::CASES;
@@ -74,13 +74,13 @@ fn fused_twins_agree_with_plain_ones() {
 }
 
 /// A value with what multiplies its error on the way to the result: a slope bound, and a further factor.
-type Stored = (Id, f64, Option<Id>);
+type Kept = (Id, f64, Option<Id>);
 
 /// A chain that fuses into one command.
 struct Chain {
     name: &'static str,
     /// The result and the values that the plain plan stores on the way.
-    build: fn(&mut Graph, [usize; 3]) -> (Id, Vec<Stored>),
+    build: fn(&mut Graph, [usize; 3]) -> (Id, Vec<Kept>),
 }
 
 /// Largest slope of an activation: gelu in either form 1.13, silu 1.10.
@@ -187,8 +187,8 @@ fn every_chain_fuses_into_one_command() {
         let mut g = Graph::new();
         let y = (chain.build)(&mut g, [5, 6, 7]).0;
         let caps = Caps::webgpu();
-        let fused = Plan::new(g.clone(), &[("y", y)], &caps, &|_| WeightType::F32).expect("a plan");
-        let plain = Plan::unfused(&g, &[("y", y)], &caps, &|_| WeightType::F32).expect("a plan");
+        let fused = Plan::new(g.clone(), &[("y", y)], &caps, &|_| Stored::F32).expect("a plan");
+        let plain = Plan::unfused(&g, &[("y", y)], &caps, &|_| Stored::F32).expect("a plan");
         assert_eq!(fused.commands.len(), 1, "{}", chain.name);
         assert!(plain.commands.len() > 1, "{}", chain.name);
     }

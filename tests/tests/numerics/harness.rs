@@ -78,7 +78,7 @@ pub fn run_as(
     let names: Vec<String> = (0..outputs.len()).map(|i| format!("o{i}")).collect();
     let named: Vec<(&str, Id)> = names.iter().map(String::as_str).zip(outputs.iter().copied()).collect();
     let caps = exec.caps().clone();
-    let kind = |name: &str| exec.weight_type(name);
+    let kind = |name: &str| exec.stored(name);
     let plan = if fused {
         Plan::new(g.clone(), &named, &caps, &kind)
     } else {

@@ -8,7 +8,7 @@ use pentimento::grad::gradients;
 use pentimento::graph::{Graph, Id};
 use pentimento::model::{Constants, clip_vision, dino, vae};
 use pentimento::plan::Plan;
-use pentimento_wgsl::{Class, WeightType};
+use pentimento_wgsl::{Class, Stored};
 use std::cell::Cell;
 use tests::adapter::Device;
 use tests::check::{Data, check};
@@ -126,7 +126,7 @@ fn gradients_through_images_agree_with_twins() {
         for (name, numbers) in numbers(&g, &constants, 7) {
             data.insert(name, numbers.into_iter().map(|v| v as f32).collect());
         }
-        let plan = Plan::new(g, &[("y", y), ("dx", dx)], &caps, &|_| WeightType::F32).expect("a plan");
+        let plan = Plan::new(g, &[("y", y), ("dx", dx)], &caps, &|_| Stored::F32).expect("a plan");
         for leaf in &plan.leaves {
             exec.set_leaf(&leaf.name, LeafData::F32(&data[&leaf.name])).expect("a leaf");
         }

@@ -2,8 +2,13 @@
 use pentimento::caps::Caps;
 use pentimento::exec::Executor;
 use pentimento::exec::cpu::Cpu;
-use pentimento_wgsl::kernel::KERNELS;
-use pentimento_wgsl::{Class, Kernel, Variant, WeightType};
+use pentimento_wgsl::kernel::attention::Call as Attention;
+use pentimento_wgsl::kernel::conv::Call as Conv;
+use pentimento_wgsl::kernel::copy::Call as Copy;
+use pentimento_wgsl::kernel::elementwise::Call as Elementwise;
+use pentimento_wgsl::kernel::norm::Kernel;
+use pentimento_wgsl::kernel::sum;
+use pentimento_wgsl::{Call, Class, Stored, Variant, kernels};
 use std::collections::BTreeMap;
 use tests::adapter::adapter;
 use tests::cases::all;
@@ -11,44 +16,48 @@ use tests::check::{Data, check, check_spoiled, compare};
 use tests::draw::{Draw, Values};
 use tests::real::Real;
 
-/// A parameter word whose change alone must be noticed: the kernel's constant most easily got wrong, off by little.
-fn spoil(kernel: Kernel, p: &mut [u32]) {
-    let scaled = |w: u32, by: f32| (f32::from_bits(w) * by).to_bits();
-    match kernel {
+/// Changes a parameter whose change alone must be noticed: the kernel's constant most easily got wrong, off by little.
+fn spoil(call: &mut Call) {
+    match call {
         // Another function; another part of the input, but never past its end.
-        Kernel::Unary | Kernel::UnaryBackward => p[1] = if p[1] == 18 { 22 } else { 18 },
-        Kernel::Binary => p[1] = (p[1] + 1) % 3,
-        Kernel::Slice => p[3] = p[3].saturating_sub(1),
-        Kernel::Pad => p[3] -= 1,
-        Kernel::Concat => p[0] -= 1,
-        Kernel::Permute => p[10] = 0,
-        Kernel::Upsample => p.swap(2, 3),
-        // Constants off by a part in a thousand or less.
-        Kernel::Sum => p[3] = scaled(p[3], 1.001),
-        Kernel::LayerNorm | Kernel::LayerNormBackward | Kernel::RmsNorm | Kernel::RmsNormBackward => {
-            p[2] = scaled(p[2], 100.0);
+        Call::Elementwise(Elementwise::Unary(p) | Elementwise::UnaryBackward(p)) => {
+            p.op = if p.op == 18 { 22 } else { 18 };
         }
-        Kernel::GroupNorm | Kernel::GroupNormBackward => p[2] = scaled(p[2], 1000.0),
-        Kernel::Softmax | Kernel::SoftmaxBackward => p[7] = scaled(p[7], 1.001),
-        Kernel::Attention | Kernel::AttentionDq | Kernel::AttentionDkv => p[4] = scaled(p[4], 1.001),
+        Call::Elementwise(Elementwise::Binary(p)) => p.op = (p.op + 1) % 3,
+        Call::Copy(Copy::Slice(p)) => p.start = p.start.saturating_sub(1),
+        Call::Copy(Copy::Pad(p)) => p.start -= 1,
+        Call::Copy(Copy::Concat(p)) => p.n -= 1,
+        Call::Copy(Copy::Permute(p)) => p.strides[4] = 0,
+        Call::Copy(Copy::Upsample(p)) => core::mem::swap(&mut p.w, &mut p.c),
+        // Constants off by a part in a thousand or less.
+        Call::Sum(p) => p.scale *= 1.001,
+        Call::Norm(c) => match c.kernel {
+            Kernel::LayerNorm | Kernel::LayerNormBackward | Kernel::RmsNorm | Kernel::RmsNormBackward => {
+                c.params.eps *= 100.0;
+            }
+            Kernel::GroupNorm | Kernel::GroupNormBackward => c.params.eps *= 1000.0,
+            Kernel::Softmax | Kernel::SoftmaxBackward => c.params.scale *= 1.001,
+        },
+        Call::Attention(Attention::Pass(_, p)) => p.block.scale *= 1.001,
         // One product fewer.
-        Kernel::AttentionStats => p[3] -= 1,
-        Kernel::Matmul => p[2] -= 1,
+        Call::Attention(Attention::Stats(p)) => p.d -= 1,
+        Call::Matmul(p) => p.k -= 1,
         // The last words are missing.
-        Kernel::Philox => p[0] -= 1,
-        Kernel::Conv2d | Kernel::Conv2dDx => p[10] = 1 - p[10].min(1),
+        Call::Philox(p) => p.n -= 1,
+        Call::Conv(Conv::Conv2d(p)) => p.pad = 1 - p.pad.min(1),
+        Call::Conv(Conv::Conv2dDx(p)) => p.pad = 1 - p.pad.min(1),
     }
 }
 
 /// A row whose plan has a kernel, for each kernel: one that begins with it, where there is one (a sum's gradient also pads,
 /// but only zeros).
-fn examples() -> BTreeMap<Kernel, Draw> {
-    let mut found: BTreeMap<Kernel, (bool, Draw)> = BTreeMap::new();
+fn examples() -> BTreeMap<&'static str, Draw> {
+    let mut found: BTreeMap<&str, (bool, Draw)> = BTreeMap::new();
     for case in all() {
         let draw = Draw {
             case,
             class: Class::Gpu,
-            weight: WeightType::F32,
+            weight: Stored::F32,
             n: [6, 7, 8],
             values: Values::Normal,
             seed: 4,
@@ -57,7 +66,7 @@ fn examples() -> BTreeMap<Kernel, Draw> {
             stage: false,
         };
         let (plan, _) = draw.plan(&mut Cpu::new(), &Caps::webgpu()).expect("a plan");
-        let kernels: Vec<Kernel> = plan.commands.iter().map(|c| c.variant.kernel).collect();
+        let kernels: Vec<&str> = plan.commands.iter().map(|c| c.call.kernel()).collect();
         for (i, kernel) in kernels.into_iter().enumerate() {
             let (first, kept) = found.entry(kernel).or_insert((i == 0, draw));
             if i == 0 && !*first {
@@ -70,16 +79,16 @@ fn examples() -> BTreeMap<Kernel, Draw> {
 
 fn refuses(exec: &mut dyn Executor) {
     let examples = examples();
-    for kernel in KERNELS {
-        let draw = examples.get(&kernel).unwrap_or_else(|| panic!("no row has {kernel:?}"));
+    for kernel in kernels() {
+        let draw = examples.get(kernel).unwrap_or_else(|| panic!("no row has {kernel}"));
         let caps = exec.caps().clone();
         let (plan, data) = draw.plan(exec, &caps).expect("a plan");
         check(exec, plan.clone(), &data).unwrap_or_else(|e| panic!("{draw}: {e}"));
         let spoiled = check_spoiled(exec, plan, &data, |plan| {
-            let c = plan.commands.iter_mut().find(|c| c.variant.kernel == kernel).expect("the kernel");
-            spoil(kernel, &mut c.params);
+            let c = plan.commands.iter_mut().find(|c| c.call.kernel() == kernel).expect("the kernel");
+            spoil(&mut c.call);
         });
-        let e = spoiled.expect_err(&format!("{kernel:?} with a wrong parameter passes ({draw})"));
+        let e = spoiled.expect_err(&format!("{kernel} with a wrong parameter passes ({draw})"));
         assert!(e.contains("command"), "{e}");
     }
 }
@@ -94,7 +103,7 @@ fn wrong_parameters_are_refused() {
 
 #[test]
 fn wrong_numbers_are_refused() {
-    let v = Variant::plain(Kernel::Sum, Class::Gpu);
+    let v = Variant::Sum(sum::Variant);
     let limits = [vec![Real { v: 1.0, e: 1e-6 }; 2]];
     let with = |got: &[f32]| compare(v, &[vec![1.0, 1.0]], &[got], Some(&limits));
     assert!(with(&[1.0, 1.000_000_5]).is_ok_and(|s| s.worst > 0.3));
@@ -122,7 +131,7 @@ fn wrong_memory_is_refused() {
     let caps = cpu.caps().clone();
     let (plan, data) = draw.plan(&mut cpu, &caps).expect("a plan");
     let spoiled = check_spoiled(&mut cpu, plan, &data, |plan| {
-        let c = plan.commands.iter_mut().find(|c| c.variant.kernel == Kernel::LayerNorm).expect("the kernel");
+        let c = plan.commands.iter_mut().find(|c| c.call.kernel() == "layer_norm").expect("the kernel");
         c.args.swap(1, 2);
     });
     assert!(spoiled.is_err());

@@ -1,26 +1,7 @@
 //! What a run of the suite covered, by kernel and variant.
-use pentimento_wgsl::kernel::MatmulBody;
-use pentimento_wgsl::{Kernel, Variant, WeightType};
 use std::collections::BTreeMap;
 use tests::check::Step;
 use tests::draw::Draw;
-
-/// How a kernel is built, in words.
-pub fn describe(v: &Variant) -> String {
-    let mut words = vec![format!("{:?}", v.class).to_lowercase()];
-    match v.body {
-        MatmulBody::Naive if v.kernel == Kernel::Matmul => words.push("naive".into()),
-        MatmulBody::Naive | MatmulBody::Tile => {}
-        _ => words.push("texture".into()),
-    }
-    if v.weight != WeightType::F32 {
-        words.push(format!("{:?}", v.weight).to_lowercase());
-    }
-    if v.textures {
-        words.push("texture".into());
-    }
-    words.join(" ")
-}
 
 #[derive(Default)]
 struct Tally {
@@ -44,7 +25,7 @@ impl Summary {
         self.cases += 1;
         let mut counted = Vec::new();
         for s in steps {
-            let key = (s.variant.entry(), describe(&s.variant));
+            let key = (s.variant.entry(), s.variant.body());
             let row = self.rows.entry(key.clone()).or_default();
             row.numbers += s.numbers;
             row.free += s.free;

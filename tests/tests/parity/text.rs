@@ -10,7 +10,7 @@ use pentimento::model::{clip, t5};
 use pentimento::plan::{Plan, Slot};
 use pentimento::text::{Clip, T5, Text, TextEncoders};
 use pentimento::weights::Weights;
-use pentimento_wgsl::WeightType;
+use pentimento_wgsl::Stored;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -168,8 +168,8 @@ impl Executor for Counting {
     fn has_leaf(&self, name: &str) -> bool {
         self.0.has_leaf(name)
     }
-    fn weight_type(&self, name: &str) -> WeightType {
-        self.0.weight_type(name)
+    fn stored(&self, name: &str) -> Stored {
+        self.0.stored(name)
     }
     fn set_leaf(&mut self, name: &str, data: LeafData<'_>) -> pentimento::Result<()> {
         let len = match data {

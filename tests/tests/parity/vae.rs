@@ -6,7 +6,7 @@ use pentimento::graph::{Graph, Id};
 use pentimento::model::{channels_first, channels_last, vae};
 use pentimento::plan::Plan;
 use pentimento::weights::Weights;
-use pentimento_wgsl::WeightType;
+use pentimento_wgsl::Stored;
 use tests::fixture::{Check, Golden, folders, to_f16, within};
 
 #[test]
@@ -148,7 +148,7 @@ fn separate_tiles_are_another_image() {
 fn large_images_fit_small_bindings() {
     let (cfg, caps) = (vae::Config::sd3(), Caps::webgpu());
     let most = (caps.max_binding / 4) as usize;
-    let fits = |g: Graph, y: Id| Plan::new(g, &[("y", y)], &caps, &|_| WeightType::F32).map(|_| ());
+    let fits = |g: Graph, y: Id| Plan::new(g, &[("y", y)], &caps, &|_| Stored::F32).map(|_| ());
     for (batch, h, w) in [(1, 128, 128), (4, 128, 128), (1, 96, 168), (1, 256, 256)] {
         for (most, expected) in [(most, true), (usize::MAX, false)] {
             let mut g = Graph::new();

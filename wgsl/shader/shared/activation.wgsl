@@ -1,4 +1,4 @@
-// Activations and their derivatives, chosen by a uniform number (`Act` in wgsl/src/kernel.rs).
+// Activations and their derivatives, chosen by a uniform number (`Act` in wgsl/src/kernel/elementwise.rs).
 // 0 none, 1 silu, 2 gelu (erf), 3 gelu (tanh), 4 quick_gelu, 5 relu.
 // Reference: wgsl/src/cpu/unary.rs
 fn tanh_safe(x: f32) -> f32 {

@@ -1,5 +1,7 @@
 //! Twins of the `shader/attention*.wgsl` kernels. They store one row of probabilities at a time.
-use super::{Real, at, float};
+use super::Real;
+use crate::kernel::attention::{BIAS, BIAS_BY_QUERY, CAUSAL, Params, Stats};
+use crate::kernel::indices;
 use alloc::{vec, vec::Vec};
 
 struct Dims {
@@ -14,16 +16,19 @@ struct Dims {
     bias_by_query: bool,
 }
 impl Dims {
-    fn new(p: &[u32]) -> Self {
+    fn new(p: &Params) -> Self {
+        let [batch, heads, q, k] = indices([p.block.batch, p.block.heads, p.block.q, p.block.k]);
+        let has = |flag: u32| p.block.flags & flag != 0;
+        let scale = p.block.scale.into();
         Dims {
-            batch: at(p, 0),
-            heads: at(p, 1),
-            q: at(p, 2),
-            k: at(p, 3),
-            scale: float(p, 4).into(),
-            bias: p[5] & 1 != 0,
-            causal: p[5] & 2 != 0,
-            bias_by_query: p[5] & 4 != 0,
+            batch,
+            heads,
+            q,
+            k,
+            scale,
+            bias: has(BIAS),
+            causal: has(CAUSAL),
+            bias_by_query: has(BIAS_BY_QUERY),
         }
     }
     /// Logits of query `i`; unseen keys get minus infinity.
@@ -55,10 +60,10 @@ impl Dims {
             .collect()
     }
 }
-pub(super) fn attention<R: Real>(p: &[u32], inputs: &[&[R]], outputs: &mut [Vec<R>]) {
+pub(crate) fn attention<R: Real>(p: &Params, inputs: &[&[R]], outputs: &mut [Vec<R>]) {
     let g = Dims::new(p);
     let [q, k, v, bias] = [inputs[0], inputs[1], inputs[2], inputs[3]];
-    let d = q.len() / (g.batch * g.heads * g.q).max(1);
+    let d = p.head as usize;
     let row = g.heads * d;
     for b in 0..g.batch {
         for h in 0..g.heads {
@@ -77,8 +82,8 @@ pub(super) fn attention<R: Real>(p: &[u32], inputs: &[&[R]], outputs: &mut [Vec<
         }
     }
 }
-pub(super) fn attention_stats<R: Real>(p: &[u32], inputs: &[&[R]], outputs: &mut [Vec<R>]) {
-    let (batch, heads, nq, d) = (at(p, 0), at(p, 1), at(p, 2), at(p, 3));
+pub(crate) fn attention_stats<R: Real>(p: &Stats, inputs: &[&[R]], outputs: &mut [Vec<R>]) {
+    let [batch, heads, nq, d] = indices([p.batch, p.heads, p.q, p.d]);
     let [y, dy, lse] = [inputs[0], inputs[1], inputs[2]];
     for i in 0..batch * heads * nq {
         let bh = i / nq;
@@ -114,9 +119,9 @@ fn row_gradient<R: Real>(
         .collect();
     (p, ds)
 }
-pub(super) fn attention_dq<R: Real>(p: &[u32], inputs: &[&[R]], outputs: &mut [Vec<R>]) {
+pub(crate) fn attention_dq<R: Real>(p: &Params, inputs: &[&[R]], outputs: &mut [Vec<R>]) {
     let g = Dims::new(p);
-    let d = inputs[0].len() / (g.batch * g.heads * g.q).max(1);
+    let d = p.head as usize;
     let row = g.heads * d;
     for b in 0..g.batch {
         for h in 0..g.heads {
@@ -131,9 +136,9 @@ pub(super) fn attention_dq<R: Real>(p: &[u32], inputs: &[&[R]], outputs: &mut [V
         }
     }
 }
-pub(super) fn attention_dkv<R: Real>(p: &[u32], inputs: &[&[R]], outputs: &mut [Vec<R>]) {
+pub(crate) fn attention_dkv<R: Real>(p: &Params, inputs: &[&[R]], outputs: &mut [Vec<R>]) {
     let g = Dims::new(p);
-    let d = inputs[0].len() / (g.batch * g.heads * g.q).max(1);
+    let d = p.head as usize;
     let row = g.heads * d;
     let (q, dy) = (inputs[0], inputs[3]);
     let mut dk = vec![0.0f64; g.batch * g.k * row];

@@ -1,11 +1,13 @@
 //! Twins of `shader/conv2d.wgsl` and `shader/conv2d_dx.wgsl`.
-use super::{Real, at};
+use super::Real;
+use crate::kernel::conv::{BIAS, Dx, Params, RESIDUAL};
+use crate::kernel::indices;
 use alloc::vec::Vec;
 
-pub(super) fn conv2d<R: Real>(p: &[u32], inputs: &[&[R]], outputs: &mut [Vec<R>]) {
-    let (batch, h, w, c) = (at(p, 0), at(p, 1), at(p, 2), at(p, 3));
-    let (ho, wo, out, kh, kw) = (at(p, 4), at(p, 5), at(p, 6), at(p, 7), at(p, 8));
-    let (stride, pad, flags) = (at(p, 9), at(p, 10), p[11]);
+pub(crate) fn conv2d<R: Real>(p: &Params, inputs: &[&[R]], outputs: &mut [Vec<R>]) {
+    let [batch, h, w, c] = indices([p.batch, p.h, p.w, p.c]);
+    let [ho, wo, out, kh, kw] = indices([p.ho, p.wo, p.o, p.kh, p.kw]);
+    let [stride, pad] = indices([p.stride, p.pad]);
     let [x, weight, bias, residual] = [inputs[0], inputs[1], inputs[2], inputs[3]];
     for pixel in 0..batch * ho * wo {
         let (b, oy, ox) = (pixel / (ho * wo), (pixel / wo) % ho, pixel % wo);
@@ -24,10 +26,10 @@ pub(super) fn conv2d<R: Real>(p: &[u32], inputs: &[&[R]], outputs: &mut [Vec<R>]
                     }
                 }
             }
-            if flags & 1 != 0 {
+            if p.flags & BIAS != 0 {
                 acc += bias[o].wide();
             }
-            if flags & 4 != 0 {
+            if p.flags & RESIDUAL != 0 {
                 acc += residual[pixel * out + o].wide();
             }
             outputs[0][pixel * out + o] = R::narrow(acc);
@@ -35,10 +37,11 @@ pub(super) fn conv2d<R: Real>(p: &[u32], inputs: &[&[R]], outputs: &mut [Vec<R>]
     }
 }
 
-pub(super) fn conv2d_dx<R: Real>(p: &[u32], inputs: &[&[R]], outputs: &mut [Vec<R>]) {
-    let (batch, h, w, c) = (at(p, 0), at(p, 1), at(p, 2), at(p, 3));
-    let (ho, wo, out, kh, kw) = (at(p, 4), at(p, 5), at(p, 6), at(p, 7), at(p, 8));
-    let (stride, pad, wide) = (at(p, 9), at(p, 10), at(p, 6).next_multiple_of(4));
+pub(crate) fn conv2d_dx<R: Real>(p: &Dx, inputs: &[&[R]], outputs: &mut [Vec<R>]) {
+    let [batch, h, w, c] = indices([p.batch, p.h, p.w, p.c]);
+    let [ho, wo, out, kh, kw] = indices([p.ho, p.wo, p.o, p.kh, p.kw]);
+    let [stride, pad] = indices([p.stride, p.pad]);
+    let wide = out.next_multiple_of(4);
     let [dy, weight] = [inputs[0], inputs[1]];
     for pixel in 0..batch * h * w {
         let (b, iy, ix) = (pixel / (h * w), (pixel / w) % h, pixel % w);

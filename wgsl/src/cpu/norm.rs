@@ -1,5 +1,7 @@
 //! Twin of `shader/norm.wgsl`.
-use super::{Real, activate, at, float};
+use super::{Real, activate};
+use crate::kernel::indices;
+use crate::kernel::norm::Params;
 use alloc::vec::Vec;
 
 /// Mean and reciprocal standard deviation of a row.
@@ -9,15 +11,15 @@ fn moments<R: Real>(x: impl Iterator<Item = R> + Clone, eps: f32) -> (f64, f64) 
     let var = x.map(|v| (v.wide() - mean) * (v.wide() - mean)).sum::<f64>() / n;
     (mean, 1.0 / libm::sqrt(var + f64::from(eps)))
 }
-pub(super) fn layer_norm<R: Real>(p: &[u32], inputs: &[&[R]], outputs: &mut [Vec<R>]) {
-    let (rows, c, eps, mode, per) = (at(p, 0), at(p, 1), float(p, 2), p[3], at(p, 4));
+pub(crate) fn layer_norm<R: Real>(p: &Params, inputs: &[&[R]], outputs: &mut [Vec<R>]) {
+    let [rows, c, per] = indices([p.rows, p.c, p.rows_per_batch]);
     for row in 0..rows {
         let x = &inputs[0][row * c..(row + 1) * c];
-        let (mean, rstd) = moments(x.iter().copied(), eps);
+        let (mean, rstd) = moments(x.iter().copied(), p.eps);
         let b = (row / per) * c;
         for i in 0..c {
             let n = (x[i].wide() - mean) * rstd;
-            outputs[0][row * c + i] = R::narrow(match mode {
+            outputs[0][row * c + i] = R::narrow(match p.mode {
                 1 => n * (1.0 + inputs[1][b + i].wide()) + inputs[2][b + i].wide(),
                 2 => n * inputs[1][i].wide() + inputs[2][i].wide(),
                 _ => n,
@@ -25,12 +27,12 @@ pub(super) fn layer_norm<R: Real>(p: &[u32], inputs: &[&[R]], outputs: &mut [Vec
         }
     }
 }
-pub(super) fn layer_norm_backward<R: Real>(p: &[u32], inputs: &[&[R]], outputs: &mut [Vec<R>]) {
-    let (rows, c, eps) = (at(p, 0), at(p, 1), float(p, 2));
+pub(crate) fn layer_norm_backward<R: Real>(p: &Params, inputs: &[&[R]], outputs: &mut [Vec<R>]) {
+    let [rows, c] = indices([p.rows, p.c]);
     for row in 0..rows {
         let x = &inputs[0][row * c..(row + 1) * c];
         let dy = &inputs[1][row * c..(row + 1) * c];
-        let (mean, rstd) = moments(x.iter().copied(), eps);
+        let (mean, rstd) = moments(x.iter().copied(), p.eps);
         let n = |i: usize| (x[i].wide() - mean) * rstd;
         let md = dy.iter().map(|&d| d.wide()).sum::<f64>() / c as f64;
         let mdn = (0..c).map(|i| dy[i].wide() * n(i)).sum::<f64>() / c as f64;
@@ -43,22 +45,22 @@ fn rms<R: Real>(x: &[R], eps: f32) -> f64 {
     let v = x.iter().map(|&v| v.wide() * v.wide()).sum::<f64>() / x.len() as f64;
     1.0 / libm::sqrt(v + f64::from(eps))
 }
-pub(super) fn rms_norm<R: Real>(p: &[u32], inputs: &[&[R]], outputs: &mut [Vec<R>]) {
-    let (rows, c, eps) = (at(p, 0), at(p, 1), float(p, 2));
+pub(crate) fn rms_norm<R: Real>(p: &Params, inputs: &[&[R]], outputs: &mut [Vec<R>]) {
+    let [rows, c] = indices([p.rows, p.c]);
     for row in 0..rows {
         let x = &inputs[0][row * c..(row + 1) * c];
-        let r = rms(x, eps);
+        let r = rms(x, p.eps);
         for i in 0..c {
             outputs[0][row * c + i] = R::narrow(x[i].wide() * r * inputs[1][i].wide());
         }
     }
 }
-pub(super) fn rms_norm_backward<R: Real>(p: &[u32], inputs: &[&[R]], outputs: &mut [Vec<R>]) {
-    let (rows, c, eps) = (at(p, 0), at(p, 1), float(p, 2));
+pub(crate) fn rms_norm_backward<R: Real>(p: &Params, inputs: &[&[R]], outputs: &mut [Vec<R>]) {
+    let [rows, c] = indices([p.rows, p.c]);
     for row in 0..rows {
         let x = &inputs[0][row * c..(row + 1) * c];
         let dy = &inputs[2][row * c..(row + 1) * c];
-        let r = rms(x, eps);
+        let r = rms(x, p.eps);
         let g = |i: usize| dy[i].wide() * inputs[1][i].wide();
         let m = (0..c).map(|i| g(i) * x[i].wide()).sum::<f64>() / c as f64;
         for i in 0..c {
@@ -66,8 +68,9 @@ pub(super) fn rms_norm_backward<R: Real>(p: &[u32], inputs: &[&[R]], outputs: &m
         }
     }
 }
-pub(super) fn softmax<R: Real>(p: &[u32], inputs: &[&[R]], outputs: &mut [Vec<R>]) {
-    let (rows, c, scale) = (at(p, 0), at(p, 1), f64::from(float(p, 7)));
+pub(crate) fn softmax<R: Real>(p: &Params, inputs: &[&[R]], outputs: &mut [Vec<R>]) {
+    let [rows, c] = indices([p.rows, p.c]);
+    let scale = f64::from(p.scale);
     for row in 0..rows {
         let x = &inputs[0][row * c..(row + 1) * c];
         let peak = x.iter().map(|&v| scale * v.wide()).fold(f64::NEG_INFINITY, f64::max);
@@ -77,8 +80,9 @@ pub(super) fn softmax<R: Real>(p: &[u32], inputs: &[&[R]], outputs: &mut [Vec<R>
         }
     }
 }
-pub(super) fn softmax_backward<R: Real>(p: &[u32], inputs: &[&[R]], outputs: &mut [Vec<R>]) {
-    let (rows, c, scale) = (at(p, 0), at(p, 1), f64::from(float(p, 7)));
+pub(crate) fn softmax_backward<R: Real>(p: &Params, inputs: &[&[R]], outputs: &mut [Vec<R>]) {
+    let [rows, c] = indices([p.rows, p.c]);
+    let scale = f64::from(p.scale);
     for row in 0..rows {
         let y = &inputs[0][row * c..(row + 1) * c];
         let dy = &inputs[1][row * c..(row + 1) * c];
@@ -88,30 +92,30 @@ pub(super) fn softmax_backward<R: Real>(p: &[u32], inputs: &[&[R]], outputs: &mu
         }
     }
 }
-pub(super) fn group_norm<R: Real>(p: &[u32], inputs: &[&[R]], outputs: &mut [Vec<R>]) {
-    let (rows, c, eps, act, groups, hw) = (at(p, 0), at(p, 1), float(p, 2), p[3], at(p, 5), at(p, 6));
+pub(crate) fn group_norm<R: Real>(p: &Params, inputs: &[&[R]], outputs: &mut [Vec<R>]) {
+    let [rows, c, groups, hw] = indices([p.rows, p.c, p.groups, p.hw]);
     let per = c / groups;
     for row in 0..rows {
         let c0 = (row % groups) * per;
         let base = (row / groups) * hw * c + c0;
         let index = move |i: usize| base + (i / per) * c + i % per;
-        let (mean, rstd) = moments((0..hw * per).map(|i| inputs[0][index(i)]), eps);
+        let (mean, rstd) = moments((0..hw * per).map(|i| inputs[0][index(i)]), p.eps);
         for i in 0..hw * per {
             let n = (inputs[0][index(i)].wide() - mean) * rstd * inputs[1][c0 + i % per].wide()
                 + inputs[2][c0 + i % per].wide();
-            outputs[0][index(i)] = R::narrow(activate(n, act));
+            outputs[0][index(i)] = R::narrow(activate(n, p.mode));
         }
     }
 }
-pub(super) fn group_norm_backward<R: Real>(p: &[u32], inputs: &[&[R]], outputs: &mut [Vec<R>]) {
-    let (rows, c, eps, groups, hw) = (at(p, 0), at(p, 1), float(p, 2), at(p, 5), at(p, 6));
+pub(crate) fn group_norm_backward<R: Real>(p: &Params, inputs: &[&[R]], outputs: &mut [Vec<R>]) {
+    let [rows, c, groups, hw] = indices([p.rows, p.c, p.groups, p.hw]);
     let per = c / groups;
     let n = hw * per;
     for row in 0..rows {
         let c0 = (row % groups) * per;
         let base = (row / groups) * hw * c + c0;
         let index = move |i: usize| base + (i / per) * c + i % per;
-        let (mean, rstd) = moments((0..n).map(|i| inputs[0][index(i)]), eps);
+        let (mean, rstd) = moments((0..n).map(|i| inputs[0][index(i)]), p.eps);
         let norm = |i: usize| (inputs[0][index(i)].wide() - mean) * rstd;
         let dn = |i: usize| inputs[2][index(i)].wide() * inputs[1][c0 + i % per].wide();
         let md = (0..n).map(dn).sum::<f64>() / n as f64;

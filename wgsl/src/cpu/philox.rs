@@ -1,5 +1,6 @@
 //! Twin of `shader/philox.wgsl`, and the generator itself, which the host uses too.
-use super::{Real, at};
+use super::Real;
+use crate::kernel::philox::Params;
 use alloc::vec::Vec;
 
 /// Multipliers of the two lanes (Random123, `philox.h`).
@@ -26,8 +27,8 @@ pub fn philox4x32_10(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
     counter
 }
 
-pub(super) fn philox<R: Real>(p: &[u32], inputs: &[&[R]], outputs: &mut [Vec<R>]) {
-    let n = at(p, 0);
+pub(crate) fn philox<R: Real>(p: &Params, inputs: &[&[R]], outputs: &mut [Vec<R>]) {
+    let n = p.n as usize;
     let half = |i: usize| inputs[0][i].wide() as u32 & 0xffff;
     let word = |i: usize| half(2 * i) | half(2 * i + 1) << 16;
     let first = u64::from(word(4)) | u64::from(word(5)) << 32;

@@ -1,5 +1,6 @@
 //! Twin of `shader/unary.wgsl` and `shader/shared/activation.wgsl`.
-use super::{Real, at, float};
+use super::Real;
+use crate::kernel::elementwise::Map;
 use alloc::vec::Vec;
 
 fn sigmoid(x: f64) -> f64 {
@@ -79,16 +80,14 @@ fn slope(x: f64, op: u32, alpha: f64, beta: f64) -> f64 {
         _ => activate_slope(x, op),
     }
 }
-pub(super) fn unary<R: Real>(p: &[u32], inputs: &[&[R]], outputs: &mut [Vec<R>]) {
-    let (alpha, beta) = (float(p, 2), float(p, 3));
-    for i in 0..at(p, 0) {
-        outputs[0][i] = R::narrow(value(inputs[0][i].wide(), p[1], alpha.into(), beta.into()));
+pub(crate) fn unary<R: Real>(p: &Map, inputs: &[&[R]], outputs: &mut [Vec<R>]) {
+    for i in 0..p.n as usize {
+        outputs[0][i] = R::narrow(value(inputs[0][i].wide(), p.op, p.alpha.into(), p.beta.into()));
     }
 }
-pub(super) fn unary_backward<R: Real>(p: &[u32], inputs: &[&[R]], outputs: &mut [Vec<R>]) {
-    let (alpha, beta) = (float(p, 2), float(p, 3));
+pub(crate) fn unary_backward<R: Real>(p: &Map, inputs: &[&[R]], outputs: &mut [Vec<R>]) {
     let (x, dy) = (inputs[0], inputs[1]);
-    for i in 0..at(p, 0) {
-        outputs[0][i] = R::narrow(dy[i].wide() * slope(x[i].wide(), p[1], alpha.into(), beta.into()));
+    for i in 0..p.n as usize {
+        outputs[0][i] = R::narrow(dy[i].wide() * slope(x[i].wide(), p.op, p.alpha.into(), p.beta.into()));
     }
 }

@@ -4,6 +4,7 @@ use crate::caps::Caps;
 use crate::{Error, Result};
 use alloc::{format, string::String, vec::Vec};
 use pentimento_wgsl::Class;
+use pentimento_wgsl::kernel::Features;
 
 /// What a person needs to know about an adapter.
 #[derive(Clone, Debug)]
@@ -66,9 +67,24 @@ pub(super) fn caps_of(adapter: &wgpu::Adapter, limits: Limits) -> Caps {
         max_buffer: limits.max_buffer_size.min(2 << 30) - stage::ROW_BYTES,
         max_groups: limits.max_compute_workgroups_per_dimension,
         texture_rows: if software { limits.max_texture_dimension_2d } else { 0 },
+        invocations: limits.max_compute_invocations_per_workgroup.min(limits.max_compute_workgroup_size_x),
+        workgroup_memory: limits.max_compute_workgroup_storage_size,
+        features: Features::NONE, // no body asks for any yet
         alignment: u64::from(limits.min_storage_buffer_offset_alignment).max(256),
         half_weights: !software,
     }
+}
+
+/// The device's names of features that bodies can need.
+pub(super) fn features_of(features: Features) -> wgpu::Features {
+    let Features { f16, subgroups, matrix } = features;
+    let all = [
+        (f16, wgpu::Features::SHADER_F16),
+        (subgroups, wgpu::Features::SUBGROUP),
+        (matrix, wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX),
+    ];
+    let wanted = all.into_iter().filter(|f| f.0);
+    wanted.fold(wgpu::Features::empty(), |some, f| some | f.1)
 }
 
 fn describe(index: usize, adapter: &wgpu::Adapter, limits: Limits) -> AdapterInfo {

@@ -7,7 +7,7 @@ use crate::plan::{Command, Place, Plan, Slot};
 use crate::{Error, Result};
 use alloc::{boxed::Box, format, string::String, vec, vec::Vec};
 use core::fmt;
-use pentimento_wgsl::{Variant, WeightType, twin};
+use pentimento_wgsl::{Stored, Variant, twin};
 
 /// The numbers of some arguments.
 type Tensors = Vec<Vec<f32>>;
@@ -52,14 +52,12 @@ impl Difference {
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let v = &self.variant;
-        write!(f, "command {} of {}, {} ({:?}", self.index + 1, self.commands, v.entry(), v.class)?;
-        if v.weight != WeightType::F32 {
-            write!(f, ", {:?} weights", v.weight)?;
+        write!(f, "command {} of {}, {}", self.index + 1, self.commands, v.entry())?;
+        let body = v.body();
+        if !body.is_empty() {
+            write!(f, " ({body})")?;
         }
-        if v.textures {
-            write!(f, ", textures")?;
-        }
-        write!(f, ") to {:?}", self.shape)?;
+        write!(f, " to {:?}", self.shape)?;
         if !self.leaves.is_empty() {
             write!(f, " with {}", self.leaves.join(", "))?;
         }
@@ -133,11 +131,11 @@ impl Wgpu {
 
     /// The command's inputs as they are on the device, and its twin's outputs.
     fn twin_of(&self, plan: PlanId, c: &Command) -> Result<(Tensors, Tensors)> {
-        let (inputs, outputs) = c.args.split_at(c.args.len() - c.variant.kernel.outputs());
+        let (inputs, outputs) = c.args.split_at(c.args.len() - c.variant.outputs());
         let inputs: Vec<Vec<f32>> = inputs.iter().map(|s| self.fetch(plan, s)).collect::<Result<_>>()?;
         let mut outputs: Vec<Vec<f32>> = outputs.iter().map(|s| vec![0.0; s.len]).collect();
         let views: Vec<&[f32]> = inputs.iter().map(Vec::as_slice).collect();
-        twin(c.variant.kernel, &c.params, &views, &mut outputs);
+        twin(&c.call, &views, &mut outputs);
         Ok((inputs, outputs))
     }
 
@@ -151,7 +149,7 @@ impl Wgpu {
         want: &[Vec<f32>],
     ) -> Result<Difference> {
         let views: Vec<&[f32]> = inputs.iter().map(Vec::as_slice).collect();
-        let limits = limits(c.variant.kernel, &c.params, &views, want);
+        let limits = limits(&c.call, &views, want);
         let p = &self.plans[plan.0].plan;
         let mut found = Difference {
             index,
@@ -182,18 +180,17 @@ impl Wgpu {
         let kind = match slot.place {
             Place::Absent => return Ok(Vec::new()),
             Place::Leaf(i) => self.leaf(&p.plan, i)?.kind,
-            _ => WeightType::F32,
+            Place::Arena { .. } | Place::Input(_) => Stored::F32,
         };
         let memory = Memory { plan: &p.plan, slabs: &p.slabs, inputs: &p.inputs };
         let (buffer, offset) = self.locate(&memory, slot)?;
-        let number = if kind == WeightType::F32 { 4 } else { 2 };
-        let bytes = (number * slot.len as u64).max(4).next_multiple_of(4);
+        let bytes = (kind.bytes(slot.len) as u64).max(4).next_multiple_of(4);
         let readback = self.readback_buffer(bytes)?;
         let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         encoder.copy_buffer_to_buffer(buffer, offset, &readback, 0, bytes);
         self.queue.submit([encoder.finish()]);
         let mut data = self.map(&readback, bytes)?;
-        if kind != WeightType::F32 {
+        if kind != Stored::F32 {
             data = null::widen(kind, bytemuck::cast_slice(&data));
         }
         data.truncate(slot.len);
@@ -248,8 +245,8 @@ impl Executor for Checked {
     fn has_leaf(&self, name: &str) -> bool {
         self.exec.has_leaf(name)
     }
-    fn weight_type(&self, name: &str) -> WeightType {
-        self.exec.weight_type(name)
+    fn stored(&self, name: &str) -> Stored {
+        self.exec.stored(name)
     }
     fn set_leaf(&mut self, name: &str, data: LeafData<'_>) -> Result<()> {
         self.exec.set_leaf(name, data)

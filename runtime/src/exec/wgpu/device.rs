@@ -1,5 +1,5 @@
 //! The device, buffers and pipelines.
-use super::adapters::{self, Limits, caps_of};
+use super::adapters::{self, Limits, caps_of, features_of};
 use super::{LeafBuffer, Prepared, device_error, stage};
 use crate::Result;
 use crate::caps::Caps;
@@ -69,6 +69,7 @@ impl Wgpu {
         let caps = caps_of(adapter, limits);
         let request = adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("pentimento"),
+            required_features: features_of(caps.features),
             required_limits: limits.of(adapter),
             ..Default::default()
         });
@@ -167,14 +168,14 @@ impl Wgpu {
     /// Bytes from one command's uniform block to the next.
     pub(super) fn uniform_stride(&self, c: &Command) -> u64 {
         let align = u64::from(self.device.limits().min_uniform_buffer_offset_alignment).max(16);
-        (4 * c.params.len() as u64).max(64).next_multiple_of(align)
+        (4 * c.call.words().len() as u64).max(64).next_multiple_of(align)
     }
     /// All uniform blocks of a plan in one buffer.
     pub(super) fn uniforms(&self, plan: &Plan) -> Result<wgpu::Buffer> {
         let mut bytes: Vec<u8> = Vec::new();
         for c in &plan.commands {
             let start = bytes.len();
-            bytes.extend_from_slice(bytemuck::cast_slice(&c.params));
+            bytes.extend_from_slice(bytemuck::cast_slice(&c.call.words()));
             bytes.resize(start + self.uniform_stride(c) as usize, 0);
         }
         let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
@@ -236,7 +237,7 @@ impl Wgpu {
         let kinds = v.bindings().into_iter().map(|(n, kind)| {
             let ty = match kind {
                 Binding::Storage => storage(false),
-                Binding::Packed => storage(true),
+                Binding::Packed(_) => storage(true),
                 Binding::Texture => texture,
             };
             (n, ty)

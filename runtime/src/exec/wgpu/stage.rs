@@ -1,17 +1,18 @@
-//! Tensors staged in textures for CPU drivers, four numbers a texel, 1024 texels a row (`shared/texel.wgsl` says why).
+//! Tensors staged in textures for CPU drivers, four numbers a texel, [`TEXELS`] texels a row (`shared/texel.wgsl` says why).
 use crate::plan::{Place, Slot};
 use alloc::vec::Vec;
+use pentimento_wgsl::Stored;
+use pentimento_wgsl::kernel::{TEXELS, TEXTURE_ROW};
 
 /// Bytes of one texture row.
-pub(super) const ROW_BYTES: u64 = 16 * 1024;
-const ROW_TEXELS: u32 = 1024;
+pub(super) const ROW_BYTES: u64 = Stored::F32.bytes(TEXTURE_ROW) as u64;
 
 /// A texture that holds `len` numbers.
 pub(super) fn texture(device: &wgpu::Device, len: usize) -> wgpu::Texture {
-    let rows = len.div_ceil(4096).max(1) as u32;
+    let rows = len.div_ceil(TEXTURE_ROW).max(1) as u32;
     device.create_texture(&wgpu::TextureDescriptor {
         label: Some("texels"),
-        size: wgpu::Extent3d { width: ROW_TEXELS, height: rows, depth_or_array_layers: 1 },
+        size: wgpu::Extent3d { width: TEXELS, height: rows, depth_or_array_layers: 1 },
         mip_level_count: 1,
         sample_count: 1,
         dimension: wgpu::TextureDimension::D2,
@@ -23,9 +24,9 @@ pub(super) fn texture(device: &wgpu::Device, len: usize) -> wgpu::Texture {
 
 /// The full rows and the rest of a tensor: (first row, rows, texels a row).
 fn parts(len: usize) -> impl Iterator<Item = (u32, u32, u32)> {
-    let rows = (len / 4096) as u32;
-    let rest = ((len % 4096).div_ceil(4)) as u32;
-    [(0, rows, ROW_TEXELS), (rows, 1, rest)].into_iter().filter(|p| p.1 > 0 && p.2 > 0)
+    let rows = (len / TEXTURE_ROW) as u32;
+    let rest = ((len % TEXTURE_ROW).div_ceil(4)) as u32;
+    [(0, rows, TEXELS), (rows, 1, rest)].into_iter().filter(|p| p.1 > 0 && p.2 > 0)
 }
 
 /// Writes numbers from the host.
@@ -33,7 +34,7 @@ pub(super) fn write(queue: &wgpu::Queue, texture: &wgpu::Texture, data: &[f32]) 
     let mut padded = Vec::from(data);
     padded.resize(data.len().next_multiple_of(4), 0.0);
     for (row, rows, width) in parts(data.len()) {
-        let from = row as usize * 4096;
+        let from = row as usize * TEXTURE_ROW;
         let count = rows as usize * width as usize * 4;
         queue.write_texture(
             wgpu::TexelCopyTextureInfo {
@@ -99,7 +100,7 @@ impl Stage {
             h.2 = clock;
             return (h.3.clone(), false);
         }
-        let rows = slot.len.div_ceil(4096).max(1) as u32;
+        let rows = slot.len.div_ceil(TEXTURE_ROW).max(1) as u32;
         let same = self.held.iter().filter(|h| h.3.height() == rows).count();
         let oldest = self.held.iter_mut().filter(|h| h.3.height() == rows).min_by_key(|h| (h.1, h.2));
         if let (Some(h), true) = (oldest, same >= KEPT) {
@@ -113,7 +114,7 @@ impl Stage {
     /// Forgets what a command has overwritten.
     pub(super) fn written(&mut self, outputs: &[Slot]) {
         let range = |s: &Slot| match s.place {
-            Place::Arena { slab, offset } => (slab, offset, offset + 4 * s.len as u64),
+            Place::Arena { slab, offset } => (slab, offset, offset + Stored::F32.bytes(s.len) as u64),
             _ => (usize::MAX, 0, 0),
         };
         for out in outputs {

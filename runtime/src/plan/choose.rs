@@ -1,0 +1,44 @@
+//! Which body a call gets, and how its workgroups lie. Families rank their bodies (`Call::ranked`); an adapter takes the
+//! first one that it has what is needed for and whose loops end in time: some drivers end long ones early
+//! ([`Caps::max_iterations`]).
+use crate::caps::Caps;
+use crate::{Error, Result};
+use alloc::format;
+use pentimento_wgsl::kernel::Operand;
+use pentimento_wgsl::{Call, Variant};
+
+/// The best body.
+pub(super) fn body(call: &Call, inputs: &[Operand], caps: &Caps) -> Result<Variant> {
+    let (able, most) = (caps.abilities(), u64::from(caps.max_iterations));
+    let mut ranked = call.ranked(inputs, &able);
+    ranked.retain(|v| able.hold(&v.needs()));
+    if let Some(&v) = ranked.iter().find(|v| call.iterations(v) <= most) {
+        return Ok(v);
+    }
+    let name = call.kernel();
+    let reason = match ranked.first() {
+        Some(v) => format!(
+            "{name} would loop {} times, but this driver ends loops after {most}; use a smaller image or batch, or another adapter",
+            call.iterations(v)
+        ),
+        None => format!("{name} has no body that needs no more than it has"),
+    };
+    Err(Error::Device { device: caps.name.clone(), reason })
+}
+
+/// Workgroups of a call, folded over x and y.
+pub(super) fn groups(call: &Call, v: &Variant, caps: &Caps) -> Result<[u32; 2]> {
+    let count = call.groups(v);
+    let x = count.min(32768.min(caps.max_groups as usize)).max(1);
+    let y = count.div_ceil(x).max(1);
+    match (u32::try_from(x), u32::try_from(y)) {
+        (Ok(x), Ok(y)) if y <= caps.max_groups => Ok([x, y]),
+        _ => Err(Error::Device {
+            device: caps.name.clone(),
+            reason: format!(
+                "{count} workgroups of {} do not fit one dispatch; use a smaller batch",
+                call.kernel()
+            ),
+        }),
+    }
+}

@@ -1,0 +1,93 @@
+//! What an adapter has and what a body needs of it.
+use super::{Stored, TEXTURE_ROW, WORKGROUP};
+
+/// What kind of adapter a body is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// Real GPUs: workgroup memory, one workgroup per row.
+    Gpu,
+    /// CPU drivers: register tiles, operands from textures, no barriers.
+    Software,
+}
+
+/// Optional features of a device that shaders can use; each has an `enable` directive.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Features {
+    /// Arithmetic in half precision.
+    pub f16: bool,
+    /// Exchange among the invocations of a subgroup.
+    pub subgroups: bool,
+    /// Cooperative 16 x 16 matrices of f16, summed in f32.
+    pub matrix: bool,
+}
+
+impl Features {
+    /// What WebGPU guarantees.
+    pub const NONE: Features = Features { f16: false, subgroups: false, matrix: false };
+
+    /// Whether all of `wanted` are here.
+    pub const fn hold(self, wanted: Features) -> bool {
+        (self.f16 || !wanted.f16) && (self.subgroups || !wanted.subgroups) && (self.matrix || !wanted.matrix)
+    }
+    /// The names that WGSL enables them by.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        let Features { f16, subgroups, matrix } = self;
+        let all = [(f16, "f16"), (subgroups, "subgroups"), (matrix, "wgpu_cooperative_matrix")];
+        all.into_iter().filter(|f| f.0).map(|f| f.1)
+    }
+}
+
+/// What a body needs of an adapter beyond its class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Needs {
+    /// Invocations of a workgroup.
+    pub invocations: u32,
+    /// Bytes of workgroup memory.
+    pub workgroup_memory: u32,
+    /// Optional features; they are enabled at the top of the linked source.
+    pub features: Features,
+}
+
+impl Needs {
+    /// Most bodies: [`WORKGROUP`] invocations and nothing else.
+    pub const PLAIN: Needs = Needs { invocations: WORKGROUP, workgroup_memory: 0, features: Features::NONE };
+}
+
+/// What an adapter has, as far as the choice of a body goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Abilities {
+    /// Real GPU or CPU driver.
+    pub class: Class,
+    /// Height limit of a staging texture, in rows of [`TEXTURE_ROW`] numbers; 0 where textures are not used.
+    pub texture_rows: u32,
+    /// Most invocations of a workgroup.
+    pub invocations: u32,
+    /// Most bytes of workgroup memory.
+    pub workgroup_memory: u32,
+    /// Optional features of the device.
+    pub features: Features,
+}
+
+impl Abilities {
+    /// Whether a body that needs so much can run.
+    pub fn hold(&self, needs: &Needs) -> bool {
+        needs.invocations <= self.invocations
+            && needs.workgroup_memory <= self.workgroup_memory
+            && self.features.hold(needs.features)
+    }
+    /// Whether an operand can be staged in a texture.
+    pub(super) fn stages(&self, operand: &Operand) -> bool {
+        operand.stored == Stored::F32
+            && operand.len.div_ceil(TEXTURE_ROW) <= self.texture_rows as usize
+            && operand.len.is_multiple_of(4)
+    }
+}
+
+/// An input of a call, as far as the choice of a body goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Operand {
+    /// Numbers; 0 for an absent one.
+    pub len: usize,
+    /// How they are stored.
+    pub stored: Stored,
+}

@@ -1,0 +1,214 @@
+//! Operations that only move numbers.
+use super::family::{Accuracy, Built, Calls};
+use super::{Abilities, Binding, Needs, Operand, Part, Rows, Source, indices, part, storage, workgroups};
+use crate::{Real, cpu};
+use alloc::{string::String, vec, vec::Vec};
+
+uniform! {
+    /// Parameters of `slice` (`[O, N, I]` to `[O, L, I]`) and of its transpose `pad`.
+    Window {
+        /// Numbers of the output.
+        n: u32,
+        /// L I.
+        len: u32,
+        /// N I.
+        side: u32,
+        /// First number of the window.
+        start: u32,
+    }
+}
+
+uniform! {
+    /// Parameters of `concat`: `[O, A]`, `[O, B]` to `[O, A + B]`.
+    Joint {
+        /// Numbers of the output.
+        n: u32,
+        /// A.
+        a: u32,
+        /// B.
+        b: u32,
+    }
+}
+
+uniform! {
+    /// Parameters of `permute`; missing axes are outermost ones of size 1.
+    Axes {
+        /// Numbers.
+        n: u32,
+        /// Sizes of the output's axes, outermost first.
+        sizes: [u32; 5],
+        /// The input's strides along them.
+        strides: [u32; 5],
+    }
+}
+
+uniform! {
+    /// Parameters of `upsample`: `[B, H, W, C]` to `[B, 2H, 2W, C]`.
+    Image {
+        /// Numbers of the output.
+        n: u32,
+        /// H.
+        h: u32,
+        /// W.
+        w: u32,
+        /// C.
+        c: u32,
+    }
+}
+
+/// A kernel of this family with its parameters.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Call {
+    /// A part of an axis. x; y.
+    Slice(Window),
+    /// A part of an axis among zeros. x; y.
+    Pad(Window),
+    /// One after the other. a, b; y.
+    Concat(Joint),
+    /// Axes in another order. x; y.
+    Permute(Axes),
+    /// Each pixel four times. x; y.
+    Upsample(Image),
+}
+
+/// One body each, one invocation per number of the output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
+pub enum Variant {
+    Slice,
+    Pad,
+    Concat,
+    Permute,
+    Upsample,
+}
+
+impl Call {
+    fn variant(&self) -> Variant {
+        match self {
+            Call::Slice(_) => Variant::Slice,
+            Call::Pad(_) => Variant::Pad,
+            Call::Concat(_) => Variant::Concat,
+            Call::Permute(_) => Variant::Permute,
+            Call::Upsample(_) => Variant::Upsample,
+        }
+    }
+    /// Numbers of the output.
+    fn len(&self) -> u32 {
+        match self {
+            Call::Slice(p) | Call::Pad(p) => p.n,
+            Call::Concat(p) => p.n,
+            Call::Permute(p) => p.n,
+            Call::Upsample(p) => p.n,
+        }
+    }
+}
+
+impl Calls for Call {
+    type Variant = Variant;
+    fn kernel(&self) -> &'static str {
+        self.variant().kernel()
+    }
+    fn words(&self) -> Vec<u32> {
+        match self {
+            Call::Slice(p) | Call::Pad(p) => p.words(),
+            Call::Concat(p) => p.words(),
+            Call::Permute(p) => p.words(),
+            Call::Upsample(p) => p.words(),
+        }
+    }
+    fn ranked(&self, _: &[Operand], _: &Abilities) -> Vec<Variant> {
+        vec![self.variant()]
+    }
+    fn groups(&self, v: &Variant) -> usize {
+        workgroups(self.len() as usize, v.needs())
+    }
+    fn iterations(&self, v: &Variant) -> u64 {
+        match v {
+            Variant::Slice | Variant::Pad | Variant::Concat | Variant::Permute | Variant::Upsample => 0,
+        }
+    }
+    fn rows(&self) -> Option<Rows> {
+        use Part::Rows as Row;
+        match self {
+            Call::Slice(p) => {
+                let [n, len, side] = indices([p.n, p.len, p.side]);
+                Rows::new(n / len.max(1), len, [Row(side), Row(len)])
+            }
+            Call::Pad(p) => {
+                let [n, len, side] = indices([p.n, p.len, p.side]);
+                Rows::new(n / side.max(1), side, [Row(len), Row(side)])
+            }
+            Call::Concat(p) => {
+                let [n, a, b] = indices([p.n, p.a, p.b]);
+                Rows::new(n / (a + b).max(1), a + b, [Row(a), Row(b), Row(a + b)])
+            }
+            Call::Permute(_) => None,
+            Call::Upsample(p) => {
+                let [n, w, c] = indices([p.n, p.w, p.c]);
+                Rows::new(n / (4 * w * c).max(1), 4 * w * c, [Row(w * c), Row(4 * w * c)])
+            }
+        }
+    }
+    fn counted(&mut self) -> &mut u32 {
+        match self {
+            Call::Slice(p) | Call::Pad(p) => &mut p.n,
+            Call::Concat(p) => &mut p.n,
+            Call::Permute(p) => &mut p.n,
+            Call::Upsample(p) => &mut p.n,
+        }
+    }
+    fn terms(&self) -> usize {
+        1
+    }
+    fn accuracy(&self) -> Accuracy {
+        Accuracy::Exact
+    }
+    fn twin<R: Real>(&self, inputs: &[&[R]], outputs: &mut [Vec<R>]) {
+        match self {
+            Call::Slice(p) => cpu::copy::slice(p, inputs, outputs),
+            Call::Pad(p) => cpu::copy::pad(p, inputs, outputs),
+            Call::Concat(p) => cpu::copy::concat(p, inputs, outputs),
+            Call::Permute(p) => cpu::copy::permute(p, inputs, outputs),
+            Call::Upsample(p) => cpu::copy::upsample(p, inputs, outputs),
+        }
+    }
+}
+
+impl Built for Variant {
+    fn all() -> Vec<Self> {
+        vec![Variant::Slice, Variant::Pad, Variant::Concat, Variant::Permute, Variant::Upsample]
+    }
+    fn kernel(&self) -> &'static str {
+        match self {
+            Variant::Slice => "slice",
+            Variant::Pad => "pad",
+            Variant::Concat => "concat",
+            Variant::Permute => "permute",
+            Variant::Upsample => "upsample",
+        }
+    }
+    fn entry(&self) -> &'static str {
+        self.kernel()
+    }
+    fn bindings(&self) -> Vec<(u32, Binding)> {
+        match self {
+            Variant::Slice | Variant::Pad | Variant::Permute | Variant::Upsample => storage(&[1, 2]),
+            Variant::Concat => storage(&[1, 3, 2]),
+        }
+    }
+    fn outputs(&self) -> usize {
+        1
+    }
+    fn parts(&self) -> Vec<Source> {
+        vec![part!("copy.wgsl")]
+    }
+    fn constants(&self) -> Vec<(&'static str, u32)> {
+        vec![]
+    }
+    fn needs(&self) -> Needs {
+        Needs::PLAIN
+    }
+    fn body(&self) -> String {
+        String::new()
+    }
+}
