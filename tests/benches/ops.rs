@@ -20,10 +20,9 @@ fn time(gpu: &mut Wgpu, draw: &Draw) -> Result<Vec<Spent>, String> {
     for name in inputs {
         gpu.write(id, &name, &data[&name]).map_err(|e| e.to_string())?;
     }
-    gpu.profile(id).map_err(|e| e.to_string())?;
     let mut runs = Vec::new();
     for _ in 0..RUNS {
-        runs.push(gpu.profile(id).map_err(|e| e.to_string())?);
+        runs.push(gpu.profile(id).map_err(|e| e.to_string())?.by_variant());
     }
     let first = runs[0].clone();
     let median = |s: &Spent| {

@@ -1,5 +1,5 @@
 //! Counts what a plan would do, without doing it; and the checks all executors share.
-use crate::plan::{Named, Plan};
+use crate::plan::{Command, Named, Place, Plan};
 use crate::{Error, Result};
 use alloc::{format, string::ToString, vec::Vec};
 use half::{bf16, f16};
@@ -26,6 +26,15 @@ pub fn count(plan: &Plan) -> Count {
         bytes: plan.bytes(),
         leaf_elements: plan.leaves.iter().map(|l| l.shape.iter().product::<usize>() as u64).sum(),
     }
+}
+
+/// Bytes of a command's operands and results as they are stored, each counted once. `weight_type` as for [`Plan::new`].
+pub fn moved(plan: &Plan, c: &Command, weight_type: &dyn Fn(&str) -> WeightType) -> u64 {
+    let number = |place| match place {
+        Place::Leaf(i) if weight_type(&plan.leaves[i].name) != WeightType::F32 => 2,
+        _ => 4,
+    };
+    c.args.iter().map(|slot| number(slot.place) * slot.len as u64).sum()
 }
 
 /// Half-precision bytes as f32.
@@ -68,7 +77,7 @@ pub(crate) fn input_offset(plan: &Plan, name: &str, len: usize) -> Result<u64> {
         ));
     }
     match input.slot.place {
-        crate::plan::Place::Input(offset) => Ok(offset),
+        Place::Input(offset) => Ok(offset),
         _ => Err(Error::missing("plan", format!("input `{name}`"))),
     }
 }

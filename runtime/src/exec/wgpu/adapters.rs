@@ -43,6 +43,19 @@ impl Limits {
             Limits::WebGpu => wgpu::Limits::default(),
         }
     }
+    /// Features that [`super::Wgpu::profile`] uses, as far as the adapter has them.
+    pub(super) fn timestamps(self, adapter: &wgpu::Adapter) -> wgpu::Features {
+        use wgpu::Features as F;
+        match self {
+            Limits::WebGpu => F::empty(),
+            Limits::Adapter => {
+                let all = F::TIMESTAMP_QUERY
+                    | F::TIMESTAMP_QUERY_INSIDE_ENCODERS
+                    | F::TIMESTAMP_QUERY_INSIDE_PASSES;
+                adapter.features() & all
+            }
+        }
+    }
 }
 
 fn instance(noop: bool) -> wgpu::Instance {

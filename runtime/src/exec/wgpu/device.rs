@@ -67,13 +67,21 @@ impl Wgpu {
 
     fn from_adapter(adapter: &wgpu::Adapter, limits: Limits) -> Result<Self> {
         let caps = caps_of(adapter, limits);
-        let request = adapter.request_device(&wgpu::DeviceDescriptor {
-            label: Some("pentimento"),
-            required_limits: limits.of(adapter),
-            ..Default::default()
-        });
-        let (device, queue) = pollster::block_on(request)
-            .map_err(|e| device_error(&caps.name, format!("cannot be opened: {e}")))?;
+        let request = |required_features| {
+            pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
+                label: Some("pentimento"),
+                required_features,
+                required_limits: limits.of(adapter),
+                ..Default::default()
+            }))
+        };
+        // Only for measuring, so a driver that promises timestamps and refuses them is opened without.
+        let opened = match limits.timestamps(adapter) {
+            none if none.is_empty() => request(none),
+            some => request(some).or_else(|_| request(wgpu::Features::empty())),
+        };
+        let (device, queue) =
+            opened.map_err(|e| device_error(&caps.name, format!("cannot be opened: {e}")))?;
         let error = Arc::new(Mutex::new(None));
         let note = |error: &Arc<Mutex<Option<String>>>, text: String| {
             if let Ok(mut slot) = error.lock() {
@@ -118,7 +126,7 @@ impl Wgpu {
         }
     }
 
-    fn create(&self, label: &str, size: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {
+    pub(super) fn create(&self, label: &str, size: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {
         let size = size.max(16).next_multiple_of(16);
         let most = self.device.limits().max_buffer_size;
         if size > most {
@@ -281,7 +289,7 @@ impl Wgpu {
     }
 
     /// Waits for the queue and copies a mapped buffer out.
-    pub(super) fn map(&self, buffer: &wgpu::Buffer, bytes: u64) -> Result<Vec<f32>> {
+    pub(super) fn map<T: bytemuck::Pod>(&self, buffer: &wgpu::Buffer, bytes: u64) -> Result<Vec<T>> {
         let failed = |what: String| device_error(&self.caps.name, what);
         buffer.map_async(wgpu::MapMode::Read, 0..bytes, |_| {});
         self.wait()?;
