@@ -252,13 +252,10 @@ fn shape(c: &Command) -> String {
     }
 }
 
-/// A rate and its share of a peak.
-fn rate(amount: u64, seconds: f64, peak: f64, unit: f64) -> String {
-    if seconds <= 0.0 {
-        return format!("{:>8} {:>5}", "-", "-");
-    }
-    let rate = amount as f64 / seconds;
-    format!("{:>8.3} {:>4.0}%", rate / unit, 100.0 * rate / peak)
+/// A rate and its share of a peak, in per cent.
+fn rate(amount: u64, seconds: f64, peak: f64) -> [f64; 2] {
+    let rate = if seconds > 0.0 { amount as f64 / seconds } else { f64::NAN };
+    [rate, 100.0 * rate / peak]
 }
 
 fn print(title: &str, m: &Measured, peaks: &Peaks) {
@@ -271,30 +268,38 @@ fn print(title: &str, m: &Measured, peaks: &Peaks) {
         m.first_s
     );
     let device = m.device().map_or("no timestamps".into(), |s| format!("{:.2} ms GPU", s * 1e3));
+    let [flops, of_flops] = rate(m.counts.flops, m.seconds(), peaks.flops);
+    let [bytes, of_bytes] = rate(m.moved, m.seconds(), peaks.bytes);
     println!(
-        "  {:.2} ms wall, {device} (median of {}); {:.4} TFLOP, {} TFLOP/s; {:.3} GB, {} GB/s",
+        "  {:.2} ms wall, {device} (median of {}): {:.4} TFLOP/s ({of_flops:.0}% of peak), {:.1} GB/s ({of_bytes:.0}%)",
         m.wall() * 1e3,
         m.times.len(),
-        m.counts.flops as f64 / tera,
-        rate(m.counts.flops, m.seconds(), peaks.flops, tera).trim(),
-        m.moved as f64 / giga,
-        rate(m.moved, m.seconds(), peaks.bytes, giga).trim()
+        flops / tera,
+        bytes / giga,
     );
-    println!("  {} dispatches, arena {:.3} GB", m.counts.dispatches, m.counts.bytes as f64 / giga);
+    println!(
+        "  {:.4} TFLOP, {:.3} GB moved, {} dispatches, arena {:.3} GB",
+        m.counts.flops as f64 / tera,
+        m.moved as f64 / giga,
+        m.counts.dispatches,
+        m.counts.bytes as f64 / giga
+    );
     if let Some(p) = &m.profile {
         println!(
-            "  {:>9} {:>6} {:>6} {:>14} {:>14}  kernel",
-            "ms", "", "count", "TFLOP/s, peak", "GB/s, peak"
+            "  {:>9} {:>6} {:>6} {:>10} {:>5} {:>9} {:>5}",
+            "ms", "", "count", "GFLOP/s", "peak", "GB/s", "peak"
         );
         let sum = p.seconds();
         for (label, s) in &m.table {
+            let [flops, of_flops] = rate(s.flops, s.seconds, peaks.flops);
+            let [bytes, of_bytes] = rate(s.bytes, s.seconds, peaks.bytes);
             println!(
-                "  {:>9.3} {:>5.1}% {:>6} {} {}  {label}",
+                "  {:>9.3} {:>5.1}% {:>6} {:>10.2} {of_flops:>4.0}% {:>9.2} {of_bytes:>4.0}%  {label}",
                 s.seconds * 1e3,
                 100.0 * s.seconds / sum,
                 s.count,
-                rate(s.flops, s.seconds, peaks.flops, tera),
-                rate(s.bytes, s.seconds, peaks.bytes, giga)
+                flops / giga,
+                bytes / giga
             );
         }
         let how = match p.clock {
@@ -356,7 +361,7 @@ fn main() {
     };
     let driver = tests::adapter::driver(gpu.name());
     println!(
-        "{}, {driver}: at best {:.3} TFLOP/s (matmul), {:.1} GB/s (copy); clock: {:?}",
+        "{}, {driver}: at best {:.4} TFLOP/s (matmul), {:.1} GB/s (copy); clock: {:?}",
         gpu.name(),
         peaks.flops * 1e-12,
         peaks.bytes * 1e-9,

@@ -6,15 +6,15 @@ use crate::graph::{Graph, Layout};
 use alloc::vec::Vec;
 use pentimento_wgsl::{Class, Variant, WeightType};
 
-/// How the time of single commands is taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How the time of single commands is taken, the better one later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Clock {
-    /// The device's, between the commands of a pass.
-    Commands,
-    /// The device's, at both ends of a pass for each command: what lies between two passes is no command's.
-    Passes,
-    /// The host's: every command is submitted and waited for alone, so a short one shows what submitting costs.
+    /// By the host: every command is submitted and waited for alone, so a short one shows what submitting costs.
     Host,
+    /// By the device, at both ends of a pass for each command: what lies between two passes is no command's.
+    Passes,
+    /// By the device, between the commands of a pass.
+    Commands,
 }
 
 /// Time spent in one command, or in all of one kernel variant.
@@ -130,7 +130,7 @@ impl Marks {
 }
 
 impl Wgpu {
-    /// How [`Wgpu::profile`] takes the time of commands here.
+    /// The best clock of the device.
     pub fn clock(&self) -> Clock {
         use wgpu::Features as F;
         let features = self.device.features();
@@ -180,7 +180,15 @@ impl Wgpu {
     /// # Errors
     /// The device failed.
     pub fn profile(&mut self, plan: PlanId) -> Result<Profile> {
-        let (clock, whole) = (self.clock(), self.time(plan)?);
+        self.profile_by(plan, self.clock())
+    }
+
+    /// [`Wgpu::profile`] by a clock, or by the device's best where it has no such clock.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn profile_by(&mut self, plan: PlanId, clock: Clock) -> Result<Profile> {
+        let (clock, whole) = (clock.min(self.clock()), self.time(plan)?);
         self.rewind(plan);
         let seconds = match clock {
             Clock::Host => self.seconds_by_host(plan)?,
