@@ -1,7 +1,7 @@
 //! What an adapter offers, as far as the planner cares.
 use alloc::string::String;
 pub use pentimento_wgsl::Class;
-use pentimento_wgsl::kernel::{Abilities, Features};
+use pentimento_wgsl::kernel::{Abilities, Features, Matrix};
 
 /// Limits and abilities of an adapter.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,6 +27,8 @@ pub struct Caps {
     pub workgroup_memory: u32,
     /// Optional features that the device is opened with.
     pub features: Features,
+    /// Cooperative matrices, where the device has some that passed their test.
+    pub matrix: Option<Matrix>,
     /// Offsets of storage bindings are multiples of this, bytes.
     pub alignment: u64,
     /// Keep half-precision matmul weights as they are.
@@ -48,6 +50,7 @@ impl Caps {
             invocations: 256,
             workgroup_memory: 16384,
             features: Features::NONE,
+            matrix: None,
             alignment: 256,
             half_weights: true,
         }
@@ -60,7 +63,12 @@ impl Caps {
             invocations: self.invocations,
             workgroup_memory: self.workgroup_memory,
             features: self.features,
+            matrix: self.matrix,
         }
+    }
+    /// Gives up all optional features.
+    pub(crate) fn plain(&mut self) {
+        (self.features, self.matrix) = (Features::NONE, None);
     }
     /// No limits worth naming: the CPU executor.
     pub fn unlimited(name: &str) -> Self {

@@ -179,7 +179,7 @@ pub(crate) fn set_tensor(exec: &mut dyn Executor, name: &str, t: &TensorView<'_>
 }
 
 /// Which nodes are weights that stay in half precision where the checkpoint holds them so.
-pub(crate) fn keep_half(caps: &Caps, graph: &Graph) -> Vec<bool> {
+pub fn keep_half(caps: &Caps, graph: &Graph) -> Vec<bool> {
     let plain = |op: &Op| matches!(op, Op::Leaf { kind: Leaf::Weight(Layout::Plain), .. });
     let only = only_weights(graph).into_iter().zip(graph.nodes());
     only.map(|(only, node)| caps.half_weights && only && plain(&node.op)).collect()

@@ -307,7 +307,9 @@ impl<'a> Planner<'a> {
             (Call::Matmul(_), 1, Place::Leaf(i)) => (self.stored)(&self.plan.leaves[i].name),
             _ => Stored::F32,
         };
-        Operand { len: slot.len, stored }
+        let frozen =
+            matches!(slot.place, Place::Leaf(i) if matches!(self.plan.leaves[i].kind, Leaf::Weight(_)));
+        Operand { len: slot.len, stored, frozen }
     }
 }
 

@@ -20,10 +20,9 @@ fn time(gpu: &mut Wgpu, draw: &Draw) -> Result<Vec<Spent>, String> {
     for name in inputs {
         gpu.write(id, &name, &data[&name]).map_err(|e| e.to_string())?;
     }
-    gpu.profile(id).map_err(|e| e.to_string())?;
     let mut runs = Vec::new();
     for _ in 0..RUNS {
-        runs.push(gpu.profile(id).map_err(|e| e.to_string())?);
+        runs.push(gpu.profile(id).map_err(|e| e.to_string())?.by_variant());
     }
     let first = runs[0].clone();
     let median = |s: &Spent| {
@@ -42,7 +41,16 @@ fn main() {
     };
     let prefix = std::env::args().skip(1).find(|a| !a.starts_with('-')).unwrap_or_default();
     let class = gpu.caps().class;
-    println!("{}: median of {RUNS} runs, sizes {SIDES:?}", gpu.name());
+    let peaks = match gpu.peaks() {
+        Ok(peaks) => peaks,
+        Err(e) => return println!("{}: {e}", gpu.name()),
+    };
+    println!(
+        "{}: median of {RUNS} runs, sizes {SIDES:?}; at best {:.2} GFLOP/s (matmul), {:.2} GB/s (copy)",
+        gpu.name(),
+        peaks.flops / 1e9,
+        peaks.bytes / 1e9
+    );
     for case in all().filter(|c| c.name.starts_with(&prefix)) {
         // CPU drivers unpack nothing: halves become f32 on upload there.
         let halves = class == Class::Gpu && WEIGHTED.iter().any(|w| w.name == case.name);
@@ -63,7 +71,7 @@ fn main() {
                 Err(e) => println!("{draw}: {e}"),
                 Ok(spent) => spent.iter().for_each(|s| {
                     println!(
-                        "{:<26} {:<5} {:<20} {:<22} {:>3} x {:>9.3} ms {:>8.2} GFLOP/s {:>8.2} GB/s",
+                        "{:<26} {:<5} {:<20} {:<22} {:>3} x {:>9.3} ms {:>8.2} GFLOP/s {:>3.0}% {:>8.2} GB/s {:>3.0}%",
                         case.name,
                         format!("{weight:?}").to_lowercase(),
                         s.variant.entry(),
@@ -71,7 +79,9 @@ fn main() {
                         s.count,
                         s.seconds * 1e3 / s.count as f64,
                         s.flops as f64 / s.seconds / 1e9,
-                        s.bytes as f64 / s.seconds / 1e9
+                        100.0 * s.flops as f64 / s.seconds / peaks.flops,
+                        s.bytes as f64 / s.seconds / 1e9,
+                        100.0 * s.bytes as f64 / s.seconds / peaks.bytes
                     );
                 }),
             }

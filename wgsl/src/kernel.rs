@@ -16,7 +16,7 @@ pub mod philox;
 mod stored;
 pub mod sum;
 
-pub use ability::{Abilities, Class, Features, Needs, Operand};
+pub use ability::{Abilities, Class, Features, Matrix, Needs, Operand};
 pub use cut::{Part, Rows};
 pub use elementwise::{Act, Binary, Unary};
 pub use family::Accuracy;

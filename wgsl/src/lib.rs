@@ -8,6 +8,7 @@
 extern crate alloc;
 
 pub mod cpu;
+mod expand;
 pub mod kernel;
 pub mod link;
 

@@ -1,17 +1,24 @@
 //! Linking: a generated prelude of directives and constants, then the parts, as one WGSL source. Module-scope
 //! declarations may stand in any order, so a missing or doubled part is an ordinary compiler error.
-use crate::kernel::{Source, Variant};
-use alloc::{format, string::String, vec::Vec};
+use crate::expand::expand;
+use crate::kernel::Variant;
+use alloc::{borrow::Cow, format, string::String, vec::Vec};
 
-/// File name and text of every part of a variant, in linking order.
-pub fn parts(v: &Variant) -> Vec<Source> {
+/// File name and text of every part of a variant, written out, in linking order.
+pub fn parts(v: &Variant) -> Vec<(&'static str, Cow<'static, str>)> {
     let index = ("shared/index.wgsl", include_str!("../shader/shared/index.wgsl"));
-    core::iter::once(index).chain(v.parts()).collect()
+    let constants = v.constants();
+    let all = core::iter::once(index).chain(v.parts());
+    all.map(|(name, text)| (name, expand(text, &constants))).collect()
 }
 
 fn prelude(v: &Variant) -> String {
     let needs = v.needs();
     let mut s: String = needs.features.names().map(|name| format!("enable {name};\n")).collect();
+    if needs.features.matrix {
+        // naga takes every variable for one that differs among invocations; that ours do not is up to us.
+        s += "diagnostic(off, derivative_uniformity);\n";
+    }
     s += &format!("const WORKGROUP = {}u;\n", needs.invocations);
     for (name, value) in v.constants() {
         s += &format!("const {name} = {value}u;\n");
@@ -23,7 +30,7 @@ fn prelude(v: &Variant) -> String {
 pub fn link(v: &Variant) -> String {
     let mut s = prelude(v);
     for (_, text) in parts(v) {
-        s += text;
+        s += &text;
     }
     s
 }

@@ -1,5 +1,5 @@
 //! Counts what a plan would do, without doing it; and the checks all executors share.
-use crate::plan::{Named, Plan};
+use crate::plan::{Command, Named, Place, Plan};
 use crate::{Error, Result};
 use alloc::{format, string::ToString, vec::Vec};
 use half::{bf16, f16};
@@ -26,6 +26,15 @@ pub fn count(plan: &Plan) -> Count {
         bytes: plan.bytes(),
         leaf_elements: plan.leaves.iter().map(|l| l.shape.iter().product::<usize>() as u64).sum(),
     }
+}
+
+/// Bytes of a command's operands and results as they are stored, each counted once. `stored` as for [`Plan::new`].
+pub fn moved(plan: &Plan, c: &Command, stored: &dyn Fn(&str) -> Stored) -> u64 {
+    let kind = |place| match place {
+        Place::Leaf(i) => stored(&plan.leaves[i].name),
+        _ => Stored::F32,
+    };
+    c.args.iter().map(|slot| kind(slot.place).bytes(slot.len) as u64).sum()
 }
 
 /// Stored bytes as f32.
@@ -69,7 +78,7 @@ pub(crate) fn input_offset(plan: &Plan, name: &str, len: usize) -> Result<u64> {
         ));
     }
     match input.slot.place {
-        crate::plan::Place::Input(offset) => Ok(offset),
+        Place::Input(offset) => Ok(offset),
         _ => Err(Error::missing("plan", format!("input `{name}`"))),
     }
 }

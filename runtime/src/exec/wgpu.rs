@@ -2,12 +2,14 @@
 mod adapters;
 mod bisect;
 mod device;
+mod profile;
 mod stage;
 
 pub use adapters::{AdapterInfo, Limits, adapters, adapters_within};
 pub use bisect::{Checked, Difference, Follow, Note};
 use device::SUBMIT_SECONDS;
 pub use device::Wgpu;
+pub use profile::{Clock, Peaks, Profile, Spent, Time};
 
 use super::{Executor, LeafData, PlanId, keep_half, null};
 use crate::caps::Caps;
@@ -216,15 +218,7 @@ impl Wgpu {
         let p = &mut self.plans[plan.0];
         let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         let steps = &p.steps[range.clone()];
-        for run in steps.chunk_by(|_, next| next.copies.is_empty()) {
-            run[0].copies.iter().for_each(|copy| copy.encode(&mut encoder));
-            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-            for step in run {
-                pass.set_pipeline(&step.pipeline);
-                pass.set_bind_group(0, &step.bind_group, &[]);
-                pass.dispatch_workgroups(step.groups[0], step.groups[1], 1);
-            }
-        }
+        encode(steps, &mut encoder, None, None);
         self.queue.submit([encoder.finish()]);
         p.cursor = range.end;
         let Some(variant) = new else {
@@ -240,24 +234,38 @@ impl Wgpu {
     }
 }
 
+impl Step {
+    fn dispatch(&self, pass: &mut wgpu::ComputePass<'_>) {
+        pass.set_pipeline(&self.pipeline);
+        pass.set_bind_group(0, &self.bind_group, &[]);
+        pass.dispatch_workgroups(self.groups[0], self.groups[1], 1);
+    }
+}
+
+/// A timestamp that is taken on the way.
+type Mark<'a> = Option<(&'a wgpu::QuerySet, u32)>;
+
+/// Encodes commands, in one pass as long as no copy comes between them; `begin` is taken when the first pass begins, `end` when
+/// the last one ends.
+fn encode(steps: &[Step], encoder: &mut wgpu::CommandEncoder, mut begin: Mark<'_>, end: Mark<'_>) {
+    let mut runs = steps.chunk_by(|_, next| next.copies.is_empty()).peekable();
+    while let Some(run) = runs.next() {
+        run[0].copies.iter().for_each(|copy| copy.encode(encoder));
+        let (begin, end) = (begin.take(), end.filter(|_| runs.peek().is_none()));
+        let timestamp_writes = begin.or(end).map(|(query_set, _)| wgpu::ComputePassTimestampWrites {
+            query_set,
+            beginning_of_pass_write_index: begin.map(|mark| mark.1),
+            end_of_pass_write_index: end.map(|mark| mark.1),
+        });
+        let mut pass =
+            encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: None, timestamp_writes });
+        run.iter().for_each(|step| step.dispatch(&mut pass));
+    }
+}
+
 /// Work of a command: a launch costs something, too.
 fn cost(flops: u64) -> u64 {
     flops + 1_000_000
-}
-
-/// Time spent in one kernel variant.
-#[derive(Clone, Copy, Debug)]
-pub struct Spent {
-    /// The variant.
-    pub variant: Variant,
-    /// Seconds, staging copies included.
-    pub seconds: f64,
-    /// Floating-point operations.
-    pub flops: u64,
-    /// Bytes of its operands and results as f32, each counted once: what memory must move at least.
-    pub bytes: u64,
-    /// Dispatches.
-    pub count: usize,
 }
 
 impl Wgpu {
@@ -266,44 +274,8 @@ impl Wgpu {
     pub fn clear(&mut self) {
         self.plans.clear();
         self.leaves.clear();
-    }
-
-    /// Runs a plan one command at a time and sums the time by kernel variant, longest first. For measuring only:
-    /// every command waits for the one before.
-    ///
-    /// # Errors
-    /// The device failed.
-    pub fn profile(&mut self, plan: PlanId) -> Result<Vec<Spent>> {
-        let mut spent: Vec<Spent> = Vec::new();
-        let budget = core::mem::replace(&mut self.budget, 1);
-        self.rewind(plan);
-        loop {
-            let p = &self.plans[plan.0];
-            let c = &p.plan.commands[p.cursor];
-            let mut now = Spent { variant: c.variant, seconds: 0.0, flops: c.flops, bytes: 0, count: 1 };
-            now.bytes = c.args.iter().map(|slot| Stored::F32.bytes(slot.len) as u64).sum();
-            let start = Instant::now();
-            self.slice(plan)?;
-            self.wait()?;
-            now.seconds = start.elapsed().as_secs_f64();
-            let p = &self.plans[plan.0];
-            let done = p.cursor >= p.plan.commands.len();
-            match spent.iter_mut().find(|s| s.variant == now.variant) {
-                Some(s) => {
-                    s.seconds += now.seconds;
-                    s.flops += now.flops;
-                    s.bytes += now.bytes;
-                    s.count += 1;
-                }
-                None => spent.push(now),
-            }
-            if done {
-                break;
-            }
-        }
-        self.budget = budget;
-        spent.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
-        Ok(spent)
+        // wgpu frees what is gone when it next looks; a failure comes up with the next use of the device.
+        let _ = self.device.poll(wgpu::PollType::Poll);
     }
 }
 
@@ -313,6 +285,9 @@ struct Memory<'a> {
     slabs: &'a [wgpu::Buffer],
     inputs: &'a wgpu::Buffer,
 }
+
+/// Bytes of a leaf that is sent to the device at once.
+const LARGE_UPLOAD: usize = 1 << 22;
 
 impl Executor for Wgpu {
     fn caps(&self) -> &Caps {
@@ -339,6 +314,9 @@ impl Executor for Wgpu {
             ));
         }
         self.upload(&leaf.buffer, 0, bytes);
+        if bytes.len() > LARGE_UPLOAD {
+            self.queue.submit([]); // else wgpu keeps a copy of everything until something runs
+        }
         if let (Some(texture), LeafData::F32(d)) = (leaf.texture.get(), &data) {
             stage::write(&self.queue, texture, d);
         }
@@ -395,7 +373,7 @@ impl Executor for Wgpu {
         let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         encoder.copy_buffer_to_buffer(buffer, offset, &p.readback, 0, bytes);
         self.queue.submit([encoder.finish()]);
-        let data = self.map(&p.readback, bytes)?;
+        let data: Vec<f32> = self.map(&p.readback, bytes)?;
         let p = &mut self.plans[plan.0];
         if let (work, Some(since)) = core::mem::take(&mut p.pending) {
             let seconds = since.elapsed().as_secs_f64();

@@ -17,22 +17,33 @@ pub struct Features {
     pub f16: bool,
     /// Exchange among the invocations of a subgroup.
     pub subgroups: bool,
-    /// Cooperative 16 x 16 matrices of f16, summed in f32.
+    /// Cooperative matrices of f16, summed in f32.
     pub matrix: bool,
+}
+
+/// What a subgroup multiplies together: square matrices of f16, summed in f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Matrix {
+    /// Side: 8 or 16.
+    pub edge: u32,
+    /// Invocations of a subgroup.
+    pub subgroup: u32,
 }
 
 impl Features {
     /// What WebGPU guarantees.
     pub const NONE: Features = Features { f16: false, subgroups: false, matrix: false };
+    /// What kernels on cooperative matrices need.
+    pub const MATRIX: Features = Features { f16: true, subgroups: true, matrix: true };
 
     /// Whether all of `wanted` are here.
     pub const fn hold(self, wanted: Features) -> bool {
         (self.f16 || !wanted.f16) && (self.subgroups || !wanted.subgroups) && (self.matrix || !wanted.matrix)
     }
-    /// The names that WGSL enables them by.
+    /// The names that WGSL enables them by. naga 30 refuses the one of subgroups and knows their builtins without.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
-        let Features { f16, subgroups, matrix } = self;
-        let all = [(f16, "f16"), (subgroups, "subgroups"), (matrix, "wgpu_cooperative_matrix")];
+        let Features { f16, matrix, .. } = self;
+        let all = [(f16, "f16"), (matrix, "wgpu_cooperative_matrix")];
         all.into_iter().filter(|f| f.0).map(|f| f.1)
     }
 }
@@ -66,6 +77,8 @@ pub struct Abilities {
     pub workgroup_memory: u32,
     /// Optional features of the device.
     pub features: Features,
+    /// Its cooperative matrices.
+    pub matrix: Option<Matrix>,
 }
 
 impl Abilities {
@@ -90,4 +103,6 @@ pub struct Operand {
     pub len: usize,
     /// How they are stored.
     pub stored: Stored,
+    /// A frozen weight, which may be rounded where the device is faster so.
+    pub frozen: bool,
 }

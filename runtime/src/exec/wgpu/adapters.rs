@@ -4,7 +4,7 @@ use crate::caps::Caps;
 use crate::{Error, Result};
 use alloc::{format, string::String, vec::Vec};
 use pentimento_wgsl::Class;
-use pentimento_wgsl::kernel::Features;
+use pentimento_wgsl::kernel::{Features, Matrix};
 
 /// What a person needs to know about an adapter.
 #[derive(Clone, Debug)]
@@ -44,6 +44,19 @@ impl Limits {
             Limits::WebGpu => wgpu::Limits::default(),
         }
     }
+    /// Features that [`super::Wgpu::profile`] uses, as far as the adapter has them.
+    pub(super) fn timestamps(self, adapter: &wgpu::Adapter) -> wgpu::Features {
+        use wgpu::Features as F;
+        match self {
+            Limits::WebGpu => F::empty(),
+            Limits::Adapter => {
+                let all = F::TIMESTAMP_QUERY
+                    | F::TIMESTAMP_QUERY_INSIDE_ENCODERS
+                    | F::TIMESTAMP_QUERY_INSIDE_PASSES;
+                adapter.features() & all
+            }
+        }
+    }
 }
 
 fn instance(noop: bool) -> wgpu::Instance {
@@ -56,6 +69,7 @@ fn instance(noop: bool) -> wgpu::Instance {
 }
 
 pub(super) fn caps_of(adapter: &wgpu::Adapter, limits: Limits) -> Caps {
+    let matrix = matrix(adapter).filter(|_| limits == Limits::Adapter);
     let (limits, info) = (limits.of(adapter), adapter.get_info());
     let software = info.device_type == wgpu::DeviceType::Cpu;
     Caps {
@@ -69,7 +83,8 @@ pub(super) fn caps_of(adapter: &wgpu::Adapter, limits: Limits) -> Caps {
         texture_rows: if software { limits.max_texture_dimension_2d } else { 0 },
         invocations: limits.max_compute_invocations_per_workgroup.min(limits.max_compute_workgroup_size_x),
         workgroup_memory: limits.max_compute_workgroup_storage_size,
-        features: Features::NONE, // no body asks for any yet
+        features: if matrix.is_some() { Features::MATRIX } else { Features::NONE },
+        matrix,
         alignment: u64::from(limits.min_storage_buffer_offset_alignment).max(256),
         half_weights: !software,
     }
@@ -85,6 +100,28 @@ pub(super) fn features_of(features: Features) -> wgpu::Features {
     ];
     let wanted = all.into_iter().filter(|f| f.0);
     wanted.fold(wgpu::Features::empty(), |some, f| some | f.1)
+}
+
+/// Cooperative matrices that kernels here are written for: square, f16 summed in f32, in subgroups of one size. Whether a driver
+/// computes them right is tested when the device is opened (`super::test`).
+fn matrix(adapter: &wgpu::Adapter) -> Option<Matrix> {
+    if !adapter.features().contains(features_of(Features::MATRIX)) {
+        return None;
+    }
+    let info = adapter.get_info();
+    let subgroup = info.subgroup_min_size;
+    let known = adapter.cooperative_matrix_properties();
+    let fits = |edge: u32| {
+        known.iter().any(|p| {
+            [p.m_size, p.n_size, p.k_size] == [edge; 3]
+                && p.ab_type == wgpu::CooperativeScalarType::F16
+                && p.cr_type == wgpu::CooperativeScalarType::F32
+        })
+    };
+    let edge = [16, 8].into_iter().find(|&edge| fits(edge))?;
+    // Kernels count on the size, and WGSL cannot ask for one.
+    (info.subgroup_max_size == subgroup && [8, 16, 32, 64].contains(&subgroup))
+        .then_some(Matrix { edge, subgroup })
 }
 
 fn describe(index: usize, adapter: &wgpu::Adapter, limits: Limits) -> AdapterInfo {

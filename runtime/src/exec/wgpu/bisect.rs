@@ -189,7 +189,7 @@ impl Wgpu {
         let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         encoder.copy_buffer_to_buffer(buffer, offset, &readback, 0, bytes);
         self.queue.submit([encoder.finish()]);
-        let mut data = self.map(&readback, bytes)?;
+        let mut data: Vec<f32> = self.map(&readback, bytes)?;
         if kind != Stored::F32 {
             data = null::widen(kind, bytemuck::cast_slice(&data));
         }

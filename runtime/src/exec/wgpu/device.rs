@@ -66,15 +66,8 @@ impl Wgpu {
     }
 
     fn from_adapter(adapter: &wgpu::Adapter, limits: Limits) -> Result<Self> {
-        let caps = caps_of(adapter, limits);
-        let request = adapter.request_device(&wgpu::DeviceDescriptor {
-            label: Some("pentimento"),
-            required_features: features_of(caps.features),
-            required_limits: limits.of(adapter),
-            ..Default::default()
-        });
-        let (device, queue) = pollster::block_on(request)
-            .map_err(|e| device_error(&caps.name, format!("cannot be opened: {e}")))?;
+        let mut caps = caps_of(adapter, limits);
+        let (device, queue) = request(adapter, limits, &mut caps)?;
         let error = Arc::new(Mutex::new(None));
         let note = |error: &Arc<Mutex<Option<String>>>, text: String| {
             if let Ok(mut slot) = error.lock() {
@@ -119,7 +112,7 @@ impl Wgpu {
         }
     }
 
-    fn create(&self, label: &str, size: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {
+    pub(super) fn create(&self, label: &str, size: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {
         let size = size.max(16).next_multiple_of(16);
         let most = self.device.limits().max_buffer_size;
         if size > most {
@@ -282,7 +275,7 @@ impl Wgpu {
     }
 
     /// Waits for the queue and copies a mapped buffer out.
-    pub(super) fn map(&self, buffer: &wgpu::Buffer, bytes: u64) -> Result<Vec<f32>> {
+    pub(super) fn map<T: bytemuck::Pod>(&self, buffer: &wgpu::Buffer, bytes: u64) -> Result<Vec<T>> {
         let failed = |what: String| device_error(&self.caps.name, what);
         buffer.map_async(wgpu::MapMode::Read, 0..bytes, |_| {});
         self.wait()?;
@@ -301,4 +294,30 @@ impl Wgpu {
             self.budget = (next as u64).max(10_000_000);
         }
     }
+}
+
+/// The device, with as many optional features as the driver gives; a driver that promises some and refuses them is opened
+/// without. `caps` keep what is there.
+fn request(adapter: &wgpu::Adapter, limits: Limits, caps: &mut Caps) -> Result<(wgpu::Device, wgpu::Queue)> {
+    let ask = |required_features| {
+        // SAFETY: what is experimental is cooperative matrices, whose kernels prove their own bounds and are tested on the device
+        // before they are used.
+        let experimental_features = unsafe { wgpu::ExperimentalFeatures::enabled() };
+        pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
+            label: Some("pentimento"),
+            required_features,
+            required_limits: limits.of(adapter),
+            experimental_features,
+            ..Default::default()
+        }))
+    };
+    let (wanted, timestamps) = (features_of(caps.features), limits.timestamps(adapter));
+    if let Ok(opened) = ask(wanted | timestamps) {
+        return Ok(opened);
+    }
+    if let Ok(opened) = ask(wanted) {
+        return Ok(opened);
+    }
+    caps.plain();
+    ask(wgpu::Features::empty()).map_err(|e| device_error(&caps.name, format!("cannot be opened: {e}")))
 }
