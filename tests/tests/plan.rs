@@ -109,6 +109,25 @@ fn loops_that_a_driver_would_end_are_avoided() {
     assert!(error.contains("softmax would loop 63939 times") && error.contains("after 1000"), "{error}");
 }
 
+/// No body is chosen that asks for more than an adapter has.
+#[test]
+fn what_a_body_needs_must_be_there() {
+    let plan = |caps: &Caps| {
+        let mut g = Graph::new();
+        let x = g.input("x", &[8, 8]);
+        let y = g.matmul(x, x, false, false);
+        Plan::new(g, &[("y", y)], caps, &|_| Stored::F32)
+    };
+    let needs = plan(&Caps::webgpu()).expect("a plan").commands[0].variant.needs();
+    assert!(needs.workgroup_memory > 0 && needs.invocations > 64, "{needs:?}");
+    let (memory, invocations) = (needs.workgroup_memory - 1, needs.invocations - 1);
+    for caps in [Caps { workgroup_memory: memory, ..Caps::webgpu() }, Caps { invocations, ..Caps::webgpu() }]
+    {
+        let error = plan(&caps).expect_err("too little").to_string();
+        assert!(error.contains("no body of matmul"), "{error}");
+    }
+}
+
 #[test]
 fn shape_errors_are_reported_not_panicked() {
     let mut g = Graph::new();

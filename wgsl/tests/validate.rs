@@ -1,4 +1,4 @@
-//! Every linked variant parses and validates with no more than WebGPU guarantees, its bindings are those of the table, and
+//! Every linked variant parses and validates with no more than WebGPU guarantees or what it says it needs, its bindings are those of the table, and
 //! its entry point exists. `tests/tests/shaders.rs` takes them on to the drivers' languages.
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 use pentimento_wgsl::kernel::{Features, attention, conv, elementwise, matmul, norm, philox, sum};
@@ -7,10 +7,22 @@ use pentimento_wgsl::{Binding, Variant, kernels, link, variants};
 /// What WebGPU guarantees of a compute stage: storage buffers, sampled textures, bytes of workgroup memory, invocations.
 const GUARANTEED: (usize, usize, u32, u32) = (8, 16, 16384, 256);
 
+/// What naga may allow a shader that asks for these features.
+fn capabilities(features: Features) -> Capabilities {
+    let Features { f16, subgroups, matrix } = features;
+    let asked = [
+        (f16, Capabilities::SHADER_FLOAT16),
+        (subgroups, Capabilities::SUBGROUP),
+        (matrix, Capabilities::COOPERATIVE_MATRIX),
+    ];
+    // unpack2x16float is core WGSL; naga wants it named.
+    let core = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+    asked.into_iter().filter(|c| c.0).fold(core, |some, c| some | c.1)
+}
+
 fn check(v: &Variant, source: &str) -> Result<(), String> {
     let module = naga::front::wgsl::parse_str(source).map_err(|e| e.emit_to_string(source))?;
-    // unpack2x16float is core WGSL; naga wants it named.
-    Validator::new(ValidationFlags::all(), Capabilities::SHADER_FLOAT16_IN_FLOAT32)
+    Validator::new(ValidationFlags::all(), capabilities(v.needs().features))
         .validate(&module)
         .map_err(|e| e.emit_to_string(source))?;
     if !module.entry_points.iter().any(|e| e.name == v.entry()) {
@@ -62,27 +74,28 @@ fn every_variant_validates() {
     println!("{} variants validate", all.len());
 }
 
-/// Fields of a kernel's uniform block; `None` for the copies, whose shader has one block for all of them.
-fn fields(kernel: &str) -> Option<&'static [(&'static str, &'static str)]> {
-    Some(match kernel {
-        "unary" | "unary_backward" => elementwise::Map::FIELDS,
-        "binary" => elementwise::Pair::FIELDS,
-        "sum" => sum::Params::FIELDS,
-        "matmul" => matmul::Params::FIELDS,
-        "attention" | "attention_dq" | "attention_dkv" => attention::Block::FIELDS,
-        "attention_stats" => attention::Stats::FIELDS,
-        "conv2d" => conv::Params::FIELDS,
-        "conv2d_dx" => conv::Dx::FIELDS,
-        "philox" => philox::Params::FIELDS,
-        "slice" | "pad" | "concat" | "permute" | "upsample" => return None,
-        _ => norm::Params::FIELDS,
+/// Fields of a variant's uniform block; `None` for the copies, whose shader has one block for all of them.
+fn fields(v: &Variant) -> Option<&'static [(&'static str, &'static str)]> {
+    use elementwise::Variant as Elementwise;
+    Some(match v {
+        Variant::Elementwise(Elementwise::Unary | Elementwise::UnaryBackward) => elementwise::Map::FIELDS,
+        Variant::Elementwise(Elementwise::Binary) => elementwise::Pair::FIELDS,
+        Variant::Sum(_) => sum::Params::FIELDS,
+        Variant::Copy(_) => return None,
+        Variant::Norm(_) => norm::Params::FIELDS,
+        Variant::Matmul(_) => matmul::Params::FIELDS,
+        Variant::Attention(attention::Variant::Stream { .. }) => attention::Block::FIELDS,
+        Variant::Attention(attention::Variant::Stats) => attention::Stats::FIELDS,
+        Variant::Conv(conv::Variant { kernel: conv::Kernel::Conv2d, .. }) => conv::Params::FIELDS,
+        Variant::Conv(conv::Variant { kernel: conv::Kernel::Conv2dDx, .. }) => conv::Dx::FIELDS,
+        Variant::Philox(_) => philox::Params::FIELDS,
     })
 }
 
 #[test]
 fn uniform_blocks_have_the_fields_of_their_structs() {
     for v in variants() {
-        let Some(fields) = fields(v.kernel()) else { continue };
+        let Some(fields) = fields(&v) else { continue };
         let module = naga::front::wgsl::parse_str(&link(&v)).expect("a module");
         let block = module.global_variables.iter().find(|(_, g)| g.space == naga::AddressSpace::Uniform);
         let naga::TypeInner::Struct { members, .. } = &module.types[block.expect("a block").1.ty].inner

@@ -21,7 +21,9 @@ pub(super) fn body(call: &Call, inputs: &[Operand], caps: &Caps) -> Result<Varia
             "{name} would loop {} times, but this driver ends loops after {most}; use a smaller image or batch, or another adapter",
             call.iterations(v)
         ),
-        None => format!("{name} has no body that needs no more than it has"),
+        None => format!(
+            "no body of {name} runs with so little workgroup memory and so few invocations; use another adapter"
+        ),
     };
     Err(Error::Device { device: caps.name.clone(), reason })
 }

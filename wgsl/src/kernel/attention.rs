@@ -18,7 +18,7 @@ pub const BIAS_BY_QUERY: u32 = 4;
 /// Widest head the bodies hold in registers; widths are multiples of 4.
 pub const MAX_HEAD: u32 = 128;
 
-/// Parameters of `shader/attention.wgsl`, `attention_dq.wgsl` and `attention_dkv.wgsl`; q: `[B, Q, H*D]`, k: `[B, K, H*D]`.
+/// Parameters of a pass; q: `[B, Q, H*D]`, k: `[B, K, H*D]`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Params {
     /// Uniform block.
@@ -28,7 +28,7 @@ pub struct Params {
 }
 
 uniform! {
-    /// Their uniform block.
+    /// Uniform block of `shader/attention.wgsl`, `attention_dq.wgsl` and `attention_dkv.wgsl`.
     Block {
         /// B.
         batch: u32,
