@@ -1,11 +1,12 @@
 //! Peepholes after differentiation: joins neighbours that one kernel can compute. Fused nodes never need a backward.
 //! Each rule rewrites the later node in place, so ids and order stay valid; the earlier one dies if unused.
-use crate::graph::{Graph, Id, Op};
+use crate::graph::{Graph, Id, Node, Op};
 use alloc::{vec, vec::Vec};
 use pentimento_wgsl::kernel::{Act, Binary, Unary};
 
-/// Applies every rule until none fits. `outputs` are values that must stay readable.
-pub fn fuse(g: &mut Graph, outputs: &[Id]) {
+/// Applies every rule until none fits. `outputs` are values that must stay readable; `pairs` tells whether matmuls may take a
+/// second pair of factors, as the bodies for GPUs do.
+pub fn fuse(g: &mut Graph, outputs: &[Id], pairs: bool) {
     let mut uses = vec![0u32; g.nodes.len()];
     let live = live(g, outputs);
     for (i, n) in g.nodes.iter().enumerate() {
@@ -20,6 +21,7 @@ pub fn fuse(g: &mut Graph, outputs: &[Id]) {
             let _ = activation(g, id, &uses)
                 || gate(g, id, &uses)
                 || modulate(g, id, &uses)
+                || (pairs && pair(g, id, &uses))
                 || residual(g, id, &uses);
         }
     }
@@ -103,6 +105,55 @@ fn modulate(g: &mut Graph, id: Id, uses: &[u32]) -> bool {
     g.nodes[id.index()] = node;
     true
 }
+
+/// The sum of two products of few and of many columns, as an adapter's beside its layer's, or the gradients of both.
+fn pair(g: &mut Graph, id: Id, uses: &[u32]) -> bool {
+    let Op::Binary { f: Binary::Add, middle: 1, repeat_outer: false, repeat_inner: false, .. } =
+        g.node(id).op
+    else {
+        return false;
+    };
+    let (a, b) = (g.node(id).inputs[0], g.node(id).inputs[1]);
+    [(a, b), (b, a)].into_iter().any(|(x, low)| {
+        let joined = joined(g, x, low).filter(|_| x != low && uses[x.index()] == 1 && uses[low.index()] == 1);
+        let Some(mut node) = joined else { return false };
+        node.shape = g.node(id).shape.clone();
+        node.block = g.node(id).block;
+        g.nodes[id.index()] = node;
+        true
+    })
+}
+
+/// `x` with the factors of `low` as its second pair; both are products, at most one of them with a residual.
+fn joined(g: &Graph, x: Id, low: Id) -> Option<Node> {
+    let (mut node, other) = (g.node(x).clone(), g.node(low));
+    let columns = |id: Id| g.shape(id).last().copied().unwrap_or(0);
+    let Op::Matmul { a_t: false, b_t, bias, low: pair @ false, act: Act::None, gate: None, residual } =
+        &mut node.op
+    else {
+        return None;
+    };
+    let Op::Matmul { residual: other_residual, .. } = other.op else { return None };
+    let (b_t, act) = (*b_t, Act::None);
+    let plain =
+        Op::Matmul { a_t: false, b_t, bias: false, low: false, act, gate: None, residual: other_residual };
+    let narrow = columns(other.inputs[0]);
+    let few = narrow * FEW <= columns(node.inputs[0]) && narrow.is_multiple_of(4);
+    if other.op != plain || (*residual && other_residual) || !few {
+        return None;
+    }
+    *pair = true;
+    *residual |= other_residual;
+    let at = 2 + usize::from(*bias);
+    node.inputs.splice(at..at, other.inputs.iter().take(2).copied());
+    if other_residual {
+        node.inputs.push(other.inputs[2]);
+    }
+    Some(node)
+}
+
+/// So many times as many columns the first pair has at least: the second one's are read one tile of zeros further.
+const FEW: usize = 4;
 
 /// linear + tensor of the same shape; conv + tensor.
 fn residual(g: &mut Graph, id: Id, uses: &[u32]) -> bool {

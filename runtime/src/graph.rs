@@ -63,11 +63,13 @@ pub enum Op {
     Detach,
     /// The second output of a two-output operation.
     Second,
-    /// `act(a b + bias) * gate + residual`; inputs a, b, then those of bias, gate, residual that are present.
+    /// `act(a b + low_a low_b + bias) * gate + residual`; inputs a, b, then those of bias, low_a and low_b, gate, residual that are
+    /// present.
     Matmul {
         a_t: bool,
         b_t: bool,
         bias: bool,
+        low: bool,
         act: Act,
         gate: Option<usize>,
         residual: bool,

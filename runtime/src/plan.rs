@@ -11,8 +11,8 @@ use crate::op;
 use crate::{Error, Result};
 use alloc::{collections::BTreeMap, format, string::String, vec, vec::Vec};
 use arena::Arena;
-use pentimento_wgsl::kernel::Operand;
-use pentimento_wgsl::{Call, Stored, Variant};
+use pentimento_wgsl::kernel::{Operand, sum};
+use pentimento_wgsl::{Call, Class, Stored, Variant};
 
 /// Where a value lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,7 +112,7 @@ impl Plan {
     ) -> Result<Plan> {
         graph.check()?;
         let ids: Vec<Id> = outputs.iter().map(|o| o.1).collect();
-        fuse::fuse(&mut graph, &ids);
+        fuse::fuse(&mut graph, &ids, caps.class == Class::Gpu);
         Self::unfused(&graph, outputs, caps, stored)
     }
     /// As [`Plan::new`], one command per operation: what a fused plan is measured against.
@@ -224,12 +224,42 @@ impl<'a> Planner<'a> {
             flops: lowered.flops,
             shape: node.shape.clone(),
         };
-        for mut command in self.fitting(whole)? {
-            command.groups = choose::groups(&command.call, &variant, self.caps)?;
+        let commands = match self.parted(&whole)? {
+            Some(both) => both.into(),
+            None => self.fitting(whole)?,
+        };
+        for mut command in commands {
+            command.groups = choose::groups(&command.call, &command.variant, self.caps)?;
             self.plan.commands.push(command);
         }
         self.release(id.index());
         Ok(())
+    }
+
+    /// A product as partial sums and their sum, where one workgroup a tile of the result would leave a GPU idle.
+    fn parted(&mut self, whole: &Command) -> Result<Option<[Command; 2]>> {
+        let (Call::Matmul(product), Variant::Matmul(body)) = (&whole.call, &whole.variant) else {
+            return Ok(None);
+        };
+        let Some(parted) = product.parted(body) else { return Ok(None) };
+        let (parts, len) = (parted.parts(), product.m * product.n);
+        let scratch = self.scratch((parts * len) as usize);
+        let sum = sum::Params { outputs: len, n: parts, inner: len, scale: 1.0 };
+        let mut first = Command { call: Call::Matmul(parted), ..whole.clone() };
+        let out = core::mem::replace(
+            first.args.last_mut().ok_or_else(|| Error::Graph("no output".into()))?,
+            scratch,
+        );
+        let call = Call::Sum(sum);
+        let operand = Operand { len: scratch.len, stored: Stored::F32, frozen: false };
+        let variant = choose::body(&call, &[operand], self.caps)?;
+        let flops = u64::from(parts) * u64::from(len);
+        let second = Command { call, variant, args: vec![scratch, out], flops, ..whole.clone() };
+        let fits = |c: &Command| {
+            let kinds = c.variant.bindings();
+            c.args.iter().zip(&kinds).all(|(s, (_, kind))| kind.bytes(s.len) as u64 <= self.caps.max_binding)
+        };
+        Ok((fits(&first) && fits(&second)).then_some([first, second]))
     }
 
     /// A command, or pieces of it where its arguments exceed a binding.

@@ -12,5 +12,5 @@ fn matmul(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) grid: v
     for (var k = 0u; k < p.k; k++) {
         acc = acc + load_a(m * p.stride_am + k * p.stride_ak) * load_b(k * p.stride_bk + n * p.stride_bn);
     }
-    finish(m, n, acc);
+    finish(m, n, with_low(m, n, acc));
 }

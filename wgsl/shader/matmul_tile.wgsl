@@ -47,9 +47,9 @@ fn matmul_tile(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) gr
         workgroupBarrier();
     }
     for (var j = 0u; j < PER; j++) {
-        finish(m0 + tm, n0 + tn + j, c0[j]);
-        finish(m0 + tm + 1u, n0 + tn + j, c1[j]);
-        finish(m0 + tm + 2u, n0 + tn + j, c2[j]);
-        finish(m0 + tm + 3u, n0 + tn + j, c3[j]);
+        finish(m0 + tm, n0 + tn + j, with_low(m0 + tm, n0 + tn + j, c0[j]));
+        finish(m0 + tm + 1u, n0 + tn + j, with_low(m0 + tm + 1u, n0 + tn + j, c1[j]));
+        finish(m0 + tm + 2u, n0 + tn + j, with_low(m0 + tm + 2u, n0 + tn + j, c2[j]));
+        finish(m0 + tm + 3u, n0 + tn + j, with_low(m0 + tm + 3u, n0 + tn + j, c3[j]));
     }
 }

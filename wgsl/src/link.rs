@@ -7,7 +7,8 @@ use alloc::{borrow::Cow, format, string::String, vec::Vec};
 /// File name and text of every part of a variant, written out, in linking order.
 pub fn parts(v: &Variant) -> Vec<(&'static str, Cow<'static, str>)> {
     let index = ("shared/index.wgsl", include_str!("../shader/shared/index.wgsl"));
-    let constants = v.constants();
+    let mut constants = v.constants();
+    constants.push(("WORKGROUP", v.needs().invocations));
     let all = core::iter::once(index).chain(v.parts());
     all.map(|(name, text)| (name, expand(text, &constants))).collect()
 }

@@ -30,7 +30,8 @@ impl Graph {
         }
         let mut shape = if a_t { vec![m] } else { self.shape(a)[..self.shape(a).len() - 1].to_vec() };
         shape.push(n);
-        let op = Op::Matmul { a_t, b_t, bias: false, act: Act::None, gate: None, residual: false };
+        let op =
+            Op::Matmul { a_t, b_t, bias: false, low: false, act: Act::None, gate: None, residual: false };
         self.push(op, vec![a, b], shape)
     }
     /// `x w^T + bias`. x: `[.., K]`, w: `[N, K]`, bias: `[N]`.
@@ -77,14 +78,14 @@ pub(super) fn backward(g: &mut Graph, node: &Node, dy: Id, need: &[bool]) -> Res
 
 pub(super) fn lower(g: &Graph, id: Id) -> Lowered {
     let node = g.node(id);
-    let Op::Matmul { a_t, b_t, bias, act, gate, residual } = node.op else { unreachable!("a matmul") };
+    let Op::Matmul { a_t, b_t, bias, low, act, gate, residual } = node.op else { unreachable!("a matmul") };
     let (ar, ac) = matrix(g.shape(node.inputs[0]));
     let (m, k) = if a_t { (ac, ar) } else { (ar, ac) };
     let n = node.shape.last().copied().unwrap_or(1);
     let (am, ak) = if a_t { (1, m) } else { (k, 1) };
     let (bk, bn) = if b_t { (1, k) } else { (n, 1) };
     let flags = [(bias, BIAS), (gate.is_some(), GATE), (residual, RESIDUAL)];
-    let params = Params {
+    let mut params = Params {
         m: m as u32,
         n: n as u32,
         k: k as u32,
@@ -95,10 +96,17 @@ pub(super) fn lower(g: &Graph, id: Id) -> Lowered {
         flags: flags.iter().filter(|f| f.0).map(|f| f.1).sum(),
         act: act as u32,
         rows_per_batch: gate.unwrap_or(1) as u32,
+        low: 0,
+        part: k as u32,
     };
     let mut rest = node.inputs[2..].iter().copied();
     let mut take = |present: bool| if present { rest.next() } else { None };
-    let inputs =
-        vec![Some(node.inputs[0]), Some(node.inputs[1]), take(bias), take(gate.is_some()), take(residual)];
-    Lowered { call: Call::Matmul(params), inputs, flops: 2 * (m * n * k) as u64 }
+    let bias = take(bias);
+    let low = [take(low), take(low)];
+    let (gate, residual) = (take(gate.is_some()), take(residual));
+    params.low = low[0].map_or(0, |low| matrix(g.shape(low)).1 as u32);
+    let [a, b] = [node.inputs[0], node.inputs[1]];
+    let inputs = vec![Some(a), Some(b), bias, gate, residual, low[0], low[1]];
+    let flops = 2 * (m * n * (k + params.low as usize)) as u64;
+    Lowered { call: Call::Matmul(params), inputs, flops }
 }

@@ -1,15 +1,9 @@
-// What every matmul variant shares: parameters, the small operands and the epilogue
+// What matmul variants that write one output at a time share: the small operands and the epilogue
 // y[m, n] = residual[m, n] + gate[m / rows_per_batch, n] * act(acc + bias[n]); flags 1 bias, 2 gate, 4 residual.
-struct Params {
-    m: u32, n: u32, k: u32,
-    stride_am: u32, stride_ak: u32, stride_bk: u32, stride_bn: u32,
-    flags: u32, act: u32, rows_per_batch: u32,
-}
-@group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(3) var<storage, read_write> bias: array<f32>;
 @group(0) @binding(4) var<storage, read_write> gate: array<f32>;
 @group(0) @binding(5) var<storage, read_write> residual: array<f32>;
-@group(0) @binding(6) var<storage, read_write> y: array<f32>;
+@group(0) @binding(8) var<storage, read_write> y: array<f32>;
 fn finish(m: u32, n: u32, acc: f32) {
     if m >= p.m || n >= p.n { return; }
     var v = acc;

@@ -1,5 +1,5 @@
 //! What an adapter has and what a body needs of it.
-use super::{Stored, TEXTURE_ROW, WORKGROUP};
+use super::{Source, Stored, TEXTURE_ROW, WORKGROUP, part};
 
 /// What kind of adapter a body is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -28,6 +28,23 @@ pub struct Matrix {
     pub edge: u32,
     /// Invocations of a subgroup.
     pub subgroup: u32,
+}
+
+impl Matrix {
+    /// Those that drivers are known to have: NVIDIA and RDNA in its two widths, RDNA's or Apple's narrow ones, Mesa's CPU driver.
+    pub const KNOWN: [Matrix; 4] = [
+        Matrix { edge: 16, subgroup: 32 },
+        Matrix { edge: 16, subgroup: 64 },
+        Matrix { edge: 8, subgroup: 32 },
+        Matrix { edge: 8, subgroup: 8 },
+    ];
+    /// The part that names their types.
+    pub(super) fn aliases(self) -> Source {
+        match self.edge {
+            16 => part!("shared/matrix_16.wgsl"),
+            _ => part!("shared/matrix_8.wgsl"),
+        }
+    }
 }
 
 impl Features {

@@ -3,7 +3,8 @@
 //! A new body is a variant of [`Variant`], its answers below, and its place in `Params::ranked`.
 use super::family::{Accuracy, Built, Calls};
 use super::{
-    Abilities, Binding, Class, Needs, Operand, Part, Rows, STORED, Source, Stored, indices, part, workgroups,
+    Abilities, Binding, Class, Features, Matrix, Needs, Operand, Part, Rows, STORED, Source, Stored,
+    WORKGROUP, indices, part, workgroups,
 };
 use crate::{Real, cpu};
 use alloc::{format, string::String, vec, vec::Vec};
@@ -38,10 +39,15 @@ uniform! {
         act: u32,
         /// Rows that share a gate.
         rows_per_batch: u32,
+        /// Columns of the second pair of factors, whose product is added before the bias: low_a `[M, low]`, low_b laid out as b; 0
+        /// without.
+        low: u32,
+        /// Columns of a that one of several partial sums takes, which lie one after another in y; K where there is one sum.
+        part: u32,
     }
 }
 
-/// The kernel with its parameters. a, b, bias, gate, residual; y.
+/// The kernel with its parameters. a, b, bias, gate, residual, low_a, low_b; y.
 pub type Call = Params;
 
 /// Which sides are contiguous.
@@ -66,15 +72,45 @@ pub enum Variant {
     Tile(Stored),
     /// Register tiles of operands read as texels, for CPU drivers; not for `Tt`.
     Texture(Layout),
+    /// Few rows of a, b read once; b `[N, K]`.
+    Few {
+        /// Rows of a at most.
+        rows: u32,
+        /// How b is stored.
+        stored: Stored,
+    },
+    /// Register tiles staged four numbers at a time, not for `Tt`; how b is stored.
+    Regs(Layout, Stored),
+    /// Cooperative matrices, for `Nt` and `Nn`.
+    Coop {
+        /// Which sides are contiguous.
+        layout: Layout,
+        /// How b is stored.
+        stored: Stored,
+        /// What a subgroup multiplies.
+        matrix: Matrix,
+    },
 }
 
 /// Side and depth of a workgroup tile (`shader/matmul_tile.wgsl`); an invocation has `PER` x `PER` outputs.
 const TILE: u32 = 64;
 const DEPTH: u32 = 16;
 const PER: u32 = 4;
+/// Outputs of a workgroup and of a subgroup, and depth, of cooperative matrices (`shader/matmul_coop.wgsl`).
+const COOP: [u32; 2] = [64, 128];
+const SIDE: [u32; 2] = [32, 32];
+const COOP_DEPTH: u32 = 32;
+/// Invocations that share a column (`shader/matmul_few.wgsl`), and most rows.
+const LANES: u32 = 16;
+const FEW: u32 = 8;
 /// Outputs of an invocation (`shader/matmul_texture.wgsl`).
 const ROWS: u32 = 12;
 const COLUMNS: u32 = 16;
+
+/// Least columns of a partial sum, workgroups that fill a GPU, and most numbers of all partial sums.
+const LEAST: u32 = 96;
+const FILL: u32 = 400;
+const SCRATCH: u32 = 8 << 20;
 
 impl Params {
     /// Which sides are contiguous. A side of one row or column is whatever the strides say last.
@@ -89,6 +125,51 @@ impl Params {
             (true, true) => Layout::Tt,
         }
     }
+    /// Whether the sides that are read along, four numbers at a time, are multiples of 4, rows of y among them.
+    fn fours(&self) -> bool {
+        let [m, n, k] = [self.m, self.n, self.k].map(|side| side.is_multiple_of(4));
+        let sides = match self.layout() {
+            Layout::Nt => k,
+            Layout::Nn => k,
+            Layout::Tn => m && self.low == 0,
+            Layout::Tt => false,
+        };
+        sides && n && self.low.is_multiple_of(4)
+    }
+    /// Bodies for GPUs, best first.
+    fn for_gpus(&self, b: &Operand, able: &Abilities) -> Vec<Variant> {
+        let (layout, stored) = (self.layout(), b.stored);
+        let mut all = Vec::new();
+        if self.m <= FEW && layout == Layout::Nt && self.k.is_multiple_of(4) && self.low == 0 {
+            all.push(Variant::Few { rows: self.m.next_power_of_two(), stored });
+        }
+        if self.fours() {
+            let large = self.m >= SIDE[0] && self.n >= SIDE[1] && self.k >= COOP_DEPTH;
+            if let Some(matrix) = able.matrix.filter(|_| b.frozen && large && layout != Layout::Tn) {
+                all.push(Variant::Coop { layout, stored, matrix });
+            }
+            all.push(Variant::Regs(layout, stored));
+        }
+        all.push(Variant::Tile(stored));
+        all
+    }
+    /// The call that makes partial sums, where K is long and the tiles of y too few to fill a GPU. Those are added up by another
+    /// command.
+    pub fn parted(&self, v: &Variant) -> Option<Self> {
+        let Variant::Regs(..) = v else { return None };
+        let tiles = self.m.div_ceil(TILE) * self.n.div_ceil(TILE);
+        let most = (self.k / LEAST).min(FILL / tiles).min(SCRATCH / (self.m * self.n).max(1));
+        let plain = self.flags == 0 && self.act == 0 && self.low == 0;
+        if most < 2 || !plain {
+            return None;
+        }
+        let part = self.k.div_ceil(most).next_multiple_of(DEPTH);
+        (part < self.k).then_some(Params { part, ..*self })
+    }
+    /// Partial sums.
+    pub fn parts(&self) -> u32 {
+        self.k.div_ceil(self.part.max(1)).max(1)
+    }
     /// The layout, where texels can serve it: the sides read four at a time are multiples of 4.
     fn texels(&self, inputs: &[Operand], able: &Abilities) -> Option<Layout> {
         let [m, n, k] = [self.m, self.n, self.k].map(|side| side.is_multiple_of(4));
@@ -99,7 +180,7 @@ impl Params {
             Layout::Tn => m && n,
             Layout::Tt => false,
         };
-        (even && inputs[..2].iter().all(|x| able.stages(x))).then_some(layout)
+        (even && self.low == 0 && inputs[..2].iter().all(|x| able.stages(x))).then_some(layout)
     }
 }
 
@@ -114,7 +195,7 @@ impl Calls for Params {
     fn ranked(&self, inputs: &[Operand], able: &Abilities) -> Vec<Variant> {
         let stored = inputs[1].stored;
         match able.class {
-            Class::Gpu => vec![Variant::Tile(stored)],
+            Class::Gpu => self.for_gpus(&inputs[1], able),
             Class::Software => {
                 let texels = self.texels(inputs, able).map(Variant::Texture);
                 texels.into_iter().chain([Variant::Naive(stored)]).collect()
@@ -129,16 +210,27 @@ impl Calls for Params {
             Variant::Naive(_) => workgroups(tiles(1, 1), v.needs()),
             Variant::Tile(_) => tiles(TILE, TILE),
             Variant::Texture(_) => workgroups(tiles(ROWS, COLUMNS), v.needs()),
+            Variant::Few { .. } => workgroups((self.n * LANES) as usize, v.needs()),
+            Variant::Regs(..) => tiles(TILE, TILE) * self.parts() as usize,
+            Variant::Coop { .. } => tiles(COOP[0], COOP[1]),
         }
     }
     fn iterations(&self, v: &Variant) -> u64 {
-        let k = u64::from(self.k);
+        let k = u64::from(self.k) + u64::from(self.low);
         match v {
             Variant::Naive(_) => k,
             // Products and loads, for every tile along K.
             Variant::Tile(_) => {
                 let loads = TILE * DEPTH / v.needs().invocations;
                 k.div_ceil(DEPTH.into()) * u64::from(1 + loads + DEPTH)
+            }
+            // Products and at most two loads of a or b, for every tile along K.
+            Variant::Regs(..) => {
+                (k.min(self.part.into()).div_ceil(DEPTH.into()) + 1) * u64::from(1 + DEPTH + 4)
+            }
+            Variant::Coop { .. } => k.div_ceil(COOP_DEPTH.into()) + 32,
+            Variant::Few { rows, .. } => {
+                k.div_ceil(4 * u64::from(LANES)) * u64::from(1 + rows) + 8 * u64::from(*rows)
             }
             Variant::Texture(Layout::Nt | Layout::Nn) => k / 4,
             Variant::Texture(Layout::Tn | Layout::Tt) => k,
@@ -147,18 +239,19 @@ impl Calls for Params {
     /// By rows of a, where they lie one after the other.
     fn rows(&self) -> Option<Rows> {
         use Part::{Group, Rows as Row, Whole};
-        if self.stride_am != self.k || self.stride_ak != 1 {
+        if self.stride_am != self.k || self.stride_ak != 1 || self.parts() > 1 {
             return None;
         }
         let [m, n, k, per] = indices([self.m, self.n, self.k, self.rows_per_batch]);
         let gate = if self.flags & GATE != 0 { Group { rows: per, len: n } } else { Whole };
-        Rows::new(m, 1, [Row(k), Whole, Whole, gate, Row(n), Row(n)])
+        let low = if self.low > 0 { Row(self.low as usize) } else { Whole };
+        Rows::new(m, 1, [Row(k), Whole, Whole, gate, Row(n), low, Whole, Row(n)])
     }
     fn counted(&mut self) -> &mut u32 {
         &mut self.m
     }
     fn terms(&self) -> usize {
-        self.k as usize
+        (self.k.min(self.part) + self.low) as usize
     }
     fn accuracy(&self) -> Accuracy {
         Accuracy::Products
@@ -172,7 +265,8 @@ impl Variant {
     /// How b is stored.
     pub fn stored(&self) -> Stored {
         match self {
-            Variant::Naive(stored) | Variant::Tile(stored) => *stored,
+            Variant::Naive(stored) | Variant::Tile(stored) | Variant::Regs(_, stored) => *stored,
+            Variant::Few { stored, .. } | Variant::Coop { stored, .. } => *stored,
             Variant::Texture(_) => Stored::F32,
         }
     }
@@ -187,11 +281,58 @@ fn loads(b: Stored) -> Source {
     }
 }
 
+/// Loads of four neighbours of b as f32.
+fn fours(b: Stored) -> Source {
+    match b {
+        Stored::F32 => part!("load/four_f32.wgsl"),
+        Stored::F16 => part!("load/four_f16.wgsl"),
+        Stored::BF16 => part!("load/four_bf16.wgsl"),
+    }
+}
+
+/// Loads of four neighbours of b as f16.
+fn halves(b: Stored) -> Source {
+    match b {
+        Stored::F32 => part!("load/coop_f32.wgsl"),
+        Stored::F16 => part!("load/coop_f16.wgsl"),
+        Stored::BF16 => part!("load/coop_bf16.wgsl"),
+    }
+}
+
+/// Rows of b's tile, and vectors of four in each and in a's, 8 halves of padding among them (`shader/matmul_coop.wgsl`).
+fn coop_tiles(layout: Layout) -> [u32; 3] {
+    let row = |halves: u32| (halves + 8) / 4;
+    match layout {
+        Layout::Nt | Layout::Tt => [COOP[1], row(COOP_DEPTH), row(COOP_DEPTH)],
+        Layout::Nn | Layout::Tn => [COOP_DEPTH, row(COOP[1]), row(COOP_DEPTH)],
+    }
+}
+
+impl Layout {
+    /// Whether a and b are transposed, as constants of shaders.
+    fn constants(self) -> [(&'static str, u32); 2] {
+        let (a_t, b_t) = match self {
+            Layout::Nt => (0, 1),
+            Layout::Nn => (0, 0),
+            Layout::Tn => (1, 0),
+            Layout::Tt => (1, 1),
+        };
+        [("A_T", a_t), ("B_T", b_t)]
+    }
+}
+
 impl Built for Variant {
     fn all() -> Vec<Self> {
         let mut all: Vec<Self> =
             STORED.into_iter().flat_map(|s| [Variant::Tile(s), Variant::Naive(s)]).collect();
         all.extend([Layout::Nt, Layout::Nn, Layout::Tn].map(Variant::Texture));
+        for stored in STORED {
+            all.extend([1, 2, 4, 8].map(|rows| Variant::Few { rows, stored }));
+            all.extend([Layout::Nt, Layout::Nn, Layout::Tn].map(|layout| Variant::Regs(layout, stored)));
+            for matrix in Matrix::KNOWN {
+                all.extend([Layout::Nt, Layout::Nn].map(|layout| Variant::Coop { layout, stored, matrix }));
+            }
+        }
         all
     }
     fn kernel(&self) -> &'static str {
@@ -205,26 +346,54 @@ impl Built for Variant {
             Variant::Texture(Layout::Nn) => "nn",
             Variant::Texture(Layout::Tn) => "tn",
             Variant::Texture(Layout::Tt) => "tt",
+            Variant::Few { .. } => "matmul_few",
+            Variant::Regs(..) => "matmul_regs",
+            Variant::Coop { .. } => "matmul_coop",
         }
     }
     fn bindings(&self) -> Vec<(u32, Binding)> {
         let (a, b) = match self {
-            Variant::Naive(stored) | Variant::Tile(stored) => (Binding::Storage, Binding::of(*stored)),
             Variant::Texture(_) => (Binding::Texture, Binding::Texture),
+            Variant::Naive(_)
+            | Variant::Tile(_)
+            | Variant::Few { .. }
+            | Variant::Regs(..)
+            | Variant::Coop { .. } => (Binding::Storage, Binding::of(self.stored())),
         };
-        [a, b].into_iter().chain([Binding::Storage; 4]).zip(1..).map(|(kind, n)| (n, kind)).collect()
+        [a, b].into_iter().chain([Binding::Storage; 6]).zip(1..).map(|(kind, n)| (n, kind)).collect()
     }
     fn outputs(&self) -> usize {
         match self {
             Variant::Naive(_) | Variant::Tile(_) | Variant::Texture(_) => 1,
+            Variant::Few { .. } | Variant::Regs(..) | Variant::Coop { .. } => 1,
         }
     }
     fn parts(&self) -> Vec<Source> {
-        let mut parts = vec![part!("shared/activation.wgsl"), part!("shared/matmul.wgsl")];
+        let one = part!("shared/matmul.wgsl");
+        let low = part!("shared/matmul_low.wgsl");
+        let four = part!("shared/matmul_four.wgsl");
+        let mut parts = vec![part!("shared/activation.wgsl"), part!("shared/matmul_params.wgsl")];
         parts.extend(match self {
-            Variant::Naive(stored) => [loads(*stored), part!("matmul.wgsl")],
-            Variant::Tile(stored) => [loads(*stored), part!("matmul_tile.wgsl")],
-            Variant::Texture(_) => [part!("shared/texel.wgsl"), part!("matmul_texture.wgsl")],
+            Variant::Naive(stored) => vec![one, low, loads(*stored), part!("matmul.wgsl")],
+            Variant::Tile(stored) => vec![one, low, loads(*stored), part!("matmul_tile.wgsl")],
+            Variant::Texture(_) => vec![one, part!("shared/texel.wgsl"), part!("matmul_texture.wgsl")],
+            Variant::Few { stored, .. } => {
+                vec![one, part!("load/a_four.wgsl"), fours(*stored), part!("matmul_few.wgsl")]
+            }
+            Variant::Regs(_, stored) => {
+                let tile =
+                    [part!("shared/register_tile.wgsl"), part!("load/regs.wgsl"), part!("matmul_regs.wgsl")];
+                [four, part!("load/a_four.wgsl"), fours(*stored)].into_iter().chain(tile).collect()
+            }
+            Variant::Coop { stored, matrix, .. } => {
+                vec![
+                    four,
+                    part!("load/a_four.wgsl"),
+                    halves(*stored),
+                    matrix.aliases(),
+                    part!("matmul_coop.wgsl"),
+                ]
+            }
         });
         parts
     }
@@ -233,11 +402,44 @@ impl Built for Variant {
             Variant::Naive(_) => vec![],
             Variant::Tile(_) => vec![("TILE", TILE), ("DEPTH", DEPTH), ("PER", PER)],
             Variant::Texture(_) => vec![("ROWS", ROWS), ("COLUMNS", COLUMNS)],
+            Variant::Few { rows, .. } => vec![("ROWS", *rows), ("LANES", LANES)],
+            Variant::Regs(layout, _) => {
+                let tile = [("TILE_M", TILE), ("TILE_N", TILE), ("DEPTH", DEPTH)];
+                tile.into_iter().chain(layout.constants()).collect()
+            }
+            Variant::Coop { layout, matrix, .. } => {
+                let [rows_b, row_b, row_a] = coop_tiles(*layout);
+                let tile = [("TILE_M", COOP[0]), ("TILE_N", COOP[1]), ("DEPTH", COOP_DEPTH)];
+                let side = [
+                    ("SIDE_M", SIDE[0]),
+                    ("SIDE_N", SIDE[1]),
+                    ("EDGE", matrix.edge),
+                    ("SUBGROUP", matrix.subgroup),
+                ];
+                let rows = [("ROWS_B", rows_b), ("ROW_B", row_b), ("ROW_A", row_a)];
+                tile.into_iter().chain(side).chain(rows).chain(layout.constants()).collect()
+            }
         }
     }
     fn needs(&self) -> Needs {
         match self {
             Variant::Naive(_) | Variant::Texture(_) => Needs::PLAIN,
+            Variant::Few { rows, .. } => Needs { workgroup_memory: 4 * rows * WORKGROUP, ..Needs::PLAIN },
+            Variant::Regs(..) => Needs {
+                invocations: (TILE / PER) * (TILE / PER),
+                workgroup_memory: 4 * 2 * (TILE + 4) * DEPTH,
+                ..Needs::PLAIN
+            },
+            Variant::Coop { layout, matrix, .. } => {
+                let [rows_b, row_b, row_a] = coop_tiles(*layout);
+                let subgroups = COOP[0] / SIDE[0] * (COOP[1] / SIDE[1]);
+                Needs {
+                    invocations: subgroups * matrix.subgroup,
+                    workgroup_memory: 8 * (COOP[0] * row_a + rows_b * row_b)
+                        + 4 * subgroups * matrix.edge * matrix.edge,
+                    features: Features::MATRIX,
+                }
+            }
             Variant::Tile(_) => Needs {
                 invocations: (TILE / PER) * (TILE / PER),
                 workgroup_memory: 4 * 2 * (TILE + 1) * DEPTH,
@@ -249,6 +451,11 @@ impl Built for Variant {
         match self {
             Variant::Naive(stored) => format!("naive, {}", stored.name()),
             Variant::Tile(stored) => format!("tile, {}", stored.name()),
+            Variant::Few { rows, stored } => format!("{rows} rows, {}", stored.name()),
+            Variant::Regs(layout, stored) => format!("{layout:?}, {}", stored.name()),
+            Variant::Coop { layout, stored, matrix } => {
+                format!("{layout:?}, {}, {} wide", stored.name(), matrix.edge)
+            }
             Variant::Texture(_) => "textures".into(),
         }
     }

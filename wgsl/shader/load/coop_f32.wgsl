@@ -1,0 +1,3 @@
+// Four neighbours of b, which is stored in f32.
+@group(0) @binding(2) var<storage, read_write> b: array<vec4<f32>>;
+fn load_b4(i: u32) -> vec4<f16> { return vec4<f16>(b[i]); }
