@@ -2,7 +2,7 @@
 use crate::limits;
 use pentimento::exec::Executor;
 use pentimento::exec::cpu::Cpu;
-use pentimento::exec::wgpu::{Wgpu, adapters};
+use pentimento::exec::wgpu::{Limits, Wgpu, adapters};
 
 fn choice() -> Option<String> {
     std::env::var("PENTIMENTO_ADAPTER").ok()
@@ -11,12 +11,22 @@ fn choice() -> Option<String> {
 /// The adapter `PENTIMENTO_ADAPTER` names (a fragment of its name), else the best one; `None` without any, or when
 /// the variable is `cpu`. Says what is skipped.
 pub fn adapter(what: &str) -> Option<Wgpu> {
+    open(what, limits())
+}
+
+/// As [`adapter`], with every product in f32 unless `PENTIMENTO_LIMITS` says otherwise: for comparisons with what others
+/// computed in f32.
+pub fn exact(what: &str) -> Option<Wgpu> {
+    open(what, if std::env::var_os("PENTIMENTO_LIMITS").is_some() { limits() } else { Limits::Exact })
+}
+
+fn open(what: &str, limits: Limits) -> Option<Wgpu> {
     let choice = choice();
     if choice.as_deref() == Some("cpu") {
         println!("SKIPPED on GPU: {what} (PENTIMENTO_ADAPTER=cpu)");
         return None;
     }
-    match Wgpu::open_within(choice.as_deref(), limits()) {
+    match Wgpu::open_within(choice.as_deref(), limits) {
         Ok(gpu) => Some(gpu),
         Err(e) => {
             assert!(choice.is_none(), "PENTIMENTO_ADAPTER is set, but: {e}");

@@ -196,7 +196,8 @@ impl Draw {
         // WebGPU guarantees 8192 rows of a texture; adapters planned for as GPUs stage nothing.
         let staged = self.class == Class::Software && self.stage;
         let texture_rows = if staged { base.texture_rows.max(8192) } else { 0 };
-        Caps { class: self.class, texture_rows, ..base.clone() }
+        let matrix = base.matrix.filter(|_| self.class == Class::Gpu);
+        Caps { class: self.class, texture_rows, matrix, ..base.clone() }
     }
 
     /// Plan within the limits of `base`, and numbers for its inputs and leaves. Leaves are set on `exec`.

@@ -15,7 +15,8 @@ pub mod real;
 pub mod scratch;
 pub mod tiny;
 
-/// The limits `PENTIMENTO_LIMITS` names: `webgpu` for those WebGPU guarantees, else the adapter's.
+/// The limits `PENTIMENTO_LIMITS` names: `webgpu` for those WebGPU guarantees, `exact` for the adapter's without half-precision
+/// arithmetic, else the adapter's.
 ///
 /// # Panics
 /// On any other name.
@@ -23,7 +24,8 @@ pub fn limits() -> pentimento::exec::wgpu::Limits {
     use pentimento::exec::wgpu::Limits;
     match std::env::var("PENTIMENTO_LIMITS").ok().as_deref() {
         None | Some("" | "adapter") => Limits::Adapter,
+        Some("exact") => Limits::Exact,
         Some("webgpu") => Limits::WebGpu,
-        Some(other) => panic!("PENTIMENTO_LIMITS: expected `webgpu` or `adapter`, found `{other}`"),
+        Some(other) => panic!("PENTIMENTO_LIMITS: expected `webgpu`, `exact` or `adapter`, found `{other}`"),
     }
 }

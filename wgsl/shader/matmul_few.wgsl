@@ -2,7 +2,6 @@
 // a: [M, K]; y: [M, N]; K is a multiple of 4.
 // LANES invocations share a column of y and add up their parts by a tree, in a fixed order.
 // Reference: wgsl/src/cpu/matmul.rs
-const LANES = 16u;
 var<workgroup> sums: array<array<f32, WORKGROUP>, ROWS>;
 @compute @workgroup_size(WORKGROUP)
 fn matmul_few(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {

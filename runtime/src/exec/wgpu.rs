@@ -4,6 +4,7 @@ mod bisect;
 mod device;
 mod profile;
 mod stage;
+mod trial;
 
 pub use adapters::{AdapterInfo, Limits, adapters, adapters_within};
 pub use bisect::{Checked, Difference, Follow, Note};

@@ -17,10 +17,16 @@ pub(super) fn matmul(p: &Params, inputs: &[&[f32]], kind: Stored) -> Vec<Real> {
     let [am, ak, bk, bn] = indices([p.stride_am, p.stride_ak, p.stride_bk, p.stride_bn]);
     let [a, b, bias, gate, residual] = [inputs[0], inputs[1], inputs[2], inputs[3], inputs[4]];
     let b: Vec<Real> = b.iter().map(|&w| load(w, kind)).collect();
-    let mut out = Vec::with_capacity(rows * cols);
-    for m in 0..rows {
-        for n in 0..cols {
-            let mut v = Real::sum((0..depth).map(|k| Real::from(a[m * am + k * ak]) * b[k * bk + n * bn]));
+    let low = p.low as usize;
+    let (low_k, low_n) = if bk == 1 { (1, low) } else { (cols, 1) };
+    let mut out = Vec::with_capacity(rows * cols * p.parts() as usize);
+    for part in 0..p.parts() as usize {
+        let range = part * p.part as usize..((part + 1) * p.part as usize).min(depth);
+        for (m, n) in (0..rows).flat_map(|m| (0..cols).map(move |n| (m, n))) {
+            let main = range.clone().map(|k| Real::from(a[m * am + k * ak]) * b[k * bk + n * bn]);
+            let factors = |k: usize| (inputs[5][m * low + k], inputs[6][k * low_k + n * low_n]);
+            let second = (0..low).map(factors).map(|(a, b)| Real::from(a) * b.into());
+            let mut v = Real::sum(main.chain(second));
             if p.flags & BIAS != 0 {
                 v = v + bias[n].into();
             }

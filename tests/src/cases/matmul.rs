@@ -36,7 +36,32 @@ fn fused(g: &mut Graph, n: [usize; 3], w: fn(&mut Graph, usize, usize) -> Id) ->
     (g.add(other, y), vec![x, other])
 }
 
+/// A layer with an adapter of few columns, which is a second pair of factors where bodies take one.
+fn adapted(g: &mut Graph, n: [usize; 3], w: fn(&mut Graph, usize, usize) -> Id) -> (Id, Vec<Id>) {
+    let (k, c) = (16 * n[2].div_ceil(16), four(n[1]));
+    let x = g.input("x", &[2, n[0], k]);
+    let w = w(g, c, k);
+    let bias = g.input("b", &[c]);
+    let (down, up) = (matrix(g, "down", 4, k), matrix(g, "up", c, 4));
+    let gate = g.input("gate", &[2, 1, c]);
+    let other = g.input("other", &[2, n[0], c]);
+    let y = g.linear(x, w, Some(bias));
+    let low = g.linear(x, down, None);
+    let low = g.linear(low, up, None);
+    let y = g.add(y, low);
+    let y = g.mul(y, gate);
+    (g.add(other, y), vec![x, down, up])
+}
+
 pub(super) const SMOOTH: &[Case] = &[
+    Case { name: "linear_adapted", build: |g, n| adapted(g, n, |g, c, k| matrix(g, "w", c, k)) },
+    Case {
+        name: "matmul_tn_long",
+        build: |g, n| {
+            let (a, b) = (matrix(g, "a", 200 + n[2], 4), matrix(g, "b", 200 + n[2], four(n[1].min(24))));
+            (g.matmul(a, b, true, false), vec![a, b])
+        },
+    },
     Case {
         name: "linear",
         build: |g, n| {
@@ -104,6 +129,7 @@ pub(super) const WEIGHTED: &[Case] = &[
         },
     },
     Case { name: "linear_weight_fused", build: |g, n| fused(g, n, weight) },
+    Case { name: "linear_weight_adapted", build: |g, n| adapted(g, n, weight) },
     Case {
         name: "matmul_weight",
         build: |g, n| {

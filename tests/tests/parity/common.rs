@@ -6,12 +6,12 @@ use pentimento::graph::{Graph, Id};
 use pentimento::weights::Weights;
 use serde_json::Value;
 use std::path::Path;
-use tests::adapter::adapter;
+use tests::adapter::exact;
 
 /// A fresh executor of each kind: the CPU twins, and the adapter where there is one.
 pub fn executors(what: &str) -> Vec<(String, Box<dyn Executor>)> {
     let mut all: Vec<(String, Box<dyn Executor>)> = vec![("cpu".into(), Box::new(Cpu::new()))];
-    if let Some(gpu) = adapter(what) {
+    if let Some(gpu) = exact(what) {
         all.push((gpu.caps().name.clone(), Box::new(gpu)));
     }
     all

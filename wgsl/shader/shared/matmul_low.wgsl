@@ -1,6 +1,4 @@
 // The second pair of factors, for variants that read one number at a time; low_b lies as b does.
-@group(0) @binding(6) var<storage, read_write> low_a: array<f32>;
-@group(0) @binding(7) var<storage, read_write> low_b: array<f32>;
 fn with_low(m: u32, n: u32, product: f32) -> f32 {
     if p.low == 0u || m >= p.m || n >= p.n { return product; }
     var acc = product;

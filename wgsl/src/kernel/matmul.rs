@@ -450,6 +450,8 @@ impl Built for Variant {
     fn rounding(&self) -> Rounding {
         match self {
             Variant::Naive(_) | Variant::Tile(_) | Variant::Texture(_) => Rounding::None,
+            Variant::Few { .. } | Variant::Regs(..) => Rounding::None,
+            Variant::Coop { .. } => Rounding::Half,
         }
     }
     fn body(&self) -> String {

@@ -33,6 +33,8 @@ pub enum Limits {
     /// All that the adapter has.
     #[default]
     Adapter,
+    /// All but half-precision arithmetic: every product in f32, as the reference libraries compute in f32.
+    Exact,
     /// What WebGPU guarantees on every device, and no optional feature.
     WebGpu,
 }
@@ -40,7 +42,7 @@ pub enum Limits {
 impl Limits {
     pub(super) fn of(self, adapter: &wgpu::Adapter) -> wgpu::Limits {
         match self {
-            Limits::Adapter => adapter.limits(),
+            Limits::Adapter | Limits::Exact => adapter.limits(),
             Limits::WebGpu => wgpu::Limits::default(),
         }
     }
@@ -49,7 +51,7 @@ impl Limits {
         use wgpu::Features as F;
         match self {
             Limits::WebGpu => F::empty(),
-            Limits::Adapter => {
+            Limits::Adapter | Limits::Exact => {
                 let all = F::TIMESTAMP_QUERY
                     | F::TIMESTAMP_QUERY_INSIDE_ENCODERS
                     | F::TIMESTAMP_QUERY_INSIDE_PASSES;
@@ -103,7 +105,7 @@ pub(super) fn features_of(features: Features) -> wgpu::Features {
 }
 
 /// Cooperative matrices that kernels here are written for: square, f16 summed in f32, in subgroups of one size. Whether a driver
-/// computes them right is tested when the device is opened (`super::test`).
+/// computes them right is tested when the device is opened (`super::trial`).
 fn matrix(adapter: &wgpu::Adapter) -> Option<Matrix> {
     if !adapter.features().contains(features_of(Features::MATRIX)) {
         return None;
@@ -126,7 +128,7 @@ fn matrix(adapter: &wgpu::Adapter) -> Option<Matrix> {
 
 fn describe(index: usize, adapter: &wgpu::Adapter, limits: Limits) -> AdapterInfo {
     let info = adapter.get_info();
-    let have = if limits == Limits::Adapter { adapter.features() } else { wgpu::Features::empty() };
+    let have = if limits != Limits::WebGpu { adapter.features() } else { wgpu::Features::empty() };
     let known = [
         ("shader-f16", wgpu::Features::SHADER_F16),
         ("subgroup", wgpu::Features::SUBGROUP),

@@ -25,6 +25,7 @@ pub struct Wgpu {
     /// On noop, where nothing is computed: one buffer for all that are alike, so that a large plan needs little memory.
     alike: Option<Mutex<HashMap<(bool, u64), wgpu::Buffer>>>,
     error: Arc<Mutex<Option<String>>>,
+    pub(super) notes: Vec<String>,
 }
 
 /// Seconds of work aimed at in one submit: far below the ~2 s after which operating systems kill a job.
@@ -45,7 +46,9 @@ impl Wgpu {
     /// # Errors
     /// As [`Wgpu::open`], or an adapter that offers less.
     pub fn open_within(choice: Option<&str>, limits: Limits) -> Result<Self> {
-        Self::from_adapter(&adapters::pick(choice)?, limits)
+        let mut exec = Self::from_adapter(&adapters::pick(choice)?, limits)?;
+        exec.try_matrices();
+        Ok(exec)
     }
 
     /// wgpu's noop backend: validates pipelines, bindings and dispatches against WebGPU's guaranteed limits, without a
@@ -101,6 +104,7 @@ impl Wgpu {
             run: HashSet::new(),
             alike: None,
             error,
+            notes: Vec::new(),
         })
     }
 

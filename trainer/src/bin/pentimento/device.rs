@@ -9,6 +9,8 @@ use pentimento_trainer::Result;
 pub enum Within {
     /// All that the adapter has.
     Adapter,
+    /// All but half-precision arithmetic: slower, and every product in f32.
+    Exact,
     /// What WebGPU guarantees on every device, and no optional feature.
     Webgpu,
 }
@@ -17,6 +19,7 @@ impl From<Within> for Limits {
     fn from(within: Within) -> Self {
         match within {
             Within::Adapter => Limits::Adapter,
+            Within::Exact => Limits::Exact,
             Within::Webgpu => Limits::WebGpu,
         }
     }
@@ -40,6 +43,7 @@ impl DeviceArgs {
     /// The device as asked for.
     pub fn open(&self) -> Result<Box<dyn Executor>> {
         let exec = Wgpu::open_within(self.device.as_deref(), self.limits.into())?;
+        exec.notes().iter().for_each(|note| crate::say::aside(format_args!("{note}")));
         if !self.bisect {
             return Ok(Box::new(exec));
         }
