@@ -61,6 +61,9 @@ pub enum Op {
     Reshape,
     /// Stops gradients; the only silent way to do so.
     Detach,
+    /// The same numbers; gradients that all pass through here are brought to a size that half precision holds, see
+    /// [`Graph::balance`].
+    Balance,
     /// The second output of a two-output operation.
     Second,
     /// `act(a b + low_a low_b + bias) * gate + residual`; inputs a, b, then those of bias, low_a and low_b, gate, residual that are
@@ -306,7 +309,7 @@ impl Graph {
     }
     /// Follows reshapes and detaches to the node that owns the storage.
     pub(crate) fn root(&self, mut id: Id) -> Id {
-        while matches!(self.node(id).op, Op::Reshape | Op::Detach) {
+        while matches!(self.node(id).op, Op::Reshape | Op::Detach | Op::Balance) {
             id = self.node(id).inputs[0];
         }
         id

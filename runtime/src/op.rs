@@ -36,6 +36,7 @@ pub(crate) fn backward(g: &mut Graph, id: Id, dy: Id, need: &[bool]) -> Result<V
             Ok(vec![Some(g.reshape(dy, &shape))])
         }
         Op::Detach => Ok(vec![None]),
+        Op::Balance => Ok(vec![Some(dy)]),
         Op::Matmul { .. } => matmul::backward(g, &node, dy, need),
         Op::Unary(f) => Ok(vec![Some(g.unary_backward(*f, node.inputs[0], dy))]),
         Op::Binary { .. } => elementwise::binary_backward(g, &node, dy, need),
@@ -59,7 +60,7 @@ pub(crate) fn backward(g: &mut Graph, id: Id, dy: Id, need: &[bool]) -> Result<V
 /// The call of a node; `None` for leaves and views.
 pub(crate) fn lower(g: &Graph, id: Id) -> Option<Lowered> {
     match &g.node(id).op {
-        Op::Leaf { .. } | Op::Reshape | Op::Detach | Op::Second => None,
+        Op::Leaf { .. } | Op::Reshape | Op::Detach | Op::Balance | Op::Second => None,
         Op::Matmul { .. } => Some(matmul::lower(g, id)),
         Op::Unary(_) | Op::UnaryBackward(_) | Op::Binary { .. } | Op::Sum { .. } => {
             Some(elementwise::lower(g, id))

@@ -158,7 +158,9 @@ impl<'a> Planner<'a> {
             }
         }
         last.extend(ids.iter().map(|&x| (g.root(x), usize::MAX)));
-        live.iter_mut().zip(g.nodes()).for_each(|(l, n)| *l &= !matches!(n.op, Op::Reshape | Op::Detach));
+        live.iter_mut()
+            .zip(g.nodes())
+            .for_each(|(l, n)| *l &= !matches!(n.op, Op::Reshape | Op::Detach | Op::Balance));
         let arena = Arena::new(caps.alignment, caps.max_buffer);
         Planner { g, caps, stored, live, last, places: BTreeMap::new(), arena, plan: Plan::default() }
     }

@@ -10,7 +10,8 @@ use pentimento_wgsl::kernel::attention::{Call as Attention, Pass};
 use pentimento_wgsl::kernel::conv::Call as Conv;
 use pentimento_wgsl::kernel::copy::Call as Copy;
 use pentimento_wgsl::kernel::elementwise::Call as Elementwise;
-use pentimento_wgsl::{Call, Stored, Variant};
+use pentimento_wgsl::kernel::matmul as matmul_room;
+use pentimento_wgsl::{Call, Variant};
 
 /// Value and error of every output number; `None` where the outputs are copies or random words and every bit must
 /// be right.
@@ -27,7 +28,7 @@ pub fn bounds(variant: &Variant, call: &Call, inputs: &[&[f32]]) -> Option<Vec<V
         Call::Elementwise(Elementwise::Binary(p)) => elementwise::binary(p, inputs[0], inputs[1]),
         Call::Sum(p) => elementwise::sum(p, inputs[0]),
         Call::Norm(c) => norm::bounds(c, inputs),
-        Call::Matmul(p) => matmul::matmul(p, inputs, stored(variant)),
+        Call::Matmul(p) => matmul::matmul(p, inputs, product(variant)),
         Call::Conv(Conv::Conv2d(p)) => matmul::conv2d(p, inputs),
         Call::Conv(Conv::Conv2dDx(p)) => matmul::conv2d_dx(p, inputs),
         Call::Attention(Attention::Pass(Pass::Forward, p)) => return Some(attention::attention(p, inputs)),
@@ -37,10 +38,10 @@ pub fn bounds(variant: &Variant, call: &Call, inputs: &[&[f32]]) -> Option<Vec<V
     }])
 }
 
-/// How a matmul's second operand is stored.
-fn stored(variant: &Variant) -> Stored {
+/// The body of a matmul.
+fn product(variant: &Variant) -> &matmul_room::Variant {
     match variant {
-        Variant::Matmul(v) => v.stored(),
+        Variant::Matmul(v) => v,
         v => panic!("{v:?} is no matmul"),
     }
 }

@@ -111,13 +111,14 @@ fn guided(
 ) -> (Id, Id) {
     let (x, cond) = pipeline.velocity_graph(g, "", n, size, latents);
     if !sampler::guides(guidance) {
-        return (x, cond);
+        return (x, g.balance(cond));
     }
     let (_, uncond) = pipeline.velocity_graph(g, "u.", n, size, Some(x));
     let uncond = if detach { g.detach(uncond) } else { uncond };
     let d = g.sub(cond, uncond);
     let d = g.affine(d, guidance, 0.0);
-    (x, g.add(uncond, d))
+    let v = g.add(uncond, d);
+    (x, g.balance(v))
 }
 
 /// Writes a velocity's inputs but the latents: time embeddings of all rows, and a text for each.

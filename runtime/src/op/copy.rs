@@ -23,6 +23,14 @@ impl Graph {
         let shape = self.shape(x).to_vec();
         self.push(Op::Detach, vec![x], shape)
     }
+    /// `x`, where a backward pass may change the scale of what it carries: kernels on cooperative matrices round their operands to
+    /// f16, which ends at 6e-8 and 65504. Where the gradients of everything asked for pass through here and nowhere else,
+    /// [`crate::grad::gradients`] multiplies them by a power of two that makes their mean size about 1/8, and divides its
+    /// results by it: the numbers are the same, but for what f16 could not have held.
+    pub fn balance(&mut self, x: Id) -> Id {
+        let shape = self.shape(x).to_vec();
+        self.push(Op::Balance, vec![x], shape)
+    }
     /// `len` entries of `axis` from `start`.
     pub fn slice(&mut self, x: Id, axis: usize, start: usize, len: usize) -> Id {
         let mut shape = self.shape(x).to_vec();

@@ -106,7 +106,7 @@ pub(super) fn lower(g: &Graph, id: Id) -> Lowered {
     let (gate, residual) = (take(gate.is_some()), take(residual));
     params.low = low[0].map_or(0, |low| matrix(g.shape(low)).1 as u32);
     let [a, b] = [node.inputs[0], node.inputs[1]];
-    let inputs = vec![Some(a), Some(b), bias, gate, residual, low[0], low[1]];
+    let inputs = vec![Some(a), Some(b), low[0], low[1], bias, gate, residual];
     let flops = 2 * (m * n * (k + params.low as usize)) as u64;
     Lowered { call: Call::Matmul(params), inputs, flops }
 }

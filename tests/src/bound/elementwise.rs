@@ -98,8 +98,15 @@ fn value(x: Real, op: u32, alpha: f32, beta: f32) -> Real {
         20 => x.sqrt(),
         21 => ONE.over(x),
         22 => x.abs(),
+        23 => balance(x),
         _ => activate(x, op),
     }
+}
+
+/// From the exponent's bits, so exact; a subnormal number has none, flushed or not.
+fn balance(x: Real) -> Real {
+    let inside = x.v >= f64::from(f32::MIN_POSITIVE) && x.v.is_finite();
+    Real::exact(if inside { 2f64.powi((-4 - x.v.log2().floor() as i32).max(-126)) } else { 1.0 })
 }
 
 fn slope(x: Real, op: u32, alpha: f32, beta: f32) -> Real {
@@ -116,6 +123,7 @@ fn slope(x: Real, op: u32, alpha: f32, beta: f32) -> Real {
         }
         20 => HALF.over(x.sqrt()),
         21 => -ONE.over(x * x),
+        23 => Real::exact(0.0),
         22 if x.v.is_nan() => Real::free(),
         22 => Real { v: if x.v == 0.0 { 0.0 } else { x.v.signum() }, e: f64::from(u8::from(x.e > 0.0)) },
         _ => activate_slope(x, op),

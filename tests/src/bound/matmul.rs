@@ -2,30 +2,54 @@
 use super::elementwise::activate;
 use crate::real::Real;
 use pentimento_wgsl::Stored;
-use pentimento_wgsl::kernel::matmul::{BIAS, GATE, Params, RESIDUAL};
+use pentimento_wgsl::kernel::matmul::{BIAS, GATE, Params, RESIDUAL, Variant};
 use pentimento_wgsl::kernel::{conv, indices};
+
+const SMALLEST_NORMAL_HALF: f32 = 6.103_515_6e-5;
 
 /// A weight as a shader loads it. `unpack2x16float` may flush a subnormal half (WGSL 15.7.2); a bfloat16 has f32's range.
 fn load(w: f32, kind: Stored) -> Real {
-    const SMALLEST_NORMAL_HALF: f32 = 6.103_515_6e-5;
     let e = if kind == Stored::F16 && w.abs() < SMALLEST_NORMAL_HALF { f64::from(w).abs() } else { 0.0 };
     Real { e, ..w.into() }
 }
 
-pub(super) fn matmul(p: &Params, inputs: &[&[f32]], kind: Stored) -> Vec<Real> {
+/// An operand of a cooperative matrix, rounded already: one below f16's normal numbers may be flushed.
+fn half(w: f32) -> Real {
+    load(w, Stored::F16)
+}
+
+/// The second pair of factors goes in divided and multiplied by 64: roundings at other places, and an end at 1023.
+fn low_half(w: f32, up: bool) -> Real {
+    let (smallest, most) =
+        if up { (0.0, 1000.0) } else { (64.0 * f64::from(SMALLEST_NORMAL_HALF), f64::INFINITY) };
+    let size = f64::from(w).abs();
+    let rounded = if size < smallest { smallest / 1024.0 } else { 0.0 };
+    let e = if size > most { f64::INFINITY } else { rounded + half(w).e };
+    Real { e, ..w.into() }
+}
+
+pub(super) fn matmul(p: &Params, inputs: &[&[f32]], variant: &Variant) -> Vec<Real> {
+    let kind = variant.stored();
+    let coop = matches!(variant, Variant::Coop { .. });
     let [rows, cols, depth, per] = indices([p.m, p.n, p.k, p.rows_per_batch]);
     let [am, ak, bk, bn] = indices([p.stride_am, p.stride_ak, p.stride_bk, p.stride_bn]);
-    let [a, b, bias, gate, residual] = [inputs[0], inputs[1], inputs[2], inputs[3], inputs[4]];
-    let b: Vec<Real> = b.iter().map(|&w| load(w, kind)).collect();
+    let [a, b, low_a, low_b] = [inputs[0], inputs[1], inputs[2], inputs[3]];
+    let [bias, gate, residual] = [inputs[4], inputs[5], inputs[6]];
+    let a: Vec<Real> = a.iter().map(|&x| if coop { half(x) } else { x.into() }).collect();
+    let b: Vec<Real> = b.iter().map(|&w| if coop { half(w) } else { load(w, kind) }).collect();
     let low = p.low as usize;
+    let low_columns = low;
     let (low_k, low_n) = if bk == 1 { (1, low) } else { (cols, 1) };
     let mut out = Vec::with_capacity(rows * cols * p.parts() as usize);
     for part in 0..p.parts() as usize {
         let range = part * p.part as usize..((part + 1) * p.part as usize).min(depth);
         for (m, n) in (0..rows).flat_map(|m| (0..cols).map(move |n| (m, n))) {
-            let main = range.clone().map(|k| Real::from(a[m * am + k * ak]) * b[k * bk + n * bn]);
-            let factors = |k: usize| (inputs[5][m * low + k], inputs[6][k * low_k + n * low_n]);
-            let second = (0..low).map(factors).map(|(a, b)| Real::from(a) * b.into());
+            let main = range.clone().map(|k| a[m * am + k * ak] * b[k * bk + n * bn]);
+            let factors = |k: usize| (low_a[m * low + k], low_b[k * low_k + n * low_n]);
+            let low = |(a, b): (f32, f32)| {
+                if coop { low_half(a, false) * low_half(b, true) } else { Real::from(a) * b.into() }
+            };
+            let second = (0..low_columns).map(factors).map(low);
             let mut v = Real::sum(main.chain(second));
             if p.flags & BIAS != 0 {
                 v = v + bias[n].into();

@@ -66,6 +66,7 @@ pub(super) const SMOOTH: &[Case] = &[
 
 pub(super) const KINKED: &[Case] = &[
     Case { name: "relu", build: |g, n| unary(g, n, Unary::Act(Act::Relu)) },
+    Case { name: "balance", build: |g, n| unary(g, n, Unary::Balance) },
     Case { name: "abs", build: |g, n| unary(g, n, Unary::Abs) },
     Case { name: "clamp", build: |g, n| unary(g, n, Unary::Clamp(-0.5, 1.25)) },
     Case { name: "sqrt", build: |g, n| unary(g, n, Unary::Sqrt) },

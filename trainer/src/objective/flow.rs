@@ -23,6 +23,7 @@ pub fn supervised(
 ) -> Result<PlanId> {
     let mut g = Graph::new();
     let (x, v) = pipeline.velocity_graph(&mut g, "", batch, size, None);
+    let v = g.balance(v);
     let shape = g.shape(x).to_vec();
     let target = g.input("target", &shape);
     let d = g.sub(v, target);

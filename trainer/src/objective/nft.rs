@@ -78,6 +78,7 @@ pub fn nft(
     let n = c.optim.micro_batch;
     let mut g = Graph::new();
     let (x, v) = pipeline.velocity_graph(&mut g, "", n, size, None);
+    let v = g.balance(v);
     let shape = g.shape(x).to_vec();
     let (old, straight) = (g.input("old", &shape), g.input("straight", &shape));
     let sigma = g.input("sigma", &[n, 1, 1, 1]);

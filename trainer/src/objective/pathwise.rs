@@ -89,7 +89,9 @@ pub(crate) fn pathwise(
     let move_by = g.mul(v, span);
     let x0 = g.add(x, move_by);
     let (image, level) = pipeline.decode_graph(&mut g, x0);
+    let image = g.balance(image);
     let tokens = critic.backbone.tokens(&mut g, image);
+    let tokens = g.balance(tokens);
     let scores = critic.head.graph(&mut g, tokens);
     let mut reward = reward(&mut g, scores, n, c.head.class_weight);
     if let (true, Some(width)) = (c.head.alignment > 0.0, critic.backbone.aligned()) {

@@ -1,10 +1,10 @@
 // What matmul variants that write four neighbouring outputs at a time share; the epilogue is that of shared/matmul.wgsl.
 // `part`: which of several partial sums over K; they lie one after another in y.
-@group(0) @binding(3) var<storage, read_write> bias: array<vec4<f32>>;
-@group(0) @binding(4) var<storage, read_write> gate: array<vec4<f32>>;
-@group(0) @binding(5) var<storage, read_write> residual: array<vec4<f32>>;
-@group(0) @binding(6) var<storage, read_write> low_a: array<vec4<f32>>;
-@group(0) @binding(7) var<storage, read_write> low_b: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read_write> bias: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read_write> gate: array<vec4<f32>>;
+@group(0) @binding(7) var<storage, read_write> residual: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> low_a: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read_write> low_b: array<vec4<f32>>;
 @group(0) @binding(8) var<storage, read_write> y: array<vec4<f32>>;
 fn finish4(part: u32, m: u32, n: u32, acc: vec4<f32>) {
     if m >= p.m || n >= p.n { return; }

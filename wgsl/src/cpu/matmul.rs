@@ -7,7 +7,8 @@ use alloc::vec::Vec;
 pub(crate) fn matmul<R: Real>(p: &Params, inputs: &[&[R]], outputs: &mut [Vec<R>]) {
     let [rows, cols, depth, per] = indices([p.m, p.n, p.k, p.rows_per_batch]);
     let [am, ak, bk, bn] = indices([p.stride_am, p.stride_ak, p.stride_bk, p.stride_bn]);
-    let [a, b, bias, gate, residual] = [inputs[0], inputs[1], inputs[2], inputs[3], inputs[4]];
+    let [a, b, low_a, low_b] = [inputs[0], inputs[1], inputs[2], inputs[3]];
+    let [bias, gate, residual] = [inputs[4], inputs[5], inputs[6]];
     let low = p.low as usize;
     let (low_k, low_n) = if p.stride_bk == 1 { (1, low) } else { (cols, 1) };
     for part in 0..p.parts() as usize {
@@ -19,7 +20,7 @@ pub(crate) fn matmul<R: Real>(p: &Params, inputs: &[&[R]], outputs: &mut [Vec<R>
                     acc += a[m * am + k * ak].wide() * b[k * bk + n * bn].wide();
                 }
                 for k in 0..low {
-                    acc += inputs[5][m * low + k].wide() * inputs[6][k * low_k + n * low_n].wide();
+                    acc += low_a[m * low + k].wide() * low_b[k * low_k + n * low_n].wide();
                 }
                 if p.flags & BIAS != 0 {
                     acc += bias[n].wide();

@@ -48,6 +48,13 @@ pub fn activate_slope(x: f64, act: u32) -> f64 {
         _ => 1.0,
     }
 }
+/// [`crate::kernel::Unary::Balance`].
+fn balance(x: f64) -> f64 {
+    if x < f64::from(f32::MIN_POSITIVE) || !x.is_finite() || x > f64::from(f32::MAX) {
+        return 1.0;
+    }
+    libm::exp2(f64::from((-4 - libm::ilogb(x)).max(-126)))
+}
 fn value(x: f64, op: u32, alpha: f64, beta: f64) -> f64 {
     match op {
         16 => alpha * x + beta,
@@ -57,6 +64,7 @@ fn value(x: f64, op: u32, alpha: f64, beta: f64) -> f64 {
         20 => libm::sqrt(x),
         21 => 1.0 / x,
         22 => x.abs(),
+        23 => balance(x),
         _ => activate(x, op),
     }
 }
@@ -68,6 +76,7 @@ fn slope(x: f64, op: u32, alpha: f64, beta: f64) -> f64 {
         19 => f64::from(u8::from(x >= alpha && x <= beta)),
         20 => 0.5 / libm::sqrt(x),
         21 => -1.0 / (x * x),
+        23 => 0.0,
         22 => {
             if x > 0.0 {
                 1.0

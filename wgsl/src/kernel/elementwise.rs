@@ -36,6 +36,9 @@ pub enum Unary {
     Reciprocal,
     /// `|x|`; slope 0 at 0.
     Abs,
+    /// The power of two that brings `x` to between 1/16 and 1/8, within 2^-126 and 2^125; 1 for 0, subnormals, infinity and NaN. No
+    /// gradient goes through.
+    Balance,
 }
 
 impl Unary {
@@ -50,6 +53,7 @@ impl Unary {
             Unary::Sqrt => (20, 0.0, 0.0),
             Unary::Reciprocal => (21, 0.0, 0.0),
             Unary::Abs => (22, 0.0, 0.0),
+            Unary::Balance => (23, 0.0, 0.0),
         }
     }
 }

@@ -47,7 +47,7 @@ uniform! {
     }
 }
 
-/// The kernel with its parameters. a, b, bias, gate, residual, low_a, low_b; y.
+/// The kernel with its parameters. a, b, low_a, low_b, bias, gate, residual; y.
 pub type Call = Params;
 
 /// Which sides are contiguous.
@@ -245,7 +245,7 @@ impl Calls for Params {
         let [m, n, k, per] = indices([self.m, self.n, self.k, self.rows_per_batch]);
         let gate = if self.flags & GATE != 0 { Group { rows: per, len: n } } else { Whole };
         let low = if self.low > 0 { Row(self.low as usize) } else { Whole };
-        Rows::new(m, 1, [Row(k), Whole, Whole, gate, Row(n), low, Whole, Row(n)])
+        Rows::new(m, 1, [Row(k), Whole, low, Whole, Whole, gate, Row(n), Row(n)])
     }
     fn counted(&mut self) -> &mut u32 {
         &mut self.m
@@ -451,7 +451,7 @@ impl Built for Variant {
         match self {
             Variant::Naive(_) | Variant::Tile(_) | Variant::Texture(_) => Rounding::None,
             Variant::Few { .. } | Variant::Regs(..) => Rounding::None,
-            Variant::Coop { .. } => Rounding::Half,
+            Variant::Coop { .. } => Rounding::Half { operands: 4, inner: false },
         }
     }
     fn body(&self) -> String {
