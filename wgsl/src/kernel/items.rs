@@ -7,7 +7,8 @@ use alloc::{string::String, vec, vec::Vec};
 pub enum Items {
     /// One number, [`super::WORKGROUP`] invocations: CPU drivers.
     Single,
-    /// One number, [`WIDE`] invocations: GPUs start about one workgroup a clock, however small it is.
+    /// One number, [`WIDE`] invocations. On an NVIDIA H200, 49152 workgroups of 64 take 47 us whatever they do: elementwise kernels,
+    /// copies and norms of short rows alike.
     Wide,
     /// Four neighbouring numbers, [`WIDE`] invocations.
     Four,

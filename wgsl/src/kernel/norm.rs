@@ -77,7 +77,7 @@ pub enum Body {
     Shared,
     /// As `Shared`, a workgroup of [`WIDE`] invocations: long rows on GPUs.
     Wide,
-    /// [`FEW`] invocations of a workgroup of [`WIDE`]: short rows on GPUs, which start about one workgroup a clock.
+    /// [`FEW`] invocations of a workgroup of [`WIDE`]: short rows on GPUs, for which small workgroups are too many ([`super::Items::Wide`]).
     Several,
     /// One invocation: on a CPU driver barriers cost more than they share.
     Serial,
