@@ -3,6 +3,7 @@
 mod arena;
 mod choose;
 mod split;
+mod view;
 
 use crate::caps::Caps;
 use crate::fuse;
@@ -13,6 +14,7 @@ use alloc::{collections::BTreeMap, format, string::String, vec, vec::Vec};
 use arena::Arena;
 use pentimento_wgsl::kernel::{Operand, sum};
 use pentimento_wgsl::{Call, Class, Stored, Variant};
+use view::Views;
 
 /// Where a value lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,6 +141,7 @@ struct Planner<'a> {
     g: &'a Graph,
     caps: &'a Caps,
     stored: &'a dyn Fn(&str) -> Stored,
+    views: Views,
     live: Vec<bool>,
     /// Index of the last command that reads a value's storage; outputs live for ever.
     last: BTreeMap<Id, usize>,
@@ -150,19 +153,19 @@ struct Planner<'a> {
 impl<'a> Planner<'a> {
     fn new(g: &'a Graph, ids: &[Id], caps: &'a Caps, stored: &'a dyn Fn(&str) -> Stored) -> Self {
         let mut live = fuse::live(g, ids);
+        let views = Views::new(g, caps);
+        let storage = |id| views.storage(g, id).0;
         // A second output is written whether it is read or not; its parent must exist for it.
         let mut last = BTreeMap::new();
         for (i, n) in g.nodes().iter().enumerate() {
             if live[i] {
-                last.extend(n.inputs.iter().map(|&x| (g.root(x), i)));
+                last.extend(n.inputs.iter().map(|&x| (storage(x), i)));
             }
         }
-        last.extend(ids.iter().map(|&x| (g.root(x), usize::MAX)));
-        live.iter_mut()
-            .zip(g.nodes())
-            .for_each(|(l, n)| *l &= !matches!(n.op, Op::Reshape | Op::Detach | Op::Balance));
+        last.extend(ids.iter().map(|&x| (storage(x), usize::MAX)));
+        live.iter_mut().enumerate().for_each(|(i, l)| *l &= !views.is_view(g, Id(i as u32)));
         let arena = Arena::new(caps.alignment, caps.max_buffer);
-        Planner { g, caps, stored, live, last, places: BTreeMap::new(), arena, plan: Plan::default() }
+        Planner { g, caps, stored, views, live, last, places: BTreeMap::new(), arena, plan: Plan::default() }
     }
 
     fn plan(mut self, outputs: &[(&str, Id)]) -> Result<Plan> {
@@ -306,7 +309,11 @@ impl<'a> Planner<'a> {
 
     fn slot(&self, id: Option<Id>) -> Slot {
         let Some(id) = id else { return Slot { place: Place::Absent, len: 0 } };
-        let place = self.places.get(&self.g.root(id)).copied().unwrap_or(Place::Absent);
+        let (owner, from) = self.views.storage(self.g, id);
+        let place = match self.places.get(&owner).copied().unwrap_or(Place::Absent) {
+            Place::Arena { slab, offset } => Place::Arena { slab, offset: offset + from },
+            place => place,
+        };
         Slot { place, len: self.g.len(id) }
     }
     fn alloc(&mut self, id: Id) -> Slot {

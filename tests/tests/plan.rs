@@ -175,3 +175,41 @@ fn core_links_without_std() {
         .expect("cargo");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
+
+/// A slice of whole outermost entries lies in its parent where a binding may begin; the parent lives until its last view was
+/// read.
+#[test]
+fn slices_of_outermost_entries_are_views() {
+    let mut g = Graph::new();
+    let x = g.input("x", &[4, 64]);
+    let a = g.affine(x, 2.0, 1.0);
+    let b = g.slice(a, 0, 1, 3);
+    let c = g.slice(b, 0, 1, 2);
+    let mut y = g.affine(x, 3.0, 0.0);
+    for _ in 0..3 {
+        y = g.affine(y, 3.0, 0.0);
+    }
+    let top = g.slice(y, 0, 0, 2);
+    let sum = g.add(c, top);
+    let first = g.slice(c, 1, 0, 8);
+    let odd = g.reshape(a, &[256]);
+    let odd = g.slice(odd, 0, 3, 64);
+    let outputs = [("sum", sum), ("first", first), ("view", c), ("odd", odd)];
+    let plan = Plan::new(g, &outputs, &Caps::webgpu(), &|_| Stored::F32).expect("a plan");
+    check_overlap(&plan).expect("no overlap");
+    let count = |kernel: &str| plan.commands.iter().filter(|c| c.variant.kernel() == kernel).count();
+    // Copies are left for the inner axis and for an offset that no binding may have.
+    assert_eq!((count("slice"), plan.commands.len()), (2, 8));
+    let mut exec = pentimento::exec::cpu::Cpu::new();
+    let id = exec.prepare(plan).expect("a prepared plan");
+    let numbers: Vec<f32> = (0..256).map(|i| i as f32).collect();
+    exec.write(id, "x", &numbers).expect("an input");
+    exec.run(id).expect("a run");
+    let mut read = |name: &str| exec.read(id, name).expect("an output");
+    let a: Vec<f32> = numbers.iter().map(|x| 2.0 * x + 1.0).collect();
+    assert_eq!(read("view"), a[128..256]);
+    assert_eq!(read("odd"), a[3..67]);
+    assert_eq!(read("first")[..], [&a[128..136], &a[192..200]].concat());
+    let want: Vec<f32> = a[128..].iter().zip(&numbers).map(|(a, x)| a + 81.0 * x).collect();
+    assert_eq!(read("sum"), want);
+}

@@ -1,12 +1,12 @@
 // unary: y = f(x), elementwise; unary_backward: dx = dy * f'(x).
 // x, y, dy, dx: [N].
-// One invocation per element.
+// One invocation per ITEM neighbouring elements.
 // Reference: wgsl/src/cpu/unary.rs
 struct Params { n: u32, op: u32, alpha: f32, beta: f32 }
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read_write> x: array<f32>;
-@group(0) @binding(2) var<storage, read_write> y: array<f32>;
-@group(0) @binding(3) var<storage, read_write> dx: array<f32>;
+@group(0) @binding(1) var<storage, read_write> x: array<Item>;
+@group(0) @binding(2) var<storage, read_write> y: array<Item>;
+@group(0) @binding(3) var<storage, read_write> dx: array<Item>;
 
 // Numbers from 16 on are not activations: see `Unary` in wgsl/src/kernel/elementwise.rs.
 // The power of two that brings x to between 1/16 and 1/8, from its exponent; 1 where there is none, or a sign.
@@ -41,13 +41,20 @@ fn slope(x: f32) -> f32 {
         default: { return activate_slope(x, p.op); }
     }
 }
+//@ if ITEM == 4
+fn values(x: Item) -> Item { return Item(value(x.x), value(x.y), value(x.z), value(x.w)); }
+fn slopes(x: Item) -> Item { return Item(slope(x.x), slope(x.y), slope(x.z), slope(x.w)); }
+//@ else
+fn values(x: Item) -> Item { return value(x); }
+fn slopes(x: Item) -> Item { return slope(x); }
+//@ end
 @compute @workgroup_size(WORKGROUP)
 fn unary(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let i = linear(wg, grid, lane);
-    if i < p.n { y[i] = value(x[i]); }
+    if i < p.n / ITEM { y[i] = values(x[i]); }
 }
 @compute @workgroup_size(WORKGROUP)
 fn unary_backward(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let i = linear(wg, grid, lane);
-    if i < p.n { dx[i] = y[i] * slope(x[i]); } // y holds dy here
+    if i < p.n / ITEM { dx[i] = y[i] * slopes(x[i]); } // y holds dy here
 }

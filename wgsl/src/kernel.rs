@@ -10,6 +10,7 @@ pub mod copy;
 mod cut;
 pub mod elementwise;
 mod family;
+mod items;
 pub mod matmul;
 pub mod norm;
 pub mod philox;
@@ -20,6 +21,7 @@ pub use ability::{Abilities, Class, Features, Matrix, Needs, Operand};
 pub use cut::{Part, Rows};
 pub use elementwise::{Act, Binary, Unary};
 pub use family::{Accuracy, Rounding};
+pub use items::Items;
 pub use stored::{STORED, Stored};
 pub use uniform::indices;
 

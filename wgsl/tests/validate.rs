@@ -76,10 +76,12 @@ fn every_variant_validates() {
 
 /// Fields of a variant's uniform block; `None` for the copies, whose shader has one block for all of them.
 fn fields(v: &Variant) -> Option<&'static [(&'static str, &'static str)]> {
-    use elementwise::Variant as Elementwise;
+    use elementwise::{Kernel, Variant as Elementwise};
     Some(match v {
-        Variant::Elementwise(Elementwise::Unary | Elementwise::UnaryBackward) => elementwise::Map::FIELDS,
-        Variant::Elementwise(Elementwise::Binary) => elementwise::Pair::FIELDS,
+        Variant::Elementwise(Elementwise { kernel: Kernel::Unary | Kernel::UnaryBackward, .. }) => {
+            elementwise::Map::FIELDS
+        }
+        Variant::Elementwise(Elementwise { kernel: Kernel::Binary, .. }) => elementwise::Pair::FIELDS,
         Variant::Sum(_) => sum::Params::FIELDS,
         Variant::Copy(_) => return None,
         Variant::Norm(_) => norm::Params::FIELDS,

@@ -417,12 +417,15 @@ impl Modulation {
     }
 }
 
-/// A linear layer on t whose outputs are N modulations, each `[B, 1, C]`.
+/// A linear layer on t whose outputs are N modulations, each `[B, 1, C]`. They are put one after the other first, so that each
+/// is a view and not a copy.
 fn chunks<const N: usize>(g: &mut Graph, w: &Names, t: Id, c: usize) -> [Id; N] {
     let y = w.linear(g, t, N * c);
     let b = g.shape(y)[0];
+    let y = g.reshape(y, &[b, N, c]);
+    let y = if b == 1 { g.reshape(y, &[N, b, c]) } else { g.permute(y, &[1, 0, 2]) };
     core::array::from_fn(|i| {
-        let part = g.slice(y, 1, i * c, c);
+        let part = g.slice(y, 0, i, 1);
         g.reshape(part, &[b, 1, c])
     })
 }

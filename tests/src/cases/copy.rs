@@ -45,6 +45,13 @@ pub(super) const SMOOTH: &[Case] = &[
         },
     },
     Case {
+        name: "permute_heads",
+        build: |g, n| {
+            let x = g.input("x", &[2, n[0], n[1], n[2]]);
+            (g.permute(x, &[0, 2, 1, 3]), vec![x])
+        },
+    },
+    Case {
         name: "permute_five",
         build: |g, n| {
             let x = g.input("x", &[n[0], 2, n[1], 3, n[2]]);
@@ -54,7 +61,7 @@ pub(super) const SMOOTH: &[Case] = &[
     Case {
         name: "upsample",
         build: |g, n| {
-            let x = g.input("x", &[2, 1 + n[0] % 5, 1 + n[1] % 5, n[2]]);
+            let x = g.input("x", &[2, 1 + n[0] % 5, 1 + n[1] % 5, n[2] + n[0] % 2]);
             (g.upsample(x), vec![x])
         },
     },

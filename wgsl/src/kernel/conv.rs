@@ -89,18 +89,55 @@ pub enum Kernel {
 pub struct Variant {
     /// Which one.
     pub kernel: Kernel,
-    /// Operands are read from textures: CPU drivers.
-    pub textures: bool,
+    /// How.
+    pub body: Body,
+}
+
+/// Who computes what, from where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Body {
+    /// [`BLOCK`] pixels and channels an invocation.
+    Storage,
+    /// As `Storage`, operands read from textures: CPU drivers.
+    Textures,
+    /// A matmul on register tiles whose left side is gathered as it is read: GPUs, C and O multiples of 4.
+    Tiles,
 }
 
 /// Neighbouring pixels, and channels, of an invocation.
 const BLOCK: u32 = 4;
+/// Pixels and channels of a workgroup's tile, and its depth (`shader/shared/register_tile.wgsl`).
+const TILE: u32 = 64;
+const DEPTH: u32 = 16;
+/// Outputs of an invocation along each side of a tile.
+const PER: u32 = 4;
 
 impl Call {
-    fn of(&self, textures: bool) -> Variant {
+    fn of(&self, body: Body) -> Variant {
         match self {
-            Call::Conv2d(_) => Variant { kernel: Kernel::Conv2d, textures },
-            Call::Conv2dDx(_) => Variant { kernel: Kernel::Conv2dDx, textures },
+            Call::Conv2d(_) => Variant { kernel: Kernel::Conv2d, body },
+            Call::Conv2dDx(_) => Variant { kernel: Kernel::Conv2dDx, body },
+        }
+    }
+    /// Rows of the outputs' images, their columns, channels: (images x rows, columns, channels).
+    fn outputs(&self) -> [usize; 3] {
+        match self {
+            Call::Conv2d(p) => indices([p.batch * p.ho, p.wo, p.o]),
+            Call::Conv2dDx(p) => indices([p.batch * p.h, p.w, p.c]),
+        }
+    }
+    /// Taps of an output along each side, and channels of each.
+    fn taps(&self) -> [u32; 3] {
+        match self {
+            Call::Conv2d(p) => [p.kh, p.kw, p.c],
+            Call::Conv2dDx(p) => [p.kh, p.kw, p.o.next_multiple_of(4)],
+        }
+    }
+    /// Channels on both sides come in fours.
+    fn fours(&self) -> bool {
+        match self {
+            Call::Conv2d(p) => p.c.is_multiple_of(4) && p.o.is_multiple_of(4),
+            Call::Conv2dDx(p) => p.c.is_multiple_of(4),
         }
     }
 }
@@ -108,7 +145,7 @@ impl Call {
 impl Calls for Call {
     type Variant = Variant;
     fn kernel(&self) -> &'static str {
-        self.of(false).kernel()
+        self.of(Body::Storage).kernel()
     }
     fn words(&self) -> Vec<u32> {
         match self {
@@ -118,30 +155,32 @@ impl Calls for Call {
     }
     fn ranked(&self, inputs: &[Operand], able: &Abilities) -> Vec<Variant> {
         match able.class {
-            Class::Gpu => vec![self.of(false)],
+            Class::Gpu => {
+                let tiles = self.fours().then(|| self.of(Body::Tiles));
+                tiles.into_iter().chain([self.of(Body::Storage)]).collect()
+            }
             Class::Software => {
-                let staged = inputs[..2].iter().all(|x| able.stages(x)).then(|| self.of(true));
-                staged.into_iter().chain([self.of(false)]).collect()
+                let staged = inputs[..2].iter().all(|x| able.stages(x)).then(|| self.of(Body::Textures));
+                staged.into_iter().chain([self.of(Body::Storage)]).collect()
             }
         }
     }
     fn groups(&self, v: &Variant) -> usize {
-        let invocations = |batch: u32, h: u32, w: u32, c: u32| {
-            let [batch, h, across, blocks] = indices([batch, h, w.div_ceil(BLOCK), c.div_ceil(BLOCK)]);
-            batch * h * across * blocks
-        };
-        let invocations = match self {
-            Call::Conv2d(p) => invocations(p.batch, p.ho, p.wo, p.o),
-            Call::Conv2dDx(p) => invocations(p.batch, p.h, p.w, p.c),
-        };
-        workgroups(invocations, v.needs())
+        let [rows, columns, channels] = self.outputs();
+        let [block, tile] = [BLOCK, TILE].map(|side| side as usize);
+        match v.body {
+            Body::Storage | Body::Textures => {
+                workgroups(rows * columns.div_ceil(block) * channels.div_ceil(block), v.needs())
+            }
+            Body::Tiles => (rows * columns).div_ceil(tile) * channels.div_ceil(tile),
+        }
     }
-    fn iterations(&self, Variant { kernel: _, textures: false | true }: &Variant) -> u64 {
-        let taps =
-            |kh: u32, kw: u32, blocks: u32| u64::from(kh) * (1 + u64::from(kw) * (1 + u64::from(blocks)));
-        match self {
-            Call::Conv2d(p) => taps(p.kh, p.kw, p.c / BLOCK),
-            Call::Conv2dDx(p) => taps(p.kh, p.kw, p.o.div_ceil(BLOCK)),
+    fn iterations(&self, v: &Variant) -> u64 {
+        let [kh, kw, channels] = self.taps().map(u64::from);
+        match v.body {
+            Body::Storage | Body::Textures => kh * (1 + kw * (1 + channels / u64::from(BLOCK))),
+            // Products, and one round of loads for each side, for every tile along the taps.
+            Body::Tiles => (kh * kw * channels).div_ceil(DEPTH.into()) * u64::from(1 + DEPTH + 2),
         }
     }
     /// By images; weights and biases are shared by them.
@@ -187,8 +226,8 @@ impl Calls for Call {
 
 impl Built for Variant {
     fn all() -> Vec<Self> {
-        let both = |textures| [Kernel::Conv2d, Kernel::Conv2dDx].map(|kernel| Variant { kernel, textures });
-        [false, true].into_iter().flat_map(both).collect()
+        let both = |body| [Kernel::Conv2d, Kernel::Conv2dDx].map(|kernel| Variant { kernel, body });
+        [Body::Storage, Body::Textures, Body::Tiles].into_iter().flat_map(both).collect()
     }
     fn kernel(&self) -> &'static str {
         match self.kernel {
@@ -197,14 +236,18 @@ impl Built for Variant {
         }
     }
     fn entry(&self) -> &'static str {
-        self.kernel()
+        match (self.body, self.kernel) {
+            (Body::Storage | Body::Textures, _) => self.kernel(),
+            (Body::Tiles, Kernel::Conv2d) => "conv2d_regs",
+            (Body::Tiles, Kernel::Conv2dDx) => "conv2d_dx_regs",
+        }
     }
     fn bindings(&self) -> Vec<(u32, Binding)> {
         let plain = match self.kernel {
             Kernel::Conv2d => 3,
             Kernel::Conv2dDx => 1,
         };
-        let staged = [Binding::staged(self.textures); 2].into_iter();
+        let staged = [Binding::staged(self.body == Body::Textures); 2].into_iter();
         let plain = core::iter::repeat_n(Binding::Storage, plain);
         staged.chain(plain).zip(1..).map(|(kind, n)| (n, kind)).collect()
     }
@@ -212,27 +255,44 @@ impl Built for Variant {
         1
     }
     fn parts(&self) -> Vec<Source> {
-        let mut parts = if self.textures {
-            vec![part!("shared/texel.wgsl"), part!("load/conv_texture.wgsl")]
-        } else {
-            vec![part!("load/conv_storage.wgsl")]
+        let mut parts = match self.body {
+            Body::Storage => vec![part!("load/conv_storage.wgsl")],
+            Body::Textures => vec![part!("shared/texel.wgsl"), part!("load/conv_texture.wgsl")],
+            Body::Tiles => vec![part!("shared/register_tile.wgsl")],
         };
-        parts.push(match self.kernel {
-            Kernel::Conv2d => part!("conv2d.wgsl"),
-            Kernel::Conv2dDx => part!("conv2d_dx.wgsl"),
+        parts.push(match (self.body, self.kernel) {
+            (Body::Storage | Body::Textures, Kernel::Conv2d) => part!("conv2d.wgsl"),
+            (Body::Storage | Body::Textures, Kernel::Conv2dDx) => part!("conv2d_dx.wgsl"),
+            (Body::Tiles, Kernel::Conv2d) => part!("conv2d_regs.wgsl"),
+            (Body::Tiles, Kernel::Conv2dDx) => part!("conv2d_dx_regs.wgsl"),
         });
         parts
     }
     fn constants(&self) -> Vec<(&'static str, u32)> {
-        vec![("BLOCK", BLOCK)]
+        match self.body {
+            Body::Storage | Body::Textures => vec![("BLOCK", BLOCK)],
+            Body::Tiles => vec![("TILE_M", TILE), ("TILE_N", TILE), ("DEPTH", DEPTH)],
+        }
     }
     fn needs(&self) -> Needs {
-        Needs::PLAIN
+        match self.body {
+            Body::Storage | Body::Textures => Needs::PLAIN,
+            Body::Tiles => Needs {
+                invocations: (TILE / PER) * (TILE / PER),
+                workgroup_memory: 4 * 2 * (TILE + 4) * DEPTH,
+                ..Needs::PLAIN
+            },
+        }
     }
     fn rounding(&self) -> Rounding {
         Rounding::None
     }
     fn body(&self) -> String {
-        if self.textures { "textures".into() } else { "storage".into() }
+        match self.body {
+            Body::Storage => "storage",
+            Body::Textures => "textures",
+            Body::Tiles => "register tiles",
+        }
+        .into()
     }
 }

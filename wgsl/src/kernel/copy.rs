@@ -1,6 +1,6 @@
 //! Operations that only move numbers.
 use super::family::{Accuracy, Built, Calls, Rounding};
-use super::{Abilities, Binding, Needs, Operand, Part, Rows, Source, indices, part, storage, workgroups};
+use super::{Abilities, Binding, Items, Needs, Operand, Part, Rows, Source, indices, part, storage};
 use crate::{Real, cpu};
 use alloc::{string::String, vec, vec::Vec};
 
@@ -71,25 +71,45 @@ pub enum Call {
     Upsample(Image),
 }
 
-/// One body each, one invocation per number of the output.
+/// The kernels of this family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs)]
-pub enum Variant {
+pub enum Kernel {
     Slice,
     Pad,
     Concat,
     Permute,
     Upsample,
 }
+const KERNELS: [Kernel; 5] = [Kernel::Slice, Kernel::Pad, Kernel::Concat, Kernel::Permute, Kernel::Upsample];
+
+/// A kernel of this family as it is built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Variant {
+    /// Which one.
+    pub kernel: Kernel,
+    /// What an invocation moves.
+    pub items: Items,
+}
 
 impl Call {
-    fn variant(&self) -> Variant {
+    fn of(&self) -> Kernel {
         match self {
-            Call::Slice(_) => Variant::Slice,
-            Call::Pad(_) => Variant::Pad,
-            Call::Concat(_) => Variant::Concat,
-            Call::Permute(_) => Variant::Permute,
-            Call::Upsample(_) => Variant::Upsample,
+            Call::Slice(_) => Kernel::Slice,
+            Call::Pad(_) => Kernel::Pad,
+            Call::Concat(_) => Kernel::Concat,
+            Call::Permute(_) => Kernel::Permute,
+            Call::Upsample(_) => Kernel::Upsample,
+        }
+    }
+    /// Runs of fours stay together.
+    fn fours(&self) -> bool {
+        let all = |sides: &[u32]| sides.iter().all(|side| side.is_multiple_of(4));
+        match self {
+            Call::Slice(p) | Call::Pad(p) => all(&[p.len, p.side, p.start]),
+            Call::Concat(p) => all(&[p.a, p.b]),
+            Call::Permute(p) => p.strides[4] == 1 && all(&p.strides[..4]) && all(&p.sizes[4..]),
+            Call::Upsample(p) => all(&[p.c]),
         }
     }
     /// Numbers of the output.
@@ -106,7 +126,7 @@ impl Call {
 impl Calls for Call {
     type Variant = Variant;
     fn kernel(&self) -> &'static str {
-        self.variant().kernel()
+        self.of().name()
     }
     fn words(&self) -> Vec<u32> {
         match self {
@@ -116,15 +136,15 @@ impl Calls for Call {
             Call::Upsample(p) => p.words(),
         }
     }
-    fn ranked(&self, _: &[Operand], _: &Abilities) -> Vec<Variant> {
-        vec![self.variant()]
+    fn ranked(&self, _: &[Operand], able: &Abilities) -> Vec<Variant> {
+        vec![Variant { kernel: self.of(), items: Items::best(able, self.fours()) }]
     }
     fn groups(&self, v: &Variant) -> usize {
-        workgroups(self.len() as usize, v.needs())
+        v.items.groups(self.len())
     }
     fn iterations(&self, v: &Variant) -> u64 {
-        match v {
-            Variant::Slice | Variant::Pad | Variant::Concat | Variant::Permute | Variant::Upsample => 0,
+        match v.kernel {
+            Kernel::Slice | Kernel::Pad | Kernel::Concat | Kernel::Permute | Kernel::Upsample => 0,
         }
     }
     fn rows(&self) -> Option<Rows> {
@@ -174,44 +194,51 @@ impl Calls for Call {
     }
 }
 
+impl Kernel {
+    fn name(self) -> &'static str {
+        match self {
+            Kernel::Slice => "slice",
+            Kernel::Pad => "pad",
+            Kernel::Concat => "concat",
+            Kernel::Permute => "permute",
+            Kernel::Upsample => "upsample",
+        }
+    }
+}
+
 impl Built for Variant {
     fn all() -> Vec<Self> {
-        vec![Variant::Slice, Variant::Pad, Variant::Concat, Variant::Permute, Variant::Upsample]
+        let bodies = |kernel| Items::ALL.map(|items| Variant { kernel, items });
+        KERNELS.into_iter().flat_map(bodies).collect()
     }
     fn kernel(&self) -> &'static str {
-        match self {
-            Variant::Slice => "slice",
-            Variant::Pad => "pad",
-            Variant::Concat => "concat",
-            Variant::Permute => "permute",
-            Variant::Upsample => "upsample",
-        }
+        self.kernel.name()
     }
     fn entry(&self) -> &'static str {
         self.kernel()
     }
     fn bindings(&self) -> Vec<(u32, Binding)> {
-        match self {
-            Variant::Slice | Variant::Pad | Variant::Permute | Variant::Upsample => storage(&[1, 2]),
-            Variant::Concat => storage(&[1, 3, 2]),
+        match self.kernel {
+            Kernel::Slice | Kernel::Pad | Kernel::Permute | Kernel::Upsample => storage(&[1, 2]),
+            Kernel::Concat => storage(&[1, 3, 2]),
         }
     }
     fn outputs(&self) -> usize {
         1
     }
     fn parts(&self) -> Vec<Source> {
-        vec![part!("copy.wgsl")]
+        vec![self.items.part(), part!("copy.wgsl")]
     }
     fn constants(&self) -> Vec<(&'static str, u32)> {
-        vec![]
+        self.items.constants()
     }
     fn needs(&self) -> Needs {
-        Needs::PLAIN
+        self.items.needs()
     }
     fn rounding(&self) -> Rounding {
         Rounding::None
     }
     fn body(&self) -> String {
-        String::new()
+        self.items.name()
     }
 }

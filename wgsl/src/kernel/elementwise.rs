@@ -1,6 +1,6 @@
 //! Elementwise functions of one and two arguments.
 use super::family::{Accuracy, Built, Calls, Rounding};
-use super::{Abilities, Binding, Needs, Operand, Part, Rows, Source, part, storage, workgroups};
+use super::{Abilities, Binding, Items, Needs, Operand, Part, Rows, Source, part, storage};
 use crate::{Real, cpu};
 use alloc::{string::String, vec, vec::Vec};
 
@@ -127,21 +127,37 @@ pub enum Call {
     Binary(Pair),
 }
 
-/// One body each, one invocation per number.
+/// The kernels of this family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs)]
-pub enum Variant {
+pub enum Kernel {
     Unary,
     UnaryBackward,
     Binary,
 }
 
+/// A kernel of this family as it is built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Variant {
+    /// Which one.
+    pub kernel: Kernel,
+    /// What an invocation computes.
+    pub items: Items,
+}
+
 impl Call {
-    fn variant(&self) -> Variant {
+    fn of(&self) -> Kernel {
         match self {
-            Call::Unary(_) => Variant::Unary,
-            Call::UnaryBackward(_) => Variant::UnaryBackward,
-            Call::Binary(_) => Variant::Binary,
+            Call::Unary(_) => Kernel::Unary,
+            Call::UnaryBackward(_) => Kernel::UnaryBackward,
+            Call::Binary(_) => Kernel::Binary,
+        }
+    }
+    /// Four numbers have four neighbours beside them.
+    fn fours(&self) -> bool {
+        match self {
+            Call::Unary(p) | Call::UnaryBackward(p) => p.n.is_multiple_of(4),
+            Call::Binary(p) => p.stride_c == 1 && p.c.is_multiple_of(4),
         }
     }
 }
@@ -149,7 +165,7 @@ impl Call {
 impl Calls for Call {
     type Variant = Variant;
     fn kernel(&self) -> &'static str {
-        self.variant().kernel()
+        self.of().name()
     }
     fn words(&self) -> Vec<u32> {
         match self {
@@ -157,19 +173,19 @@ impl Calls for Call {
             Call::Binary(p) => p.words(),
         }
     }
-    fn ranked(&self, _: &[Operand], _: &Abilities) -> Vec<Variant> {
-        vec![self.variant()]
+    fn ranked(&self, _: &[Operand], able: &Abilities) -> Vec<Variant> {
+        vec![Variant { kernel: self.of(), items: Items::best(able, self.fours()) }]
     }
     fn groups(&self, v: &Variant) -> usize {
         match self {
             Call::Unary(Map { n, .. })
             | Call::UnaryBackward(Map { n, .. })
-            | Call::Binary(Pair { n, .. }) => workgroups(*n as usize, v.needs()),
+            | Call::Binary(Pair { n, .. }) => v.items.groups(*n),
         }
     }
     fn iterations(&self, v: &Variant) -> u64 {
-        match v {
-            Variant::Unary | Variant::UnaryBackward | Variant::Binary => 0,
+        match v.kernel {
+            Kernel::Unary | Kernel::UnaryBackward | Kernel::Binary => 0,
         }
     }
     fn rows(&self) -> Option<Rows> {
@@ -222,53 +238,56 @@ impl Pair {
     }
 }
 
+impl Kernel {
+    fn name(self) -> &'static str {
+        match self {
+            Kernel::Unary => "unary",
+            Kernel::UnaryBackward => "unary_backward",
+            Kernel::Binary => "binary",
+        }
+    }
+}
+
 impl Built for Variant {
     fn all() -> Vec<Self> {
-        vec![Variant::Unary, Variant::UnaryBackward, Variant::Binary]
+        let bodies = |kernel| Items::ALL.map(|items| Variant { kernel, items });
+        [Kernel::Unary, Kernel::UnaryBackward, Kernel::Binary].into_iter().flat_map(bodies).collect()
     }
     fn kernel(&self) -> &'static str {
-        match self {
-            Variant::Unary => "unary",
-            Variant::UnaryBackward => "unary_backward",
-            Variant::Binary => "binary",
-        }
+        self.kernel.name()
     }
     fn entry(&self) -> &'static str {
         self.kernel()
     }
     fn bindings(&self) -> Vec<(u32, Binding)> {
-        match self {
-            Variant::Unary => storage(&[1, 2]),
-            Variant::UnaryBackward | Variant::Binary => storage(&[1, 2, 3]),
+        match self.kernel {
+            Kernel::Unary => storage(&[1, 2]),
+            Kernel::UnaryBackward | Kernel::Binary => storage(&[1, 2, 3]),
         }
     }
     fn outputs(&self) -> usize {
-        match self {
-            Variant::Unary | Variant::UnaryBackward | Variant::Binary => 1,
+        match self.kernel {
+            Kernel::Unary | Kernel::UnaryBackward | Kernel::Binary => 1,
         }
     }
     fn parts(&self) -> Vec<Source> {
-        match self {
-            Variant::Unary | Variant::UnaryBackward => {
-                vec![part!("shared/activation.wgsl"), part!("unary.wgsl")]
+        match self.kernel {
+            Kernel::Unary | Kernel::UnaryBackward => {
+                vec![self.items.part(), part!("shared/activation.wgsl"), part!("unary.wgsl")]
             }
-            Variant::Binary => vec![part!("binary.wgsl")],
+            Kernel::Binary => vec![self.items.part(), part!("binary.wgsl")],
         }
     }
     fn constants(&self) -> Vec<(&'static str, u32)> {
-        match self {
-            Variant::Unary | Variant::UnaryBackward | Variant::Binary => vec![],
-        }
+        self.items.constants()
     }
     fn needs(&self) -> Needs {
-        match self {
-            Variant::Unary | Variant::UnaryBackward | Variant::Binary => Needs::PLAIN,
-        }
+        self.items.needs()
     }
     fn rounding(&self) -> Rounding {
         Rounding::None
     }
     fn body(&self) -> String {
-        String::new()
+        self.items.name()
     }
 }

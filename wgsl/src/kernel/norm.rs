@@ -2,7 +2,6 @@
 use super::family::{Accuracy, Built, Calls, Rounding};
 use super::{
     Abilities, Binding, Class, Needs, Operand, Part, Rows, Source, WORKGROUP, indices, part, storage,
-    workgroups,
 };
 use crate::{Real, cpu};
 use alloc::{string::String, vec, vec::Vec};
@@ -76,8 +75,38 @@ pub struct Call {
 pub enum Body {
     /// One workgroup; sums by a tree.
     Shared,
+    /// As `Shared`, a workgroup of [`WIDE`] invocations: long rows on GPUs.
+    Wide,
+    /// [`FEW`] invocations of a workgroup of [`WIDE`]: short rows on GPUs, for which small workgroups are too many ([`super::Items::Wide`]).
+    Several,
     /// One invocation: on a CPU driver barriers cost more than they share.
     Serial,
+}
+
+/// Invocations of a workgroup on GPUs, where rows are long or short.
+const WIDE: u32 = 256;
+/// Invocations of a short row.
+const FEW: u32 = 16;
+/// The longest row that is short, the shortest that is long.
+const SHORT: usize = 256;
+const LONG: usize = 1024;
+
+impl Body {
+    /// Invocations of a workgroup.
+    fn invocations(self) -> u32 {
+        match self {
+            Body::Shared | Body::Serial => WORKGROUP,
+            Body::Wide | Body::Several => WIDE,
+        }
+    }
+    /// Invocations of a row.
+    fn lanes(self) -> u32 {
+        match self {
+            Body::Shared | Body::Wide => self.invocations(),
+            Body::Several => FEW,
+            Body::Serial => 1,
+        }
+    }
 }
 
 /// A kernel of this family as it is built.
@@ -122,24 +151,18 @@ impl Calls for Call {
     fn ranked(&self, _: &[Operand], able: &Abilities) -> Vec<Variant> {
         let of = |body| Variant { kernel: self.kernel, body };
         match able.class {
-            Class::Gpu => vec![of(Body::Shared)],
+            Class::Gpu if self.row() <= SHORT => vec![of(Body::Several)],
+            Class::Gpu if self.row() < LONG => vec![of(Body::Shared)],
+            Class::Gpu => vec![of(Body::Wide)],
             // Long rows, which a driver would stop, are shared.
             Class::Software => vec![of(Body::Serial), of(Body::Shared)],
         }
     }
     fn groups(&self, v: &Variant) -> usize {
-        let rows = self.params.rows as usize;
-        match v.body {
-            Body::Shared => rows,
-            Body::Serial => workgroups(rows, v.needs()),
-        }
+        (self.params.rows as usize * v.body.lanes() as usize).div_ceil(v.body.invocations() as usize)
     }
     fn iterations(&self, v: &Variant) -> u64 {
-        let lanes = match v.body {
-            Body::Shared => WORKGROUP,
-            Body::Serial => 1,
-        };
-        self.kernel.passes() * (self.row() as u64).div_ceil(lanes.into())
+        self.kernel.passes() * (self.row() as u64).div_ceil(v.body.lanes().into())
     }
     /// By rows; group norms by images.
     fn rows(&self) -> Option<Rows> {
@@ -186,7 +209,9 @@ impl Calls for Call {
 
 impl Built for Variant {
     fn all() -> Vec<Self> {
-        let bodies = |kernel| [Body::Shared, Body::Serial].map(|body| Variant { kernel, body });
+        let bodies = |kernel| {
+            [Body::Shared, Body::Wide, Body::Several, Body::Serial].map(|body| Variant { kernel, body })
+        };
         KERNELS.into_iter().flat_map(bodies).collect()
     }
     fn kernel(&self) -> &'static str {
@@ -216,27 +241,32 @@ impl Built for Variant {
     }
     fn parts(&self) -> Vec<Source> {
         let rows = match self.body {
-            Body::Shared => part!("shared/row_workgroup.wgsl"),
+            Body::Shared | Body::Wide | Body::Several => part!("shared/row_lanes.wgsl"),
             Body::Serial => part!("shared/row_serial.wgsl"),
         };
         vec![rows, part!("shared/activation.wgsl"), part!("norm.wgsl")]
     }
     fn constants(&self) -> Vec<(&'static str, u32)> {
-        vec![]
+        vec![("LANES", self.body.lanes())]
     }
     fn needs(&self) -> Needs {
-        match self.body {
-            Body::Shared => Needs { workgroup_memory: 4 * WORKGROUP, ..Needs::PLAIN },
-            Body::Serial => Needs::PLAIN,
-        }
+        let invocations = self.body.invocations();
+        let workgroup_memory = match self.body {
+            Body::Shared | Body::Wide | Body::Several => 4 * invocations,
+            Body::Serial => 0,
+        };
+        Needs { invocations, workgroup_memory, ..Needs::PLAIN }
     }
     fn rounding(&self) -> Rounding {
         Rounding::None
     }
     fn body(&self) -> String {
         match self.body {
-            Body::Shared => "shared rows".into(),
-            Body::Serial => "serial rows".into(),
+            Body::Shared => "shared rows",
+            Body::Wide => "shared rows, wide",
+            Body::Several => "several rows",
+            Body::Serial => "serial rows",
         }
+        .into()
     }
 }
