@@ -28,9 +28,9 @@ fn dispatches_beyond_65535_workgroups_fold() {
             let x = g.input("x", &[65535 * 64 + 1]);
             (g.affine(x, 3.0, 1.0), 65535 * 64 + 1)
         }),
-        ("layer_norm", Class::Gpu, |g| {
-            let x = g.input("x", &[65537, 257]);
-            (g.layer_norm(x, 1e-5), 65537 * 257)
+        ("layer_norm", Class::Software, |g| {
+            let x = g.input("x", &[65537, 3]);
+            (g.layer_norm(x, 1e-5), 65537 * 3)
         }),
         ("matmul", Class::Gpu, |g| {
             let (x, w) = (g.input("x", &[65536 * 64 + 1, 1]), g.input("w", &[1, 1]));
@@ -40,7 +40,10 @@ fn dispatches_beyond_65535_workgroups_fold() {
     for (kernel, class, build) in builds {
         device.clear();
         let exec = device.exec();
-        let caps = Caps { class, texture_rows: 0, ..exec.caps().clone() };
+        let own = exec.caps().clone();
+        // Software's bodies have small workgroups; too few iterations for a row make one share it.
+        let max_iterations = if class == Class::Software { 8 } else { own.max_iterations };
+        let caps = Caps { class, texture_rows: 0, max_iterations, ..own };
         let mut g = Graph::new();
         let (y, len) = build(&mut g);
         let plan = plan(g, y, &caps);
