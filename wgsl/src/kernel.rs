@@ -19,7 +19,7 @@ pub mod sum;
 pub use ability::{Abilities, Class, Features, Matrix, Needs, Operand};
 pub use cut::{Part, Rows};
 pub use elementwise::{Act, Binary, Unary};
-pub use family::Accuracy;
+pub use family::{Accuracy, Rounding};
 pub use stored::{STORED, Stored};
 pub use uniform::indices;
 
@@ -181,6 +181,10 @@ macro_rules! families {
             /// What it needs of an adapter.
             pub fn needs(&self) -> Needs {
                 match self { $(Variant::$Family(v) => v.needs(),)* }
+            }
+            /// What it does to the operands of its products.
+            pub fn rounding(&self) -> Rounding {
+                match self { $(Variant::$Family(v) => v.rounding(),)* }
             }
             /// The body in a few words; empty where there is only one.
             pub fn body(&self) -> String {

@@ -1,7 +1,7 @@
 //! Attention and its backward passes.
 //!
 //! A new body is a variant of [`Variant`], its answers below, and its place in `Call::ranked`.
-use super::family::{Accuracy, Built, Calls};
+use super::family::{Accuracy, Built, Calls, Rounding};
 use super::{
     Abilities, Binding, Class, Needs, Operand, Part, Rows, Source, indices, part, storage, workgroups,
 };
@@ -330,6 +330,11 @@ impl Built for Variant {
     fn needs(&self) -> Needs {
         match self {
             Variant::Stream { .. } | Variant::Stats => Needs::PLAIN,
+        }
+    }
+    fn rounding(&self) -> Rounding {
+        match self {
+            Variant::Stream { .. } | Variant::Stats => Rounding::None,
         }
     }
     fn body(&self) -> String {

@@ -1,5 +1,5 @@
 //! Convolutions, channels last, and their input gradient.
-use super::family::{Accuracy, Built, Calls};
+use super::family::{Accuracy, Built, Calls, Rounding};
 use super::{Abilities, Binding, Class, Needs, Operand, Part, Rows, Source, indices, part, workgroups};
 use crate::{Real, cpu};
 use alloc::{string::String, vec, vec::Vec};
@@ -228,6 +228,9 @@ impl Built for Variant {
     }
     fn needs(&self) -> Needs {
         Needs::PLAIN
+    }
+    fn rounding(&self) -> Rounding {
+        Rounding::None
     }
     fn body(&self) -> String {
         if self.textures { "textures".into() } else { "storage".into() }

@@ -1,5 +1,5 @@
 //! Operations that only move numbers.
-use super::family::{Accuracy, Built, Calls};
+use super::family::{Accuracy, Built, Calls, Rounding};
 use super::{Abilities, Binding, Needs, Operand, Part, Rows, Source, indices, part, storage, workgroups};
 use crate::{Real, cpu};
 use alloc::{string::String, vec, vec::Vec};
@@ -207,6 +207,9 @@ impl Built for Variant {
     }
     fn needs(&self) -> Needs {
         Needs::PLAIN
+    }
+    fn rounding(&self) -> Rounding {
+        Rounding::None
     }
     fn body(&self) -> String {
         String::new()

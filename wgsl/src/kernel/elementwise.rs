@@ -1,5 +1,5 @@
 //! Elementwise functions of one and two arguments.
-use super::family::{Accuracy, Built, Calls};
+use super::family::{Accuracy, Built, Calls, Rounding};
 use super::{Abilities, Binding, Needs, Operand, Part, Rows, Source, part, storage, workgroups};
 use crate::{Real, cpu};
 use alloc::{string::String, vec, vec::Vec};
@@ -260,6 +260,9 @@ impl Built for Variant {
         match self {
             Variant::Unary | Variant::UnaryBackward | Variant::Binary => Needs::PLAIN,
         }
+    }
+    fn rounding(&self) -> Rounding {
+        Rounding::None
     }
     fn body(&self) -> String {
         String::new()

@@ -15,6 +15,15 @@ pub enum Accuracy {
     Functions,
 }
 
+/// What a body does to its operands before it computes with them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rounding {
+    /// Nothing: f32 throughout, and stored halves as they are.
+    None,
+    /// Operands of its products are rounded to f16.
+    Half,
+}
+
 /// A family's calls: kernels with their parameters. What does not depend on the body.
 pub(super) trait Calls: Sized {
     /// How its kernels are built.
@@ -60,6 +69,8 @@ pub(super) trait Built: Copy {
     fn constants(&self) -> Vec<(&'static str, u32)>;
     /// What it needs of an adapter.
     fn needs(&self) -> Needs;
+    /// What it does to the operands of its products.
+    fn rounding(&self) -> Rounding;
     /// The body in a few words; empty where there is only one.
     fn body(&self) -> String;
 }

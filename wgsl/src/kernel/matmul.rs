@@ -1,7 +1,7 @@
 //! Matrix products with an epilogue: `y = residual + gate * act(a b + bias)`.
 //!
 //! A new body is a variant of [`Variant`], its answers below, and its place in `Params::ranked`.
-use super::family::{Accuracy, Built, Calls};
+use super::family::{Accuracy, Built, Calls, Rounding};
 use super::{
     Abilities, Binding, Class, Needs, Operand, Part, Rows, STORED, Source, Stored, indices, part, workgroups,
 };
@@ -243,6 +243,11 @@ impl Built for Variant {
                 workgroup_memory: 4 * 2 * (TILE + 1) * DEPTH,
                 ..Needs::PLAIN
             },
+        }
+    }
+    fn rounding(&self) -> Rounding {
+        match self {
+            Variant::Naive(_) | Variant::Tile(_) | Variant::Texture(_) => Rounding::None,
         }
     }
     fn body(&self) -> String {

@@ -1,5 +1,5 @@
 //! Normalisations and softmax: a row is reduced, then written.
-use super::family::{Accuracy, Built, Calls};
+use super::family::{Accuracy, Built, Calls, Rounding};
 use super::{
     Abilities, Binding, Class, Needs, Operand, Part, Rows, Source, WORKGROUP, indices, part, storage,
     workgroups,
@@ -229,6 +229,9 @@ impl Built for Variant {
             Body::Shared => Needs { workgroup_memory: 4 * WORKGROUP, ..Needs::PLAIN },
             Body::Serial => Needs::PLAIN,
         }
+    }
+    fn rounding(&self) -> Rounding {
+        Rounding::None
     }
     fn body(&self) -> String {
         match self.body {

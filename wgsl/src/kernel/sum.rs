@@ -1,5 +1,5 @@
 //! Sums over a middle axis.
-use super::family::{Accuracy, Built, Calls};
+use super::family::{Accuracy, Built, Calls, Rounding};
 use super::{Abilities, Binding, Needs, Operand, Part, Rows, Source, part, storage, workgroups};
 use crate::{Real, cpu};
 use alloc::{string::String, vec, vec::Vec};
@@ -84,6 +84,9 @@ impl Built for Variant {
     }
     fn needs(&self) -> Needs {
         Needs::PLAIN
+    }
+    fn rounding(&self) -> Rounding {
+        Rounding::None
     }
     fn body(&self) -> String {
         String::new()
