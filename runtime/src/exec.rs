@@ -9,6 +9,8 @@ mod trace;
 pub mod wgpu;
 
 pub use leaf::{Need, needs};
+#[cfg(feature = "wgpu")]
+pub use limit::operands;
 pub use trace::{finite, wild};
 
 use crate::Result;

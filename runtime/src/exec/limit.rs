@@ -1,13 +1,26 @@
 //! How far an adapter's result of one command may be from its twin's.
+use alloc::borrow::Cow;
 use alloc::vec::Vec;
-use pentimento_wgsl::kernel::Accuracy;
-use pentimento_wgsl::{Call, twin};
+use half::f16;
+use pentimento_wgsl::kernel::{Accuracy, Rounding};
+use pentimento_wgsl::{Call, Variant, twin};
 
 /// Relative size of the changes by which a result's sensitivity is measured: far above the roundings of f32, small
 /// enough for the first order.
 const STEP: f32 = 1.0 / 4096.0;
 
-/// Norm of the difference that rounding explains, for each output.
+/// A command's inputs as its body's products see them, which is what its twin has to be given.
+pub fn operands<'a>(variant: &Variant, inputs: &[&'a [f32]]) -> Vec<Cow<'a, [f32]>> {
+    let halves = match variant.rounding() {
+        Rounding::None => 0,
+        Rounding::Half { operands, .. } => operands,
+    };
+    let half = |x: &&[f32]| x.iter().map(|&v| f16::from_f32(v).to_f32()).collect();
+    let one = |(i, x): (usize, &&'a [f32])| if i < halves { Cow::Owned(half(x)) } else { Cow::Borrowed(*x) };
+    inputs.iter().enumerate().map(one).collect()
+}
+
+/// Norm of the difference that rounding explains, for each output; `inputs` are those of [`operands`].
 ///
 /// An adapter computes in f32 what its twin sums up in f64. A good kernel returns the exact result of inputs that are
 /// changed by a few roundings (backward stability), and the error of a sum of L terms grows as sqrt(L) of them, since
@@ -18,15 +31,19 @@ const STEP: f32 = 1.0 / 4096.0;
 /// with L by [`Call::terms`], where the twin itself tells how much its N results change with inputs that change at random by h, and the last term
 /// is for drivers that flush small numbers. C counts the roundings of a term: 4 for products and sums; 12 where exp,
 /// division and square roots take part, each of which WGSL allows some 3 ulp. Kernels that only move numbers have none
-/// ([`Accuracy`]).
-pub(crate) fn limits(call: &Call, inputs: &[&[f32]], outputs: &[Vec<f32>]) -> Vec<f64> {
+/// ([`Accuracy`]). Where a body rounds factors of its own to f16 ([`Rounding`]), 2^-11 is added to C sqrt(L) eps.
+pub(crate) fn limits(variant: &Variant, call: &Call, inputs: &[&[f32]], outputs: &[Vec<f32>]) -> Vec<f64> {
     let roundings = match call.accuracy() {
         Accuracy::Exact => return outputs.iter().map(|_| 0.0).collect(),
         Accuracy::Products => 4.0,
         Accuracy::Functions => 12.0,
     };
     let terms = call.terms() as f64;
-    let factor = roundings * libm::sqrt(terms) * f64::from(f32::EPSILON);
+    let inner = match variant.rounding() {
+        Rounding::None | Rounding::Half { inner: false, .. } => 0.0,
+        Rounding::Half { inner: true, .. } => 1.0 / 2048.0,
+    };
+    let factor = roundings * libm::sqrt(terms) * f64::from(f32::EPSILON) + inner;
     let changed: Vec<Vec<f32>> = inputs.iter().enumerate().map(|(i, x)| change(x, i as u32)).collect();
     let changed: Vec<&[f32]> = changed.iter().map(Vec::as_slice).collect();
     let mut moved: Vec<Vec<f32>> = outputs.iter().map(|y| alloc::vec![0.0; y.len()]).collect();
@@ -75,7 +92,8 @@ mod tests {
         let gelu = Call::Elementwise(elementwise::Call::Unary(Map::new(64, Unary::Act(Act::Gelu))));
         let mut y = [vec![0.0; 64]];
         twin(&gelu, &[&x], &mut y);
-        let limit = limits(&gelu, &[&x], &y)[0];
+        let variant = Variant::Elementwise(elementwise::Variant::Unary);
+        let limit = limits(&variant, &gelu, &[&x], &y)[0];
         assert!(limit > 0.0 && limit < 1e-3);
         let mut bad = y[0].clone();
         assert!(difference(&y[0], &bad) <= limit);

@@ -20,8 +20,13 @@ pub enum Accuracy {
 pub enum Rounding {
     /// Nothing: f32 throughout, and stored halves as they are.
     None,
-    /// Operands of its products are rounded to f16.
-    Half,
+    /// The first inputs, which products are made of, are rounded to f16; sums are f32.
+    Half {
+        /// How many inputs.
+        operands: usize,
+        /// Factors that it computes on the way are rounded so too.
+        inner: bool,
+    },
 }
 
 /// A family's calls: kernels with their parameters. What does not depend on the body.

@@ -1,11 +1,11 @@
 //! Which command of a plan goes wrong on an adapter: command by command against the CPU twins.
 use super::{Memory, Wgpu};
-use crate::exec::limit::{difference, limits};
+use crate::exec::limit::{difference, limits, operands};
 use crate::exec::trace::leaves;
 use crate::exec::{Executor, LeafData, PlanId, null};
 use crate::plan::{Command, Place, Plan, Slot};
 use crate::{Error, Result};
-use alloc::{boxed::Box, format, string::String, vec, vec::Vec};
+use alloc::{borrow::Cow, boxed::Box, format, string::String, vec, vec::Vec};
 use core::fmt;
 use pentimento_wgsl::{Stored, Variant, twin};
 
@@ -129,10 +129,12 @@ impl Wgpu {
         Ok(truth.commands.clone())
     }
 
-    /// The command's inputs as they are on the device, and its twin's outputs.
+    /// The command's inputs as its body sees them on the device, and its twin's outputs.
     fn twin_of(&self, plan: PlanId, c: &Command) -> Result<(Tensors, Tensors)> {
         let (inputs, outputs) = c.args.split_at(c.args.len() - c.variant.outputs());
         let inputs: Vec<Vec<f32>> = inputs.iter().map(|s| self.fetch(plan, s)).collect::<Result<_>>()?;
+        let views: Vec<&[f32]> = inputs.iter().map(Vec::as_slice).collect();
+        let inputs: Vec<Vec<f32>> = operands(&c.variant, &views).into_iter().map(Cow::into_owned).collect();
         let mut outputs: Vec<Vec<f32>> = outputs.iter().map(|s| vec![0.0; s.len]).collect();
         let views: Vec<&[f32]> = inputs.iter().map(Vec::as_slice).collect();
         twin(&c.call, &views, &mut outputs);
@@ -149,7 +151,7 @@ impl Wgpu {
         want: &[Vec<f32>],
     ) -> Result<Difference> {
         let views: Vec<&[f32]> = inputs.iter().map(Vec::as_slice).collect();
-        let limits = limits(&c.call, &views, want);
+        let limits = limits(&c.variant, &c.call, &views, want);
         let p = &self.plans[plan.0].plan;
         let mut found = Difference {
             index,
