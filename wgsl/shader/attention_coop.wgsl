@@ -6,7 +6,7 @@
 // Logits (to the base 2) leave the matrices through `logit`, LANES invocations a query with PIECES fours each, and come back as
 // probabilities through `prob`. A query keeps a stale maximum until a logit exceeds it by 10, so probabilities are at most 2^10; only
 // then y takes the way through `logit` to be scaled.
-// Subgroups meet at workgroup barriers: naga does not order workgroup memory with those of subgroups.
+// What is stored and where has a name, or naga's SPIR-V writer does not find it. Subgroups meet at workgroup barriers: naga does not order workgroup memory with those of subgroups.
 // Reference: wgsl/src/cpu/attention.rs
 // Papers: Milakov & Gimelshein 2018 (online softmax); Dao et al. 2022, algorithm 1
 struct Params { batch: u32, heads: u32, q: u32, k: u32, scale: f32, flags: u32 }
@@ -191,7 +191,8 @@ fn attention_coop(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups)
 //@ for d in 0..DT
             {
                 let value = o_$d;
-                coopStoreT(value, &logit[mine * CS], cs);
+                let to = mine * CS;
+                coopStoreT(value, &logit[to], cs);
             }
             workgroupBarrier();
 //@ for i in 0..(EDGE*EDGE/4+SUBGROUP-1)/SUBGROUP
@@ -233,7 +234,8 @@ fn attention_coop(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups)
 //@ if c*CT+t < DT
     {
         let value = o_$(c*CT+t);
-        coopStoreT(value, &logit[mine * CS + $(t*EDGE/4)u], cs);
+        let to = mine * CS + $(t*EDGE/4)u;
+        coopStoreT(value, &logit[to], cs);
     }
 //@ end
 //@ end

@@ -179,7 +179,8 @@ fn attention_dkv_coop(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgro
 //@ else
         let value = dv_$(c*CT+t);
 //@ end
-        coopStoreT(value, &logit[mine * CS + $(t*EDGE/4)u], cs);
+        let to = mine * CS + $(t*EDGE/4)u;
+        coopStoreT(value, &logit[to], cs);
     }
 //@ end
 //@ end

@@ -156,7 +156,8 @@ fn attention_dq_coop(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgrou
 //@ if c*CT+t < DT
     {
         let value = o_$(c*CT+t);
-        coopStoreT(value, &logit[mine * CS + $(t*EDGE/4)u], cs);
+        let to = mine * CS + $(t*EDGE/4)u;
+        coopStoreT(value, &logit[to], cs);
     }
 //@ end
 //@ end
