@@ -6,7 +6,7 @@ mod matmul;
 mod norm;
 
 use crate::real::Real;
-use pentimento_wgsl::kernel::attention::{Call as Attention, Pass};
+use pentimento_wgsl::kernel::attention::{Call as Attention, Pass, Variant as AttentionVariant};
 use pentimento_wgsl::kernel::conv::Call as Conv;
 use pentimento_wgsl::kernel::copy::Call as Copy;
 use pentimento_wgsl::kernel::elementwise::Call as Elementwise;
@@ -31,9 +31,14 @@ pub fn bounds(variant: &Variant, call: &Call, inputs: &[&[f32]]) -> Option<Vec<V
         Call::Matmul(p) => matmul::matmul(p, inputs, product(variant)),
         Call::Conv(Conv::Conv2d(p)) => matmul::conv2d(p, inputs),
         Call::Conv(Conv::Conv2dDx(p)) => matmul::conv2d_dx(p, inputs),
-        Call::Attention(Attention::Pass(Pass::Forward, p)) => return Some(attention::attention(p, inputs)),
-        Call::Attention(Attention::Pass(Pass::Dq, p)) => attention::dq(p, inputs),
-        Call::Attention(Attention::Pass(Pass::Dkv, p)) => return Some(attention::dkv(p, inputs)),
+        Call::Attention(Attention::Pass(pass, p)) => {
+            let body = attention_body(variant);
+            match pass {
+                Pass::Forward => return Some(attention::attention(body, p, inputs)),
+                Pass::Dq => attention::dq(body, p, inputs),
+                Pass::Dkv => return Some(attention::dkv(body, p, inputs)),
+            }
+        }
         Call::Attention(Attention::Stats(p)) => attention::stats(p, inputs),
     }])
 }
@@ -43,5 +48,15 @@ fn product(variant: &Variant) -> &matmul_room::Variant {
     match variant {
         Variant::Matmul(v) => v,
         v => panic!("{v:?} is no matmul"),
+    }
+}
+
+/// How an attention pass computes.
+fn attention_body(variant: &Variant) -> attention::Body {
+    match variant {
+        Variant::Attention(AttentionVariant::Stream { .. }) => attention::Body::Natural,
+        Variant::Attention(AttentionVariant::Tile { .. }) => attention::Body::Binary,
+        Variant::Attention(AttentionVariant::Coop { .. }) => attention::Body::Half,
+        v => panic!("{v:?} is no pass of attention"),
     }
 }

@@ -14,6 +14,8 @@
 pub const EPS: f64 = 1.0 / 8_388_608.0;
 /// The smallest normal f32: results below may become zero.
 pub const FLUSH: f64 = f32::MIN_POSITIVE as f64;
+/// The smallest normal f16.
+const HALF_FLUSH: f64 = 1.0 / 16_384.0;
 const MAX: f64 = f32::MAX as f64;
 /// Stands for a value beyond f32, so that no infinity comes from finite inputs.
 const BEYOND: f64 = 2.0 * MAX;
@@ -88,6 +90,45 @@ impl Real {
             return Real { v: v.min(BEYOND), e: f64::INFINITY };
         }
         Real::rounded(v, v * libm::expm1(self.e), 3.0 + 2.0 * self.top())
+    }
+    /// `2^self`: accurate as `exp` is.
+    pub fn exp2(self) -> Real {
+        let v = libm::exp2(self.v);
+        if self.v.is_finite() && (v > MAX || self.v + self.e > 128.0 || self.e.is_nan()) {
+            return Real { v: v.min(BEYOND), e: f64::INFINITY };
+        }
+        let e = v * libm::expm1(core::f64::consts::LN_2 * self.e);
+        Real::rounded(v, e, 3.0 + 2.0 * self.top())
+    }
+    /// Logarithm to the base 2: accurate as `log` is.
+    pub fn log2(self) -> Real {
+        let low = self.v - self.e;
+        if self.v.is_finite() && (low < FLUSH || self.e.is_nan()) {
+            return Real::free();
+        }
+        let near = low <= 2.0 && self.v + self.e >= 0.5;
+        let e = libm::log1p(self.e / low) * core::f64::consts::LOG2_E;
+        Real::rounded(libm::log2(self.v), e + if near { 1.0 / 2_097_152.0 } else { 0.0 }, 3.0)
+    }
+    /// Rounded to the nearest f16, after a multiplication by the power of two `scale` that is undone later: 2^-11 relative; a
+    /// subnormal one may be flushed, and nothing is promised beyond the largest.
+    pub fn half(self, scale: f64) -> Real {
+        if !self.v.is_finite() {
+            return self;
+        }
+        if self.e.is_nan() || scale * self.top() > 65504.0 {
+            return Real::free();
+        }
+        if self.v == 0.0 && self.e == 0.0 {
+            return self;
+        }
+        let small = if scale * (self.v.abs() - self.e) < HALF_FLUSH { HALF_FLUSH / scale } else { 0.0 };
+        Real { v: self.v, e: self.e + self.top() / 2048.0 + small }
+    }
+    /// A number that is an f16 already, as one that products are made of: a subnormal one may be flushed.
+    pub fn of_half(x: f32) -> Real {
+        let x = Real::from(x);
+        if x.v.abs() < HALF_FLUSH { Real { e: x.v.abs(), ..x } } else { x }
     }
     /// Square root.
     pub fn sqrt(self) -> Real {

@@ -86,7 +86,11 @@ fn fields(v: &Variant) -> Option<&'static [(&'static str, &'static str)]> {
         Variant::Copy(_) => return None,
         Variant::Norm(_) => norm::Params::FIELDS,
         Variant::Matmul(_) => matmul::Params::FIELDS,
-        Variant::Attention(attention::Variant::Stream { .. }) => attention::Block::FIELDS,
+        Variant::Attention(
+            attention::Variant::Stream { .. }
+            | attention::Variant::Tile { .. }
+            | attention::Variant::Coop { .. },
+        ) => attention::Block::FIELDS,
         Variant::Attention(attention::Variant::Stats) => attention::Stats::FIELDS,
         Variant::Conv(conv::Variant { kernel: conv::Kernel::Conv2d, .. }) => conv::Params::FIELDS,
         Variant::Conv(conv::Variant { kernel: conv::Kernel::Conv2dDx, .. }) => conv::Dx::FIELDS,

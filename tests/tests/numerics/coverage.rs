@@ -1,7 +1,7 @@
 //! The table reaches every kernel in every variant.
 use pentimento::caps::Caps;
 use pentimento::exec::cpu::Cpu;
-use pentimento_wgsl::kernel::attention;
+use pentimento_wgsl::kernel::{Features, Matrix, attention};
 use pentimento_wgsl::{Class, Stored, Variant, link};
 use std::collections::{BTreeMap, BTreeSet};
 use tests::cases::all;
@@ -15,11 +15,38 @@ fn variants() -> Vec<Variant> {
 /// The variant for heads of 64 numbers.
 fn with_head(v: Variant) -> Variant {
     match v {
-        Variant::Attention(attention::Variant::Stream { pass, stream, .. }) => {
-            Variant::Attention(attention::Variant::Stream { pass, head: 64, stream })
-        }
+        Variant::Attention(v) => Variant::Attention(match v {
+            attention::Variant::Stream { pass, stream, .. } => {
+                attention::Variant::Stream { pass, head: 64, stream }
+            }
+            attention::Variant::Tile { pass, .. } => attention::Variant::Tile { pass, head: 64 },
+            attention::Variant::Coop { pass, coop, .. } => attention::Variant::Coop { pass, head: 64, coop },
+            attention::Variant::Stats => attention::Variant::Stats,
+        }),
         v => v,
     }
+}
+
+/// Adapters: what WebGPU guarantees, and those with matrices, with more or less workgroup memory.
+fn adapters() -> Vec<Caps> {
+    let known = |v| match v {
+        Variant::Attention(attention::Variant::Coop { coop, .. }) => Some(coop.matrix),
+        _ => None,
+    };
+    let key = |m: Matrix| (m.edge, m.subgroup);
+    let known: BTreeMap<_, _> =
+        pentimento_wgsl::variants().into_iter().filter_map(known).map(|m| (key(m), m)).collect();
+    let mut all = vec![Caps::webgpu()];
+    for matrix in known.into_values() {
+        all.extend([20 << 10, 30 << 10, 40 << 10, 64 << 10].map(|workgroup_memory| Caps {
+            workgroup_memory,
+            invocations: 1024,
+            features: Features::MATRIX,
+            matrix: Some(matrix),
+            ..Caps::webgpu()
+        }));
+    }
+    all
 }
 
 /// Equal shaders are one variant, whatever they are called.
@@ -30,8 +57,14 @@ fn shader(v: &Variant) -> (&'static str, String) {
 /// Shaders that the rows link, with the rows that link them.
 fn linked() -> BTreeMap<(&'static str, String), BTreeSet<&'static str>> {
     let mut found: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+    let adapters = adapters();
     for case in all() {
-        for class in [Class::Gpu, Class::Software] {
+        for (class, caps) in
+            [Class::Gpu, Class::Software].iter().flat_map(|c| adapters.iter().map(move |a| (*c, a)))
+        {
+            if class == Class::Software && caps.matrix.is_some() {
+                continue; // matrices are for GPUs
+            }
             for weight in [Stored::F32, Stored::F16, Stored::BF16] {
                 // `stage` off stands for an adapter whose textures are too small.
                 for (n, stage) in [([5, 3, 4], true), ([8, 12, 16], true), ([8, 12, 16], false)] {
@@ -47,7 +80,7 @@ fn linked() -> BTreeMap<(&'static str, String), BTreeSet<&'static str>> {
                         stage,
                     };
                     draw.stage &= class == Class::Software;
-                    let (plan, _) = draw.plan(&mut Cpu::new(), &Caps::webgpu()).expect("a plan");
+                    let (plan, _) = draw.plan(&mut Cpu::new(), caps).expect("a plan");
                     for c in plan.commands {
                         found.entry(shader(&c.variant)).or_default().insert(case.name);
                     }

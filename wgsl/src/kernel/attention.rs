@@ -3,7 +3,8 @@
 //! A new body is a variant of [`Variant`], its answers below, and its place in `Call::ranked`.
 use super::family::{Accuracy, Built, Calls, Rounding};
 use super::{
-    Abilities, Binding, Class, Needs, Operand, Part, Rows, Source, indices, part, storage, workgroups,
+    Abilities, Binding, Class, Features, Matrix, Needs, Operand, Part, Rows, Source, indices, part, storage,
+    workgroups,
 };
 use crate::{Real, cpu};
 use alloc::{format, string::String, vec, vec::Vec};
@@ -28,7 +29,7 @@ pub struct Params {
 }
 
 uniform! {
-    /// Uniform block of `shader/attention.wgsl`, `attention_dq.wgsl` and `attention_dkv.wgsl`.
+    /// Uniform block of `shader/attention.wgsl`, `attention_dq.wgsl` and `attention_dkv.wgsl`, in every body.
     Block {
         /// B.
         batch: u32,
@@ -79,21 +80,31 @@ pub enum Call {
     Stats(Stats),
 }
 
-/// How a pass streams the other side past the queries (or, in [`Pass::Dkv`], keys) that an invocation holds in registers.
+/// How a pass without workgroup memory streams the other side past the queries (or, in [`Pass::Dkv`], keys) that an
+/// invocation holds in registers, several at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Stream {
-    /// One, from storage: GPUs.
-    One,
-    /// Several, from storage: CPU drivers.
-    Several,
-    /// Several, from textures: CPU drivers.
+    /// From storage.
+    Storage,
+    /// From textures.
     Textures,
+}
+
+/// How a pass on cooperative matrices is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Coop {
+    /// The device's matrices.
+    pub matrix: Matrix,
+    /// Subgroups of a workgroup; each holds as many queries or keys as a matrix has rows.
+    pub waves: u32,
+    /// The next block is read while this one is computed.
+    pub ahead: bool,
 }
 
 /// A kernel of this family as it is built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Variant {
-    /// A pass without workgroup memory.
+    /// A pass without workgroup memory: CPU drivers.
     Stream {
         /// Which one.
         pass: Pass,
@@ -102,22 +113,157 @@ pub enum Variant {
         /// How.
         stream: Stream,
     },
+    /// A pass over tiles in workgroup memory: GPUs.
+    Tile {
+        /// Which one.
+        pass: Pass,
+        /// D.
+        head: u32,
+    },
+    /// A pass on cooperative matrices: GPUs that have some.
+    Coop {
+        /// Which one.
+        pass: Pass,
+        /// D.
+        head: u32,
+        /// How.
+        coop: Coop,
+    },
     /// One invocation per query and head.
     Stats,
 }
 
-/// Queries (or keys) that an invocation holds.
+/// Queries (or keys) that an invocation of a streaming pass holds.
 fn held(pass: Pass, head: u32, stream: Stream) -> u32 {
     // As many as gain speed and still compile in seconds on llvmpipe, where loads from storage are written out lane by lane.
     let queries = match stream {
-        Stream::One => return 1,
-        Stream::Several => 4,
         Stream::Textures if head <= 64 => 8,
-        Stream::Textures => 4,
+        Stream::Storage | Stream::Textures => 4,
     };
     match pass {
         Pass::Forward | Pass::Dq => queries,
         Pass::Dkv => queries / 2,
+    }
+}
+
+/// Sizes of `shader/attention*_tile.wgsl`.
+mod tile {
+    use super::{Needs, Pass};
+    use alloc::{vec, vec::Vec};
+
+    /// Side of a workgroup's square of invocations.
+    const SIDE: u32 = 8;
+    /// Queries and keys of a block.
+    pub(super) const TILE: u32 = 4 * SIDE;
+    /// Vectors of a row that lie in workgroup memory at once, while logits are computed.
+    const CHUNK: u32 = 4;
+    /// Vectors of the memory that chunks share with rows.
+    const POOL: u32 = 2 * TILE * (CHUNK + 1);
+
+    /// Rows that lie in workgroup memory at once, while results are summed up.
+    fn part(head: u32) -> u32 {
+        [TILE, TILE / 2].into_iter().find(|rows| rows * head / 4 <= POOL).unwrap_or(TILE / 4)
+    }
+    pub(super) fn constants(head: u32) -> Vec<(&'static str, u32)> {
+        let (d4, invocations) = (head / 4, SIDE * SIDE);
+        vec![
+            ("D4", d4),
+            ("SIDE", SIDE),
+            ("TILE", TILE),
+            ("CHUNK", CHUNK),
+            ("POOL", POOL),
+            ("STEPS", TILE * CHUNK / invocations),
+            ("PART", part(head)),
+            ("MOVES", (part(head) * d4).div_ceil(invocations)),
+            ("OWN", d4.div_ceil(SIDE)),
+        ]
+    }
+    pub(super) fn needs(pass: Pass) -> Needs {
+        let rest = match pass {
+            Pass::Forward => 4 * TILE * (SIDE + 1),
+            Pass::Dq => 0,
+            Pass::Dkv => 8 * TILE,
+        };
+        let workgroup_memory = 16 * (POOL + TILE * (SIDE + 1)) + rest;
+        Needs { invocations: SIDE * SIDE, workgroup_memory, ..Needs::PLAIN }
+    }
+    /// Iterations for each block that passes by.
+    pub(super) fn iterations(pass: Pass, head: u32) -> u32 {
+        let (products, sums) = match pass {
+            Pass::Forward => (1, 1),
+            Pass::Dq => (2, 1),
+            Pass::Dkv => (2, 2),
+        };
+        1 + products * (head / 4).div_ceil(CHUNK) + sums * (TILE / part(head) + TILE / 4)
+    }
+}
+
+impl Coop {
+    /// Queries or keys of a block that passes by.
+    const KEYS: u32 = 32;
+
+    /// Those that devices are known to have. The shaders are written for one, two or four invocations a row of a matrix.
+    const MATRICES: [Matrix; 4] = [
+        Matrix { edge: 8, subgroup: 8 },
+        Matrix { edge: 8, subgroup: 32 },
+        Matrix { edge: 16, subgroup: 32 },
+        Matrix { edge: 16, subgroup: 64 },
+    ];
+
+    /// Those worth trying, best first (H200; see REJECTED.md). The later ones are for less workgroup memory.
+    fn ranked(pass: Pass, matrix: Matrix) -> Vec<Self> {
+        let of = |waves, ahead| Coop { matrix, waves, ahead };
+        match pass {
+            _ if !Coop::MATRICES.contains(&matrix) => vec![],
+            Pass::Forward => vec![of(8, true), of(8, false), of(4, false)],
+            Pass::Dq => vec![of(4, false)],
+            Pass::Dkv => vec![of(8, false), of(4, false)],
+        }
+    }
+    /// Queries or keys that a workgroup holds.
+    fn rows(self) -> u32 {
+        self.waves * self.matrix.edge
+    }
+    /// Vectors of a row, padded to whole matrices.
+    fn padded(self, head: u32) -> u32 {
+        head.next_multiple_of(self.matrix.edge) / 4
+    }
+    fn buffers(self) -> u32 {
+        if self.ahead { 2 } else { 1 }
+    }
+    fn constants(self, head: u32) -> Vec<(&'static str, u32)> {
+        let Coop { matrix: Matrix { edge, subgroup }, waves, .. } = self;
+        let (padded, lanes) = (self.padded(head), subgroup / edge);
+        vec![
+            ("D4", head / 4),
+            ("DP4", padded),
+            ("DT", 4 * padded / edge),
+            ("EDGE", edge),
+            ("SUBGROUP", subgroup),
+            ("WAVES", waves),
+            ("ROWS", self.rows()),
+            ("KEYS", Coop::KEYS),
+            ("CT", Coop::KEYS / edge),
+            ("LANES", lanes),
+            ("PIECES", Coop::KEYS / 4 / lanes),
+            ("STEPS", (Coop::KEYS * padded).div_ceil(waves * subgroup)),
+            ("BUFFERS", self.buffers()),
+        ]
+    }
+    fn needs(self, pass: Pass, head: u32) -> Needs {
+        // Blocks of both operands in f16, rows of logits in f32, of probabilities and their gradients in f16.
+        let blocks = 2 * self.buffers() * Coop::KEYS * 8 * (self.padded(head) + 2);
+        let (logits, halves) = (16 * (Coop::KEYS / 4 + 1), 8 * (Coop::KEYS / 4 + 2));
+        let rest = match pass {
+            Pass::Forward => self.rows() * (logits + halves + 4) + 4 * self.waves,
+            Pass::Dq => self.rows() * (logits + halves),
+            Pass::Dkv => self.rows() * (logits + 2 * halves) + 8 * Coop::KEYS,
+        };
+        Needs {
+            invocations: self.waves * self.matrix.subgroup,
+            workgroup_memory: blocks + rest,
+            features: Features::MATRIX,
+        }
     }
 }
 
@@ -132,12 +278,17 @@ impl Pass {
 }
 
 impl Params {
-    /// Queries or keys that invocations hold, of one head, and how many pass by.
+    /// Queries or keys that are held, of one head, and how many pass by.
     fn sides(&self, pass: Pass) -> (u32, u32) {
         match pass {
             Pass::Forward | Pass::Dq => (self.block.q, self.block.k),
             Pass::Dkv => (self.block.k, self.block.q),
         }
+    }
+    /// Blocks of so many queries or keys, of all heads.
+    fn blocks(&self, pass: Pass, rows: u32) -> usize {
+        let [batch, heads, held] = indices([self.block.batch, self.block.heads, self.sides(pass).0]);
+        batch * heads * held.div_ceil(rows as usize)
     }
     /// By images; the bias is shared by them.
     fn rows(&self, pass: Pass) -> Option<Rows> {
@@ -172,27 +323,35 @@ impl Calls for Call {
         }
     }
     fn ranked(&self, inputs: &[Operand], able: &Abilities) -> Vec<Variant> {
-        let Call::Pass(pass, Params { head, .. }) = *self else { return vec![Variant::Stats] };
+        let Call::Pass(pass, Params { head, block }) = *self else { return vec![Variant::Stats] };
+        // Shapes decide, not what is done with them, so that a training's rollouts and steps round alike.
+        let worth = block.q >= 64 && block.k >= Coop::KEYS;
         let of = |stream| Variant::Stream { pass, head, stream };
         match able.class {
-            Class::Gpu => vec![of(Stream::One)],
+            Class::Gpu => {
+                let coop = able.matrix.filter(|_| worth).map(|m| Coop::ranked(pass, m)).unwrap_or_default();
+                let coop = coop.into_iter().map(|coop| Variant::Coop { pass, head, coop });
+                coop.chain([Variant::Tile { pass, head }]).collect()
+            }
             Class::Software => {
                 let staged = inputs[..3].iter().all(|x| able.stages(x)).then(|| of(Stream::Textures));
-                staged.into_iter().chain([of(Stream::Several)]).collect()
+                staged.into_iter().chain([of(Stream::Storage)]).collect()
             }
         }
     }
     fn groups(&self, v: &Variant) -> usize {
         match (self, v) {
             (Call::Pass(pass, p), Variant::Stream { head, stream, .. }) => {
-                let blocks = p.sides(*pass).0.div_ceil(held(*pass, *head, *stream));
-                workgroups((p.block.batch * p.block.heads) as usize * blocks as usize, v.needs())
+                workgroups(p.blocks(*pass, held(*pass, *head, *stream)), v.needs())
             }
+            (Call::Pass(pass, p), Variant::Tile { .. }) => p.blocks(*pass, tile::TILE),
+            (Call::Pass(pass, p), Variant::Coop { coop, .. }) => p.blocks(*pass, coop.rows()),
             (Call::Stats(p), Variant::Stats) => {
                 let [batch, heads, q] = indices([p.batch, p.heads, p.q]);
                 workgroups(batch * heads * q, v.needs())
             }
-            (Call::Pass(..), Variant::Stats) | (Call::Stats(_), Variant::Stream { .. }) => {
+            (Call::Pass(..), Variant::Stats)
+            | (Call::Stats(_), Variant::Stream { .. } | Variant::Tile { .. } | Variant::Coop { .. }) => {
                 unreachable!("{} is not built as {}", self.kernel(), v.entry())
             }
         }
@@ -200,7 +359,14 @@ impl Calls for Call {
     fn iterations(&self, v: &Variant) -> u64 {
         match (self, v) {
             (Call::Pass(pass, p), Variant::Stream { .. } | Variant::Stats) => p.sides(*pass).1.into(),
-            (Call::Stats(p), Variant::Stream { .. } | Variant::Stats) => p.d.into(),
+            (Call::Pass(pass, p), Variant::Tile { head, .. }) => {
+                u64::from(p.sides(*pass).1.div_ceil(tile::TILE)) * u64::from(tile::iterations(*pass, *head))
+            }
+            (Call::Pass(pass, p), Variant::Coop { .. }) => p.sides(*pass).1.div_ceil(Coop::KEYS).into(),
+            (
+                Call::Stats(p),
+                Variant::Stream { .. } | Variant::Tile { .. } | Variant::Coop { .. } | Variant::Stats,
+            ) => p.d.into(),
         }
     }
     fn rows(&self) -> Option<Rows> {
@@ -260,8 +426,27 @@ fn loads(pass: Pass, textures: bool) -> Vec<Source> {
 impl Stream {
     fn textures(self) -> bool {
         match self {
-            Stream::One | Stream::Several => false,
+            Stream::Storage => false,
             Stream::Textures => true,
+        }
+    }
+}
+
+impl Variant {
+    /// Whether operands come from textures.
+    fn textures(self) -> bool {
+        match self {
+            Variant::Stream { stream, .. } => stream.textures(),
+            Variant::Tile { .. } | Variant::Coop { .. } | Variant::Stats => false,
+        }
+    }
+    /// The pass, unless it is none.
+    fn pass(self) -> Option<Pass> {
+        match self {
+            Variant::Stream { pass, .. } | Variant::Tile { pass, .. } | Variant::Coop { pass, .. } => {
+                Some(pass)
+            }
+            Variant::Stats => None,
         }
     }
 }
@@ -271,47 +456,59 @@ impl Built for Variant {
         let mut all = vec![Variant::Stats];
         for pass in [Pass::Forward, Pass::Dq, Pass::Dkv] {
             for head in (4..=MAX_HEAD).step_by(4) {
-                let streams = [Stream::One, Stream::Several, Stream::Textures];
+                let streams = [Stream::Storage, Stream::Textures];
                 all.extend(streams.map(|stream| Variant::Stream { pass, head, stream }));
+                all.push(Variant::Tile { pass, head });
+                let coops = Coop::MATRICES.iter().flat_map(|&m| Coop::ranked(pass, m));
+                all.extend(coops.map(|coop| Variant::Coop { pass, head, coop }));
             }
         }
         all
     }
     fn kernel(&self) -> &'static str {
-        match self {
-            Variant::Stream { pass, .. } => pass.name(),
-            Variant::Stats => "attention_stats",
-        }
+        self.pass().map_or("attention_stats", Pass::name)
     }
     fn entry(&self) -> &'static str {
         match self {
             Variant::Stream { .. } | Variant::Stats => self.kernel(),
+            Variant::Tile { pass: Pass::Forward, .. } => "attention_tile",
+            Variant::Tile { pass: Pass::Dq, .. } => "attention_dq_tile",
+            Variant::Tile { pass: Pass::Dkv, .. } => "attention_dkv_tile",
+            Variant::Coop { pass: Pass::Forward, .. } => "attention_coop",
+            Variant::Coop { pass: Pass::Dq, .. } => "attention_dq_coop",
+            Variant::Coop { pass: Pass::Dkv, .. } => "attention_dkv_coop",
         }
     }
     fn bindings(&self) -> Vec<(u32, Binding)> {
-        let Variant::Stream { pass, stream, .. } = self else { return storage(&[1, 2, 3, 4]) };
+        let Some(pass) = self.pass() else { return storage(&[1, 2, 3, 4]) };
         let (staged, plain) = match pass {
             Pass::Forward => (3, 3),
             Pass::Dq => (4, 3),
             Pass::Dkv => (4, 4),
         };
-        let staged = core::iter::repeat_n(Binding::staged(stream.textures()), staged);
+        let staged = core::iter::repeat_n(Binding::staged(self.textures()), staged);
         let plain = core::iter::repeat_n(Binding::Storage, plain);
         staged.chain(plain).zip(1..).map(|(kind, n)| (n, kind)).collect()
     }
     fn outputs(&self) -> usize {
-        match self {
-            Variant::Stream { pass: Pass::Forward | Pass::Dkv, .. } => 2,
-            Variant::Stream { pass: Pass::Dq, .. } | Variant::Stats => 1,
+        match self.pass() {
+            Some(Pass::Forward | Pass::Dkv) => 2,
+            Some(Pass::Dq) | None => 1,
         }
     }
     fn parts(&self) -> Vec<Source> {
-        let Variant::Stream { pass, stream, .. } = *self else { return vec![part!("attention_stats.wgsl")] };
-        let mut parts = loads(pass, stream.textures());
-        parts.push(match pass {
-            Pass::Forward => part!("attention.wgsl"),
-            Pass::Dq => part!("attention_dq.wgsl"),
-            Pass::Dkv => part!("attention_dkv.wgsl"),
+        let Some(pass) = self.pass() else { return vec![part!("attention_stats.wgsl")] };
+        let mut parts = loads(pass, self.textures());
+        parts.push(match (self, pass) {
+            (Variant::Stream { .. } | Variant::Stats, Pass::Forward) => part!("attention.wgsl"),
+            (Variant::Stream { .. } | Variant::Stats, Pass::Dq) => part!("attention_dq.wgsl"),
+            (Variant::Stream { .. } | Variant::Stats, Pass::Dkv) => part!("attention_dkv.wgsl"),
+            (Variant::Tile { .. }, Pass::Forward) => part!("attention_tile.wgsl"),
+            (Variant::Tile { .. }, Pass::Dq) => part!("attention_dq_tile.wgsl"),
+            (Variant::Tile { .. }, Pass::Dkv) => part!("attention_dkv_tile.wgsl"),
+            (Variant::Coop { .. }, Pass::Forward) => part!("attention_coop.wgsl"),
+            (Variant::Coop { .. }, Pass::Dq) => part!("attention_dq_coop.wgsl"),
+            (Variant::Coop { .. }, Pass::Dkv) => part!("attention_dkv_coop.wgsl"),
         });
         parts
     }
@@ -324,17 +521,24 @@ impl Built for Variant {
                     Pass::Dkv => vec![("D4", head / 4), ("KEYS", held)],
                 }
             }
+            Variant::Tile { head, .. } => tile::constants(head),
+            Variant::Coop { head, coop, .. } => coop.constants(head),
             Variant::Stats => vec![],
         }
     }
     fn needs(&self) -> Needs {
-        match self {
+        match *self {
             Variant::Stream { .. } | Variant::Stats => Needs::PLAIN,
+            Variant::Tile { pass, .. } => tile::needs(pass),
+            Variant::Coop { pass, head, coop } => coop.needs(pass, head),
         }
     }
     fn rounding(&self) -> Rounding {
         match self {
-            Variant::Stream { .. } | Variant::Stats => Rounding::None,
+            Variant::Stream { .. } | Variant::Tile { .. } | Variant::Stats => Rounding::None,
+            // q, k, v and dy; P and ds.
+            Variant::Coop { pass: Pass::Forward, .. } => Rounding::Half { operands: 3, inner: true },
+            Variant::Coop { pass: Pass::Dq | Pass::Dkv, .. } => Rounding::Half { operands: 4, inner: true },
         }
     }
     fn body(&self) -> String {
@@ -342,6 +546,11 @@ impl Built for Variant {
             Variant::Stream { pass, head, stream } => {
                 let textures = if stream.textures() { ", textures" } else { "" };
                 format!("{} at a time{textures}", held(pass, head, stream))
+            }
+            Variant::Tile { .. } => "tile".into(),
+            Variant::Coop { coop, .. } => {
+                let ahead = if coop.ahead { ", ahead" } else { "" };
+                format!("matrices, {} rows{ahead}", coop.rows())
             }
             Variant::Stats => String::new(),
         }
