@@ -436,7 +436,7 @@ impl Built for Variant {
                 Needs {
                     invocations: subgroups * matrix.subgroup,
                     workgroup_memory: 8 * (COOP[0] * row_a + rows_b * row_b)
-                        + 4 * subgroups * matrix.edge * matrix.edge,
+                        + 4 * subgroups * matrix.edge * SIDE[1],
                     features: Features::MATRIX,
                 }
             }
