@@ -43,7 +43,7 @@ pub(super) const SMOOTH: &[Case] = &[
     Case { name: "attention_causal_bias_12", build: |g, n| attention(g, n, 12, true, true) },
     Case { name: "attention_large_64", build: |g, n| large(g, n, 64, false, false) },
     Case { name: "attention_large_bias_80", build: |g, n| large(g, n, 80, false, true) },
-    Case { name: "attention_large_causal_100", build: |g, n| large(g, n, 100, true, false) },
+    Case { name: "attention_large_causal_52", build: |g, n| large(g, n, 52, true, false) },
     Case { name: "attention_large_causal_bias_20", build: |g, n| large(g, n, 20, true, true) },
 ];
 
