@@ -131,6 +131,14 @@ pub(super) const WEIGHTED: &[Case] = &[
     Case { name: "linear_weight_fused", build: |g, n| fused(g, n, weight) },
     Case { name: "linear_weight_adapted", build: |g, n| adapted(g, n, weight) },
     Case {
+        name: "matmul_weight_tn",
+        build: |g, n| {
+            let x = matrix(g, "x", n[2], four(n[0]));
+            let w = weight(g, n[2], four(n[1]));
+            (g.matmul(x, w, true, false), vec![])
+        },
+    },
+    Case {
         name: "matmul_weight",
         build: |g, n| {
             let x = matrix(g, "x", n[0], n[2]);
