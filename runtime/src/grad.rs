@@ -40,6 +40,7 @@ pub fn gradients(g: &mut Graph, y: Id, dy: Id, wrt: &[Id], recompute: bool) -> R
         let inputs = g.node(id).inputs.clone();
         let need: Vec<bool> = inputs.iter().map(|x| needed[x.index()]).collect();
         let source = if recompute { recomputed(g, id, &mut copies) } else { id };
+        let was = g.exact(g.node(id).exact);
         for (x, dx) in inputs.iter().zip(op::backward(g, source, dy, &need)?) {
             let Some(dx) = dx.filter(|_| needed[x.index()]) else { continue };
             let total = match grads.get(x) {
@@ -48,6 +49,7 @@ pub fn gradients(g: &mut Graph, y: Id, dy: Id, wrt: &[Id], recompute: bool) -> R
             };
             grads.insert(*x, total);
         }
+        g.exact(was);
     }
     let missing = |w: &Id| Error::Graph(alloc::format!("the result does not depend on {:?}", g.node(*w).op));
     let found: Result<Vec<Id>> =
@@ -83,7 +85,9 @@ fn recomputed(g: &mut Graph, id: Id, copies: &mut BTreeMap<Id, Id>) -> Id {
         let inside = g.node(x).block == node.block;
         inputs.push(if inside { recomputed(g, x, copies) } else { x });
     }
+    let was = g.exact(node.exact);
     let copy = g.push(node.op, inputs, node.shape);
+    g.exact(was);
     copies.insert(id, copy);
     copy
 }

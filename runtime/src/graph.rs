@@ -199,6 +199,8 @@ pub struct Node {
     pub shape: Vec<usize>,
     /// Recomputation block; 0 is never recomputed.
     pub block: u32,
+    /// Computed in f32 throughout, see [`Graph::exact`].
+    pub exact: bool,
 }
 
 /// Nodes in topological order.
@@ -206,6 +208,7 @@ pub struct Node {
 pub struct Graph {
     pub(crate) nodes: Vec<Node>,
     error: Option<Error>,
+    exact: bool,
     block: u32,
     /// The largest block so far.
     last_block: u32,
@@ -262,6 +265,11 @@ impl Graph {
         self.block = self.last_block;
         self.block
     }
+    /// Whether nodes from here on are computed in f32 throughout, whatever the device would do faster: for networks whose
+    /// activations f16 cannot hold. Returns what it was.
+    pub fn exact(&mut self, on: bool) -> bool {
+        core::mem::replace(&mut self.exact, on)
+    }
     /// Nodes from here on are stored, not recomputed.
     pub fn end_block(&mut self) {
         self.block = 0;
@@ -274,7 +282,7 @@ impl Graph {
         self.push(Op::Leaf { kind: Leaf::Input, name: "invalid".into() }, Vec::new(), alloc::vec![0])
     }
     pub(crate) fn push(&mut self, op: Op, inputs: Vec<Id>, shape: Vec<usize>) -> Id {
-        self.nodes.push(Node { op, inputs, shape, block: self.block });
+        self.nodes.push(Node { op, inputs, shape, block: self.block, exact: self.exact });
         Id(self.nodes.len() as u32 - 1)
     }
     fn leaf(&mut self, kind: Leaf, name: String, shape: &[usize]) -> Id {

@@ -211,7 +211,7 @@ impl<'a> Planner<'a> {
         let inputs: Vec<Slot> = lowered.inputs.iter().map(|&x| self.slot(x)).collect();
         let operand = |(i, slot)| self.operand(&lowered.call, i, slot);
         let operands: Vec<Operand> = inputs.iter().enumerate().map(operand).collect();
-        let variant = choose::body(&lowered.call, &operands, self.caps)?;
+        let variant = choose::body(&lowered.call, &operands, self.caps, node.exact)?;
         let mut args = inputs;
         args.push(self.alloc(id));
         if variant.outputs() == 2 {
@@ -257,7 +257,7 @@ impl<'a> Planner<'a> {
         );
         let call = Call::Sum(sum);
         let operand = Operand { len: scratch.len, stored: Stored::F32, frozen: false };
-        let variant = choose::body(&call, &[operand], self.caps)?;
+        let variant = choose::body(&call, &[operand], self.caps, true)?;
         let flops = u64::from(parts) * u64::from(len);
         let second = Command { call, variant, args: vec![scratch, out], flops, ..whole.clone() };
         let fits = |c: &Command| {

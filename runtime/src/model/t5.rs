@@ -160,14 +160,18 @@ impl Config {
 /// Where the weights of the block at hand are in the graph: `<component>/block.<name inside a block>`.
 const BLOCK: &str = "block";
 
-/// One block. x: `[1, T, C]`; bias: `[H, T, T]`, see [`Config::position_bias`].
+/// One block. x: `[1, T, C]`; bias: `[H, T, T]`, see [`Config::position_bias`]. T5's states are known to overflow f16
+/// (transformers keeps `wo` in f32), so nothing is rounded to it.
 fn block(g: &mut Graph, w: &Names, cfg: &Config, x: Id, bias: Id) -> Id {
+    let was = g.exact(true);
     let h = norm(g, &w.at("layer.0.layer_norm"), cfg, x);
     let h = attention(g, &w.at("layer.0.SelfAttention"), cfg, h, bias);
     let x = g.add(x, h);
     let h = norm(g, &w.at("layer.1.layer_norm"), cfg, x);
     let h = feed_forward(g, &w.at("layer.1.DenseReluDense"), cfg, h);
-    g.add(x, h)
+    let y = g.add(x, h);
+    g.exact(was);
+    y
 }
 
 /// The encoder as one graph, every block with its own weights. x: `[1, T, C]`; bias: `[H, T, T]`.

@@ -257,9 +257,10 @@ fn resnet(g: &mut Graph, w: &Names, cfg: &Config, x: Bands, out: usize) -> Bands
     y
 }
 
-/// Attention of all pixels of an image, one head as wide as the block.
+/// Attention of all pixels of an image, one head as wide as the block. In f32: SD3's VAE asks for it (`force_upcast`).
 fn attention(g: &mut Graph, w: &Names, cfg: &Config, x: Id) -> Id {
     let [b, height, width, c] = image_shape(g, x, "attention");
+    let was = g.exact(true);
     g.begin_block();
     let h = group_norm(g, &w.at("group_norm"), cfg, x);
     let h = g.reshape(h, &[b, height * width, c]);
@@ -270,6 +271,7 @@ fn attention(g: &mut Graph, w: &Names, cfg: &Config, x: Id) -> Id {
     let y = g.reshape(y, &[b, height, width, c]);
     let y = g.add(x, y);
     g.end_block();
+    g.exact(was);
     y
 }
 

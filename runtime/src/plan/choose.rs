@@ -7,9 +7,10 @@ use alloc::format;
 use pentimento_wgsl::kernel::Operand;
 use pentimento_wgsl::{Call, Variant};
 
-/// The best body.
-pub(super) fn body(call: &Call, inputs: &[Operand], caps: &Caps) -> Result<Variant> {
-    let (able, most) = (caps.abilities(), u64::from(caps.max_iterations));
+/// The best body; of those that compute in f32, where that is asked for.
+pub(super) fn body(call: &Call, inputs: &[Operand], caps: &Caps, exact: bool) -> Result<Variant> {
+    let (mut able, most) = (caps.abilities(), u64::from(caps.max_iterations));
+    able.matrix = able.matrix.filter(|_| !exact);
     let mut ranked = call.ranked(inputs, &able);
     ranked.retain(|v| able.hold(&v.needs()));
     if let Some(&v) = ranked.iter().find(|v| call.iterations(v) <= most) {
