@@ -68,7 +68,15 @@ fn linked() -> BTreeMap<(&'static str, String), BTreeSet<&'static str>> {
             for weight in [Stored::F32, Stored::F16, Stored::BF16] {
                 // `stage` off stands for an adapter whose textures are too small.
                 // Few rows of a matmul, and as many as matrices are worth while for.
-                let sizes = [[5, 3, 4], [8, 12, 16], [1, 12, 16], [2, 12, 16], [3, 12, 16], [32, 36, 32]];
+                let sizes = [
+                    [5, 3, 4],
+                    [8, 12, 16],
+                    [1, 12, 16],
+                    [2, 12, 16],
+                    [3, 12, 16],
+                    [32, 36, 32],
+                    [36, 40, 32],
+                ];
                 for (n, stage) in sizes.map(|n| (n, true)).into_iter().chain([([8, 12, 16], false)]) {
                     let mut draw = Draw {
                         case,

@@ -1,4 +1,4 @@
-// A product on workgroup tiles in f32: 16 x 16 invocations, 4 x 4 outputs each. Users bring `stage`, which fills both tiles
+// A product on workgroup tiles in f32: 256 invocations, 4 x 4 outputs each. Users bring `stage`, which fills both tiles
 // as [k][m] and [k][n] with zeros past every end, and `finish4`, which takes four neighbouring outputs of a row.
 // One vector more a row spares bank conflicts. No arrays of sums: drivers keep those in slow memory, see REJECTED.md.
 const ROW_A = TILE_M / 4u + 1u;
@@ -7,8 +7,8 @@ var<workgroup> tile_a: array<vec4<f32>, DEPTH * ROW_A>;
 var<workgroup> tile_b: array<vec4<f32>, DEPTH * ROW_B>;
 // Outputs from (m0, n0) on, summed over start..end.
 fn register_tile(part: u32, m0: u32, n0: u32, start: u32, end: u32, lane: u32) {
-    let tm = lane / 16u;
-    let tn = lane % 16u;
+    let tm = lane / (TILE_N / 4u);
+    let tn = lane % (TILE_N / 4u);
     var c0 = vec4<f32>();
     var c1 = vec4<f32>();
     var c2 = vec4<f32>();

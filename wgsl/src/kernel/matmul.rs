@@ -79,8 +79,8 @@ pub enum Variant {
         /// How b is stored.
         stored: Stored,
     },
-    /// Register tiles staged four numbers at a time, not for `Tt`; how b is stored.
-    Regs(Layout, Stored),
+    /// Register tiles staged four numbers at a time, not for `Tt`; how b is stored, and how a tile lies.
+    Regs(Layout, Stored, Tile),
     /// Cooperative matrices, for `Nt` and `Nn`.
     Coop {
         /// Which sides are contiguous.
@@ -90,6 +90,36 @@ pub enum Variant {
         /// What a subgroup multiplies.
         matrix: Matrix,
     },
+}
+
+/// 64 x 64 outputs, or as many where one side is short.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Tile {
+    /// Both sides are long.
+    Square,
+    /// Few columns.
+    Tall,
+    /// Few rows.
+    Wide,
+}
+
+impl Tile {
+    /// Rows and columns.
+    const fn sides(self) -> [u32; 2] {
+        match self {
+            Tile::Square => [TILE, TILE],
+            Tile::Tall => [2 * TILE, TILE / 2],
+            Tile::Wide => [TILE / 2, 2 * TILE],
+        }
+    }
+    /// The one for an output of these sides.
+    fn of(m: u32, n: u32) -> Tile {
+        match (m <= TILE / 2, n <= TILE / 2) {
+            (_, true) => Tile::Tall,
+            (true, false) => Tile::Wide,
+            (false, false) => Tile::Square,
+        }
+    }
 }
 
 /// Side and depth of a workgroup tile (`shader/matmul_tile.wgsl`); an invocation has `PER` x `PER` outputs.
@@ -148,7 +178,7 @@ impl Params {
             if let Some(matrix) = able.matrix.filter(|_| b.frozen && large && layout != Layout::Tn) {
                 all.push(Variant::Coop { layout, stored, matrix });
             }
-            all.push(Variant::Regs(layout, stored));
+            all.push(Variant::Regs(layout, stored, Tile::of(self.m, self.n)));
         }
         all.push(Variant::Tile(stored));
         all
@@ -156,8 +186,9 @@ impl Params {
     /// The call that makes partial sums, where K is long and the tiles of y too few to fill a GPU. Those are added up by another
     /// command.
     pub fn parted(&self, v: &Variant) -> Option<Self> {
-        let Variant::Regs(..) = v else { return None };
-        let tiles = self.m.div_ceil(TILE) * self.n.div_ceil(TILE);
+        let Variant::Regs(_, _, tile) = v else { return None };
+        let [rows, columns] = tile.sides();
+        let tiles = self.m.div_ceil(rows) * self.n.div_ceil(columns);
         let most = (self.k / LEAST).min(FILL / tiles).min(SCRATCH / (self.m * self.n).max(1));
         let plain = self.flags == 0 && self.act == 0 && self.low == 0;
         if most < 2 || !plain {
@@ -211,7 +242,10 @@ impl Calls for Params {
             Variant::Tile(_) => tiles(TILE, TILE),
             Variant::Texture(_) => workgroups(tiles(ROWS, COLUMNS), v.needs()),
             Variant::Few { .. } => workgroups((self.n * LANES) as usize, v.needs()),
-            Variant::Regs(..) => tiles(TILE, TILE) * self.parts() as usize,
+            Variant::Regs(_, _, tile) => {
+                let [rows, columns] = tile.sides();
+                tiles(rows, columns) * self.parts() as usize
+            }
             Variant::Coop { .. } => tiles(COOP[0], COOP[1]),
         }
     }
@@ -265,7 +299,7 @@ impl Variant {
     /// How b is stored.
     pub fn stored(&self) -> Stored {
         match self {
-            Variant::Naive(stored) | Variant::Tile(stored) | Variant::Regs(_, stored) => *stored,
+            Variant::Naive(stored) | Variant::Tile(stored) | Variant::Regs(_, stored, _) => *stored,
             Variant::Few { stored, .. } | Variant::Coop { stored, .. } => *stored,
             Variant::Texture(_) => Stored::F32,
         }
@@ -328,7 +362,10 @@ impl Built for Variant {
         all.extend([Layout::Nt, Layout::Nn, Layout::Tn].map(Variant::Texture));
         for stored in STORED {
             all.extend([1, 2, 4, 8].map(|rows| Variant::Few { rows, stored }));
-            all.extend([Layout::Nt, Layout::Nn, Layout::Tn].map(|layout| Variant::Regs(layout, stored)));
+            for tile in [Tile::Square, Tile::Tall, Tile::Wide] {
+                let layouts = [Layout::Nt, Layout::Nn, Layout::Tn];
+                all.extend(layouts.map(|layout| Variant::Regs(layout, stored, tile)));
+            }
             for matrix in Matrix::KNOWN {
                 all.extend([Layout::Nt, Layout::Nn].map(|layout| Variant::Coop { layout, stored, matrix }));
             }
@@ -380,7 +417,7 @@ impl Built for Variant {
             Variant::Few { stored, .. } => {
                 vec![one, part!("load/a_four.wgsl"), fours(*stored), part!("matmul_few.wgsl")]
             }
-            Variant::Regs(_, stored) => {
+            Variant::Regs(_, stored, _) => {
                 let tile =
                     [part!("shared/register_tile.wgsl"), part!("load/regs.wgsl"), part!("matmul_regs.wgsl")];
                 [four, part!("load/a_four.wgsl"), fours(*stored)].into_iter().chain(tile).collect()
@@ -403,8 +440,9 @@ impl Built for Variant {
             Variant::Tile(_) => vec![("TILE", TILE), ("DEPTH", DEPTH), ("PER", PER)],
             Variant::Texture(_) => vec![("ROWS", ROWS), ("COLUMNS", COLUMNS)],
             Variant::Few { rows, .. } => vec![("ROWS", *rows), ("LANES", LANES)],
-            Variant::Regs(layout, _) => {
-                let tile = [("TILE_M", TILE), ("TILE_N", TILE), ("DEPTH", DEPTH)];
+            Variant::Regs(layout, _, tile) => {
+                let [rows, columns] = tile.sides();
+                let tile = [("TILE_M", rows), ("TILE_N", columns), ("DEPTH", DEPTH)];
                 tile.into_iter().chain(layout.constants()).collect()
             }
             Variant::Coop { layout, matrix, .. } => {
@@ -425,11 +463,14 @@ impl Built for Variant {
         match self {
             Variant::Naive(_) | Variant::Texture(_) => Needs::PLAIN,
             Variant::Few { rows, .. } => Needs { workgroup_memory: 4 * rows * WORKGROUP, ..Needs::PLAIN },
-            Variant::Regs(..) => Needs {
-                invocations: (TILE / PER) * (TILE / PER),
-                workgroup_memory: 4 * 2 * (TILE + 4) * DEPTH,
-                ..Needs::PLAIN
-            },
+            Variant::Regs(_, _, tile) => {
+                let [rows, columns] = tile.sides();
+                Needs {
+                    invocations: (TILE / PER) * (TILE / PER),
+                    workgroup_memory: 4 * (rows + 4 + columns + 4) * DEPTH,
+                    ..Needs::PLAIN
+                }
+            }
             Variant::Coop { layout, matrix, .. } => {
                 let [rows_b, row_b, row_a] = coop_tiles(*layout);
                 let subgroups = COOP[0] / SIDE[0] * (COOP[1] / SIDE[1]);
@@ -459,7 +500,10 @@ impl Built for Variant {
             Variant::Naive(stored) => format!("naive, {}", stored.name()),
             Variant::Tile(stored) => format!("tile, {}", stored.name()),
             Variant::Few { rows, stored } => format!("{rows} rows, {}", stored.name()),
-            Variant::Regs(layout, stored) => format!("{layout:?}, {}", stored.name()),
+            Variant::Regs(layout, stored, tile) => {
+                let [rows, columns] = tile.sides();
+                format!("{layout:?}, {}, {rows} x {columns}", stored.name())
+            }
             Variant::Coop { layout, stored, matrix } => {
                 format!("{layout:?}, {}, {} wide", stored.name(), matrix.edge)
             }
