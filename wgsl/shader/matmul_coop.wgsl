@@ -7,7 +7,7 @@
 // A matrix is stored from a name of its own, which naga 30 needs. The grid is folded as in shared/index.wgsl.
 // Reference: wgsl/src/cpu/matmul.rs, of rounded operands
 const LOW = 64.0;
-const FOURS = EDGE * SIDE_N / 4u;
+const FOURS = EDGE * EDGE / 4u;
 var<workgroup> tile_a: array<vec4<f16>, TILE_M * ROW_A>;
 var<workgroup> tile_b: array<vec4<f16>, ROWS_B * ROW_B>;
 var<workgroup> out: array<vec4<f32>, WORKGROUP / SUBGROUP * FOURS>;
@@ -49,12 +49,34 @@ fn matmul_coop(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) gr
 //@ else
     let width_1 = p.low;
 //@ end
-//@ for ahead in 0..2
-//@ if ahead == 0
-    {
-        let next = 0u;
+//@ for i in 0..TILE_M*DEPTH/4/WORKGROUP
+    a_$i = vec4<f32>();
+    if m0 + a_m_$i < p.m && 4u * a_k_$i < width_$low {
+        let at = (m0 + a_m_$i) * (width_$low / 4u) + a_k_$i;
+//@ if low == 0
+        a_$i = a[at];
 //@ else
-    for (var next = DEPTH; next < width_$low + DEPTH; next += DEPTH) {
+        a_$i = low_a[at] / LOW;
+//@ end
+    }
+//@ end
+//@ for i in 0..TILE_N*DEPTH/4/WORKGROUP
+    b_$i = vec4<f16>();
+//@ if B_T == 1
+    if n0 + b_n_$i < p.n && 4u * b_k_$i < width_$low {
+        let at = (n0 + b_n_$i) * (width_$low / 4u) + b_k_$i;
+//@ else
+    if b_k_$i < width_$low && n0 + 4u * b_n_$i < p.n {
+        let at = b_k_$i * (p.n / 4u) + n0 / 4u + b_n_$i;
+//@ end
+//@ if low == 0
+        b_$i = load_b4(at);
+//@ else
+        b_$i = vec4<f16>(low_b[at] * LOW);
+//@ end
+    }
+//@ end
+    for (var k0 = 0u; k0 < width_$low; k0 += DEPTH) {
         workgroupBarrier();
 //@ for i in 0..TILE_M*DEPTH/4/WORKGROUP
         tile_a[a_m_$i * ROW_A + a_k_$i] = vec4<f16>(a_$i);
@@ -67,7 +89,7 @@ fn matmul_coop(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) gr
 //@ end
 //@ end
         workgroupBarrier();
-//@ end
+        let next = k0 + DEPTH;
 //@ for i in 0..TILE_M*DEPTH/4/WORKGROUP
         a_$i = vec4<f32>();
         if m0 + a_m_$i < p.m && next + 4u * a_k_$i < width_$low {
@@ -95,7 +117,6 @@ fn matmul_coop(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) gr
 //@ end
         }
 //@ end
-//@ if ahead == 1
 //@ for k in 0..DEPTH/EDGE
 //@ for i in 0..SIDE_M/EDGE
         let ma_$k_$i = coopLoadT<MatrixA>(&tile_a[(side_m + $(i*EDGE)u) * ROW_A + $(k*EDGE/4)u], row_a);
@@ -111,23 +132,20 @@ fn matmul_coop(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) gr
 //@ end
 //@ end
 //@ end
-//@ end
     }
 //@ end
-//@ end
-    // A row of matrices at a time: neighbours then write neighbours.
     let mine = subgroup * FOURS;
-    let row_c = SIDE_N / 4u;
+    let to = &out[mine];
+    let row_c = EDGE / 4u;
 //@ for i in 0..SIDE_M/EDGE
 //@ for j in 0..SIDE_N/EDGE
     let s_$i_$j = c_$i_$j;
-    let to_$i_$j = &out[mine + $(j*EDGE/4)u];
-    coopStoreT(s_$i_$j, to_$i_$j, row_c);
-//@ end
+    coopStoreT(s_$i_$j, to, row_c);
     workgroupBarrier();
     for (var e = own; e < FOURS; e += SUBGROUP) {
-        finish4(0u, m0 + side_m + $(i*EDGE)u + e / row_c, n0 + side_n + e % row_c * 4u, out[mine + e]);
+        finish4(0u, m0 + side_m + $(i*EDGE)u + e / row_c, n0 + side_n + $(j*EDGE)u + e % row_c * 4u, out[mine + e]);
     }
     workgroupBarrier();
+//@ end
 //@ end
 }

@@ -12,7 +12,7 @@ use pentimento_wgsl::kernel::copy::Call as Copy;
 use pentimento_wgsl::kernel::elementwise::Call as Elementwise;
 use pentimento_wgsl::kernel::norm::Kernel;
 use pentimento_wgsl::{Call, Stored};
-use tests::adapter::adapter;
+use tests::adapter::{adapter, exact};
 
 /// A joint block with dual attention and the last block, with the gradients of the first block's adapter. One matrix is
 /// kept in half precision.
@@ -138,7 +138,7 @@ fn an_altered_command_is_named() {
 /// With the altered command among the first n, which run on the twins, the results are right; after them they are not.
 #[test]
 fn a_mixed_run_heals_what_the_twins_compute() {
-    let Some(mut gpu) = adapter("mixed runs") else { return };
+    let Some(mut gpu) = exact("mixed runs") else { return };
     let good = plan(&mut gpu);
     let id = prepare(&mut gpu, &good);
     gpu.run(id).expect("a run");

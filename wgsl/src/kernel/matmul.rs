@@ -477,7 +477,7 @@ impl Built for Variant {
                 Needs {
                     invocations: subgroups * matrix.subgroup,
                     workgroup_memory: 8 * (COOP[0] * row_a + rows_b * row_b)
-                        + 4 * subgroups * matrix.edge * SIDE[1],
+                        + 4 * subgroups * matrix.edge * matrix.edge,
                     features: Features::MATRIX,
                 }
             }
