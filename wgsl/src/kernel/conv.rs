@@ -96,7 +96,7 @@ pub struct Variant {
 /// Who computes what, from where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Body {
-    /// [`BLOCK`] pixels and channels an invocation.
+    /// 4 x 4 pixels and channels an invocation.
     Storage,
     /// As `Storage`, operands read from textures: CPU drivers.
     Textures,

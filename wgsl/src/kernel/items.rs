@@ -7,10 +7,10 @@ use alloc::{string::String, vec, vec::Vec};
 pub enum Items {
     /// One number, [`super::WORKGROUP`] invocations: CPU drivers.
     Single,
-    /// One number, [`WIDE`] invocations. On an NVIDIA H200, 49152 workgroups of 64 take 47 us whatever they do: elementwise kernels,
+    /// One number, 256 invocations. On an NVIDIA H200, 49152 workgroups of 64 take 47 us whatever they do: elementwise kernels,
     /// copies and norms of short rows alike.
     Wide,
-    /// Four neighbouring numbers, [`WIDE`] invocations.
+    /// Four neighbouring numbers, 256 invocations.
     Four,
 }
 

@@ -75,9 +75,9 @@ pub struct Call {
 pub enum Body {
     /// One workgroup; sums by a tree.
     Shared,
-    /// As `Shared`, a workgroup of [`WIDE`] invocations: long rows on GPUs.
+    /// As `Shared`, a workgroup of 256 invocations: long rows on GPUs.
     Wide,
-    /// [`FEW`] invocations of a workgroup of [`WIDE`]: short rows on GPUs, for which small workgroups are too many ([`super::Items::Wide`]).
+    /// 16 invocations of a workgroup of 256: short rows on GPUs, for which small workgroups are too many ([`super::Items::Wide`]).
     Several,
     /// One invocation: on a CPU driver barriers cost more than they share.
     Serial,
