@@ -3,7 +3,7 @@
 //! cutting changes no bit.
 use pentimento::caps::Caps;
 use pentimento::exec::cpu::Cpu;
-use pentimento::exec::null::{Count, count};
+use pentimento::exec::null::{Count, count, moved};
 use pentimento::exec::wgpu::Wgpu;
 use pentimento::exec::{Executor, LeafData};
 use pentimento::grad::gradients;
@@ -14,7 +14,7 @@ use pentimento::model::{Constants, dino, vae};
 use pentimento::plan::{Place, Plan, check_overlap};
 use pentimento::rng::Philox;
 use pentimento_wgsl::Stored;
-use pentimento_wgsl::kernel::{Act, Binary};
+use pentimento_wgsl::kernel::{Act, Binary, Features, Matrix};
 use tests::adapter::adapter;
 
 /// A graph and what is read of it.
@@ -114,6 +114,27 @@ fn sd35_medium_at_512_is_valid() {
 }
 
 /// The largest training batches that fit WebGPU's limits; the next ones exceed a buffer, and the error says so.
+/// Dispatches, and bytes that all commands read and write, of SD3.5-medium at 512 x 512, batch 2, rank 32, on a GPU with cooperative
+/// matrices. Each dispatch costs some 2 us and memory is most of what is not a product: neither may grow unseen.
+#[test]
+fn dispatches_and_bytes_do_not_grow() {
+    let caps = Caps {
+        invocations: 1024,
+        workgroup_memory: 48 << 10,
+        features: Features::MATRIX,
+        matrix: Some(Matrix { edge: 16, subgroup: 32 }),
+        ..Caps::unlimited("a GPU with matrices")
+    };
+    for (train, dispatches, gigabytes) in [(false, 1215, 26.9), (true, 4659, 99.6)] {
+        let work = work(&Config::sd35_medium(), 2, 64, 333, 32, train);
+        let plan = work.plan(&caps, &|_| Stored::F16).expect("a plan");
+        let bytes: u64 = plan.commands.iter().map(|c| moved(&plan, c, &|_| Stored::F16)).sum();
+        println!("train {train}: {} dispatches, {:.1} GB", plan.commands.len(), bytes as f64 * 1e-9);
+        assert!(plan.commands.len() <= dispatches && bytes as f64 * 1e-9 <= gigabytes);
+        assert!(plan.commands.len() * 10 > dispatches * 9, "far fewer: lower the limit");
+    }
+}
+
 #[test]
 fn batches_end_at_the_size_of_a_buffer() {
     for (side, batch) in [(64, 8), (128, 2)] {
