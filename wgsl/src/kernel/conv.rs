@@ -98,14 +98,20 @@ pub struct Variant {
 pub enum Body {
     /// 4 x 4 pixels and channels an invocation.
     Storage,
-    /// As `Storage`, operands read from textures: CPU drivers.
+    /// As `Storage`, operands read from textures: CPU drivers, few channels.
     Textures,
+    /// Register tiles of operands read from textures: CPU drivers.
+    Texels,
     /// A matmul on register tiles whose left side is gathered as it is read: GPUs, C and O multiples of 4.
     Tiles,
 }
 
 /// Neighbouring pixels, and channels, of an invocation.
 const BLOCK: u32 = 4;
+/// Pixels and channels of an invocation's register tile (`shader/conv2d_texture.wgsl`), and channels from which it is worth while.
+const PIXELS: u32 = 8;
+const CHANNELS: u32 = 16;
+const MANY: usize = 12;
 /// Pixels and channels of a workgroup's tile, and its depth (`shader/shared/register_tile.wgsl`).
 const TILE: u32 = 64;
 const DEPTH: u32 = 16;
@@ -160,8 +166,11 @@ impl Calls for Call {
                 tiles.into_iter().chain([self.of(Body::Storage)]).collect()
             }
             Class::Software => {
-                let staged = inputs[..2].iter().all(|x| able.stages(x)).then(|| self.of(Body::Textures));
-                staged.into_iter().chain([self.of(Body::Storage)]).collect()
+                let staged = inputs[..2].iter().all(|x| able.stages(x));
+                let many = self.outputs()[2] >= MANY;
+                let bodies =
+                    [(staged && many, Body::Texels), (staged, Body::Textures), (true, Body::Storage)];
+                bodies.into_iter().filter(|b| b.0).map(|b| self.of(b.1)).collect()
             }
         }
     }
@@ -172,6 +181,10 @@ impl Calls for Call {
             Body::Storage | Body::Textures => {
                 workgroups(rows * columns.div_ceil(block) * channels.div_ceil(block), v.needs())
             }
+            Body::Texels => {
+                let pixels = (rows * columns).div_ceil(PIXELS as usize);
+                workgroups(pixels * channels.div_ceil(CHANNELS as usize), v.needs())
+            }
             Body::Tiles => (rows * columns).div_ceil(tile) * channels.div_ceil(tile),
         }
     }
@@ -179,6 +192,7 @@ impl Calls for Call {
         let [kh, kw, channels] = self.taps().map(u64::from);
         match v.body {
             Body::Storage | Body::Textures => kh * (1 + kw * (1 + channels / u64::from(BLOCK))),
+            Body::Texels => kh * kw * (1 + channels / 4) + u64::from(PIXELS * CHANNELS),
             // Products, and one round of loads for each side, for every tile along the taps.
             Body::Tiles => (kh * kw * channels).div_ceil(DEPTH.into()) * u64::from(1 + DEPTH + 2),
         }
@@ -227,7 +241,7 @@ impl Calls for Call {
 impl Built for Variant {
     fn all() -> Vec<Self> {
         let both = |body| [Kernel::Conv2d, Kernel::Conv2dDx].map(|kernel| Variant { kernel, body });
-        [Body::Storage, Body::Textures, Body::Tiles].into_iter().flat_map(both).collect()
+        [Body::Storage, Body::Textures, Body::Texels, Body::Tiles].into_iter().flat_map(both).collect()
     }
     fn kernel(&self) -> &'static str {
         match self.kernel {
@@ -238,6 +252,8 @@ impl Built for Variant {
     fn entry(&self) -> &'static str {
         match (self.body, self.kernel) {
             (Body::Storage | Body::Textures, _) => self.kernel(),
+            (Body::Texels, Kernel::Conv2d) => "conv2d_texture",
+            (Body::Texels, Kernel::Conv2dDx) => "conv2d_dx_texture",
             (Body::Tiles, Kernel::Conv2d) => "conv2d_regs",
             (Body::Tiles, Kernel::Conv2dDx) => "conv2d_dx_regs",
         }
@@ -247,7 +263,7 @@ impl Built for Variant {
             Kernel::Conv2d => 3,
             Kernel::Conv2dDx => 1,
         };
-        let staged = [Binding::staged(self.body == Body::Textures); 2].into_iter();
+        let staged = [Binding::staged(matches!(self.body, Body::Textures | Body::Texels)); 2].into_iter();
         let plain = core::iter::repeat_n(Binding::Storage, plain);
         staged.chain(plain).zip(1..).map(|(kind, n)| (n, kind)).collect()
     }
@@ -257,12 +273,16 @@ impl Built for Variant {
     fn parts(&self) -> Vec<Source> {
         let mut parts = match self.body {
             Body::Storage => vec![part!("load/conv_storage.wgsl")],
-            Body::Textures => vec![part!("shared/texel.wgsl"), part!("load/conv_texture.wgsl")],
+            Body::Textures | Body::Texels => {
+                vec![part!("shared/texel.wgsl"), part!("load/conv_texture.wgsl")]
+            }
             Body::Tiles => vec![part!("shared/register_tile.wgsl")],
         };
         parts.push(match (self.body, self.kernel) {
             (Body::Storage | Body::Textures, Kernel::Conv2d) => part!("conv2d.wgsl"),
             (Body::Storage | Body::Textures, Kernel::Conv2dDx) => part!("conv2d_dx.wgsl"),
+            (Body::Texels, Kernel::Conv2d) => part!("conv2d_texture.wgsl"),
+            (Body::Texels, Kernel::Conv2dDx) => part!("conv2d_dx_texture.wgsl"),
             (Body::Tiles, Kernel::Conv2d) => part!("conv2d_regs.wgsl"),
             (Body::Tiles, Kernel::Conv2dDx) => part!("conv2d_dx_regs.wgsl"),
         });
@@ -271,12 +291,13 @@ impl Built for Variant {
     fn constants(&self) -> Vec<(&'static str, u32)> {
         match self.body {
             Body::Storage | Body::Textures => vec![("BLOCK", BLOCK)],
+            Body::Texels => vec![("PIXELS", PIXELS), ("CHANNELS", CHANNELS)],
             Body::Tiles => vec![("TILE_M", TILE), ("TILE_N", TILE), ("DEPTH", DEPTH)],
         }
     }
     fn needs(&self) -> Needs {
         match self.body {
-            Body::Storage | Body::Textures => Needs::PLAIN,
+            Body::Storage | Body::Textures | Body::Texels => Needs::PLAIN,
             Body::Tiles => Needs {
                 invocations: (TILE / PER) * (TILE / PER),
                 workgroup_memory: 4 * 2 * (TILE + 4) * DEPTH,
@@ -291,6 +312,7 @@ impl Built for Variant {
         match self.body {
             Body::Storage => "storage",
             Body::Textures => "textures",
+            Body::Texels => "register tiles, textures",
             Body::Tiles => "register tiles",
         }
         .into()
