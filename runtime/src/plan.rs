@@ -279,7 +279,7 @@ impl<'a> Planner<'a> {
         let bounds = split::Bounds { binding: self.caps.max_binding, alignment: self.caps.alignment };
         let pieces = split::split(&whole, &bytes, &bounds);
         pieces.ok_or_else(|| {
-            let name = whole.variant.entry();
+            let name = whole.call.kernel();
             self.too_large(&whole.shape, largest, &format!("binding of {name}"), self.caps.max_binding)
         })
     }
