@@ -138,7 +138,7 @@ fn joined(g: &Graph, x: Id, low: Id) -> Option<Node> {
     let plain =
         Op::Matmul { a_t: false, b_t, bias: false, low: false, act, gate: None, residual: other_residual };
     let narrow = columns(other.inputs[0]);
-    let few = narrow * FEW <= columns(node.inputs[0]) && narrow.is_multiple_of(4);
+    let few = narrow * FEW <= columns(node.inputs[0]);
     if other.op != plain || (*residual && other_residual) || !few {
         return None;
     }

@@ -321,6 +321,7 @@ impl SixRanks {
     fn unpadded(&mut self) -> (f32, Vec<Vec<f32>>) {
         let mut g = Graph::new();
         let (x, v) = self.pipeline.velocity_graph(&mut g, "", 1, LATENTS, None);
+        let v = g.balance(v);
         let shape = g.shape(x).to_vec();
         let target = g.input("target", &shape);
         let d = g.sub(v, target);
@@ -343,7 +344,8 @@ impl SixRanks {
     }
 }
 
-/// What rank 6 is padded with on the device gets a gradient of exactly zero and changes nothing: on the twins not a bit.
+/// What rank 6 is padded with on the device gets a gradient of exactly zero and changes nothing: on the twins not a bit of the loss, and
+/// gradients by roundings only, since fusion may add up another rank in another order.
 #[test]
 fn padding_is_inert() {
     let wide = device_rank(SIX);
@@ -369,7 +371,7 @@ fn padding_is_inert() {
             assert!(padding.len() == raw.len() / 4 && padding.iter().all(|g| *g == 0.0), "{name} is pulled");
             let norm = |v: &mut dyn Iterator<Item = f32>| v.map(|v| v * v).sum::<f32>().sqrt();
             let off = norm(&mut got.iter().zip(right).map(|(a, b)| a - b));
-            let limit = if exact { 0.0 } else { 1e-4 * norm(&mut right.iter().copied()) };
+            let limit = if exact { 1e-6 } else { 1e-4 } * norm(&mut right.iter().copied());
             assert!(got.len() == right.len() && off <= limit, "{name}: off by {off}, limit {limit}");
         }
         assert!(grads.iter().flatten().any(|g| *g != 0.0), "no gradient at all");
