@@ -55,8 +55,7 @@ pub fn gradients(g: &mut Graph, y: Id, dy: Id, wrt: &[Id], recompute: bool) -> R
     let found: Result<Vec<Id>> =
         wrt.iter().map(|w| grads.get(w).copied().ok_or_else(|| missing(w))).collect();
     let mut found = found?;
-    // One after the other: the product of several powers of two may have no f32.
-    for scale in scales {
+    if let Some(scale) = scales.into_iter().reduce(|a, b| g.mul(a, b)) {
         let inverse = g.unary(Unary::Reciprocal, scale);
         found.iter_mut().for_each(|d| *d = g.mul(*d, inverse));
     }

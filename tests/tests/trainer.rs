@@ -1,5 +1,6 @@
 //! The main job on the default model, in small: it runs, moves the adapter, repeats bit for bit, and refuses bad input
 //! with one sentence that names the file.
+use pentimento::caps::{Caps, Class};
 use pentimento::exec::cpu::Cpu;
 use pentimento::exec::{Executor, PlanId};
 use pentimento::folder::ModelFolder;
@@ -321,7 +322,6 @@ impl SixRanks {
     fn unpadded(&mut self) -> (f32, Vec<Vec<f32>>) {
         let mut g = Graph::new();
         let (x, v) = self.pipeline.velocity_graph(&mut g, "", 1, LATENTS, None);
-        let v = g.balance(v);
         let shape = g.shape(x).to_vec();
         let target = g.input("target", &shape);
         let d = g.sub(v, target);
@@ -344,15 +344,20 @@ impl SixRanks {
     }
 }
 
-/// What rank 6 is padded with on the device gets a gradient of exactly zero and changes nothing: on the twins not a bit of the loss, and
-/// gradients by roundings only, since fusion may add up another rank in another order.
+/// Twins of kernels that sum each number up at once, whatever the rank: products for GPUs are summed up in parts, or together with
+/// an adapter's, when sides are multiples of four, as those of rank 6 are not.
+fn plain_twins() -> Box<dyn Executor> {
+    Box::new(Cpu::planned(Caps { class: Class::Software, ..Caps::unlimited("cpu") }))
+}
+
+/// What rank 6 is padded with on the device gets a gradient of exactly zero and changes nothing: on the twins not a bit.
 #[test]
 fn padding_is_inert() {
     let wide = device_rank(SIX);
     assert_eq!((wide, device_rank(1), device_rank(8)), (8, 4, 8));
-    let (loss, right) = SixRanks::open(Box::new(Cpu::new()), SIX).unpadded();
+    let (loss, right) = SixRanks::open(plain_twins(), SIX).unpadded();
     let gpu = adapter("padding").map(|gpu| Box::new(gpu) as Box<dyn Executor>);
-    for (exact, exec) in std::iter::once((true, Box::new(Cpu::new()) as _)).chain(gpu.map(|g| (false, g))) {
+    for (exact, exec) in std::iter::once((true, plain_twins())).chain(gpu.map(|g| (false, g))) {
         let mut run = SixRanks::open(exec, wide);
         run.params.upload(&mut run.pipeline, &run.values).expect("parameters");
         let plan =
@@ -371,7 +376,7 @@ fn padding_is_inert() {
             assert!(padding.len() == raw.len() / 4 && padding.iter().all(|g| *g == 0.0), "{name} is pulled");
             let norm = |v: &mut dyn Iterator<Item = f32>| v.map(|v| v * v).sum::<f32>().sqrt();
             let off = norm(&mut got.iter().zip(right).map(|(a, b)| a - b));
-            let limit = if exact { 1e-6 } else { 1e-4 } * norm(&mut right.iter().copied());
+            let limit = if exact { 0.0 } else { 1e-4 * norm(&mut right.iter().copied()) };
             assert!(got.len() == right.len() && off <= limit, "{name}: off by {off}, limit {limit}");
         }
         assert!(grads.iter().flatten().any(|g| *g != 0.0), "no gradient at all");

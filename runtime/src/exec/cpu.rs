@@ -30,6 +30,10 @@ impl Cpu {
     pub fn new() -> Self {
         Self::empty("cpu")
     }
+    /// An empty executor that runs plans as an adapter with these limits and abilities would get them.
+    pub fn planned(caps: Caps) -> Self {
+        Cpu { caps, ..Self::new() }
+    }
 }
 
 impl Cpu<f64> {

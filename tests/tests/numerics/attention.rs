@@ -126,6 +126,9 @@ fn permuted_batches_and_queries_give_permuted_results() {
             }
             let got = f(&moved);
             let [y, dq] = [0, 1].map(|i| reordered(&want[i], b, &queries, row));
+            if who == "twins" {
+                return same_bits(&got[0], &y).and_then(|()| same_bits(&got[1], &dq));
+            }
             within(&got[0], &y, &limits(s, &moved))?;
             within(&got[1], &dq, &gradient_limits(s, &moved))
         });
