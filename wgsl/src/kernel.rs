@@ -113,26 +113,21 @@ macro_rules! families {
                     $(Call::$Family(c) => c.ranked(inputs, able).into_iter().map(Variant::$Family).collect(),)*
                 }
             }
-            /// Workgroups.
-            ///
-            /// # Panics
-            /// The variant is of another family.
+            /// Workgroups; more than any dispatch holds for a variant of another kernel.
             pub fn groups(&self, v: &Variant) -> usize {
                 match self {
                     $(Call::$Family(c) => {
-                        let Variant::$Family(v) = v else { self.mismatch(v) };
+                        let Variant::$Family(v) = v else { return usize::MAX };
                         c.groups(v)
                     })*
                 }
             }
-            /// Iterations of all loops of one invocation, but for the few that count registers.
-            ///
-            /// # Panics
-            /// The variant is of another family.
+            /// Iterations of all loops of one invocation, but for the few that count registers; endless for a variant of another
+            /// kernel.
             pub fn iterations(&self, v: &Variant) -> u64 {
                 match self {
                     $(Call::$Family(c) => {
-                        let Variant::$Family(v) = v else { self.mismatch(v) };
+                        let Variant::$Family(v) = v else { return u64::MAX };
                         c.iterations(v)
                     })*
                 }
@@ -226,12 +221,6 @@ families! {
     Conv: conv,
     /// Random words.
     Philox: philox,
-}
-
-impl Call {
-    fn mismatch(&self, v: &Variant) -> ! {
-        panic!("{} is not built as {}", self.kernel(), v.entry())
-    }
 }
 
 /// Names of all kernels, each once.

@@ -40,7 +40,7 @@ pub(super) trait Calls: Sized {
     /// Bodies that compute this on adapters with these abilities, best first. The planner takes the first one whose
     /// needs are met ([`Built::needs`]) and whose loops end in time.
     fn ranked(&self, inputs: &[Operand], able: &Abilities) -> Vec<Self::Variant>;
-    /// Workgroups.
+    /// Workgroups; `usize::MAX` for a body of another kernel.
     fn groups(&self, v: &Self::Variant) -> usize;
     /// Iterations of all loops of one invocation, but for the few that count registers.
     fn iterations(&self, v: &Self::Variant) -> u64;

@@ -188,8 +188,8 @@ impl Params {
     pub fn parted(&self, v: &Variant) -> Option<Self> {
         let Variant::Regs(_, _, tile) = v else { return None };
         let [rows, columns] = tile.sides();
-        let tiles = self.m.div_ceil(rows) * self.n.div_ceil(columns);
-        let most = (self.k / LEAST).min(FILL / tiles).min(SCRATCH / (self.m * self.n).max(1));
+        let tiles = self.m.div_ceil(rows).saturating_mul(self.n.div_ceil(columns));
+        let most = (self.k / LEAST).min(FILL / tiles).min(SCRATCH / self.m.saturating_mul(self.n).max(1));
         let plain = self.flags == 0 && self.act == 0 && self.low == 0;
         if most < 2 || !plain {
             return None;
@@ -241,7 +241,7 @@ impl Calls for Params {
             Variant::Naive(_) => workgroups(tiles(1, 1), v.needs()),
             Variant::Tile(_) => tiles(TILE, TILE),
             Variant::Texture(_) => workgroups(tiles(ROWS, COLUMNS), v.needs()),
-            Variant::Few { .. } => workgroups((self.n * LANES) as usize, v.needs()),
+            Variant::Few { .. } => workgroups(self.n as usize * LANES as usize, v.needs()),
             Variant::Regs(_, _, tile) => {
                 let [rows, columns] = tile.sides();
                 tiles(rows, columns) * self.parts() as usize

@@ -77,19 +77,24 @@ impl Wgpu {
 
     fn attempt(&mut self, trial: &Trial) -> Result<bool> {
         let (got, want) = (results(self, trial)?, results(&mut Cpu::new(), trial)?);
-        let close = |(got, want): (&Vec<f32>, &Vec<f32>)| {
-            let square = |v: f32| f64::from(v) * f64::from(v);
-            let norm: f64 = want.iter().copied().map(square).sum();
-            let error: f64 = got.iter().zip(want).map(|(a, b)| square(a - b)).sum();
-            error <= trial.tolerance * trial.tolerance * norm && got.len() == want.len()
-        };
-        Ok(got.iter().zip(&want).all(close))
+        Ok(close(&got, &want, trial.tolerance))
     }
 
     /// What was found out when the device was opened, in sentences; empty when all is well.
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
+}
+
+/// Whether every output is as long as it should be and its error's norm within `tolerance` times its own. A NaN is never.
+fn close(got: &[Vec<f32>], want: &[Vec<f32>], tolerance: f64) -> bool {
+    let square = |v: f32| f64::from(v) * f64::from(v);
+    let one = |(got, want): (&Vec<f32>, &Vec<f32>)| {
+        let norm: f64 = want.iter().copied().map(square).sum();
+        let error: f64 = got.iter().zip(want).map(|(a, b)| square(a - b)).sum();
+        error <= tolerance * tolerance * norm && got.len() == want.len()
+    };
+    got.len() == want.len() && got.iter().zip(want).all(one)
 }
 
 /// The outputs of a trial on an executor, its weights in half precision where they are kept so.
@@ -109,4 +114,30 @@ fn results(exec: &mut dyn Executor, trial: &Trial) -> Result<Vec<Vec<f32>>> {
     }
     exec.run(plan)?;
     trial.outputs.iter().map(|(name, _)| exec.peek(plan, name)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A driver that gets one number of one output wrong, or returns none, does not pass; right ones do.
+    #[test]
+    fn wrong_matrices_are_noticed() {
+        for trial in [product(), attention()] {
+            let want = results(&mut Cpu::new(), &trial).expect("twins");
+            assert!(want.iter().all(|y| y.iter().any(|v| *v != 0.0)), "{}: a result of zeros", trial.what);
+            assert!(close(&want, &want, trial.tolerance));
+            for i in 0..want.len() {
+                let spoiled = |by: fn(&mut Vec<f32>)| {
+                    let mut got = want.clone();
+                    by(&mut got[i]);
+                    close(&got, &want, trial.tolerance)
+                };
+                assert!(!spoiled(|y| y[0] = f32::NAN) && !spoiled(|y| y.truncate(1)));
+                // Twice the result is what a driver was once seen to return; a tile of zeros is another one's.
+                assert!(!spoiled(|y| y.iter_mut().for_each(|v| *v *= 2.0)));
+                assert!(!spoiled(|y| y.iter_mut().take(256).for_each(|v| *v = 0.0)), "{} {i}", trial.what);
+            }
+        }
+    }
 }
