@@ -5,8 +5,6 @@
 // Arrays of arrays, each as long as the loop over it, so that drivers unroll the loops; see REJECTED.md.
 // Reference: wgsl/src/cpu/attention.rs
 // Papers: Milakov & Gimelshein 2018 (online softmax); Dao et al. 2022, algorithm 1
-struct Params { batch: u32, heads: u32, q: u32, k: u32, scale: f32, flags: u32 }
-@group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(4) var<storage, read_write> bias: array<f32>;
 @group(0) @binding(5) var<storage, read_write> y: array<vec4<f32>>;
 @group(0) @binding(6) var<storage, read_write> lse: array<f32>;

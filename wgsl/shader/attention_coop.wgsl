@@ -9,27 +9,13 @@
 // What is stored and where has a name, or naga's SPIR-V writer does not find it. Subgroups meet at workgroup barriers: naga does not order workgroup memory with those of subgroups.
 // Reference: wgsl/src/cpu/attention.rs
 // Papers: Milakov & Gimelshein 2018 (online softmax); Dao et al. 2022, algorithm 1
-struct Params { batch: u32, heads: u32, q: u32, k: u32, scale: f32, flags: u32 }
-@group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(4) var<storage, read_write> bias: array<f32>;
 @group(0) @binding(5) var<storage, read_write> y: array<vec4<f32>>;
 @group(0) @binding(6) var<storage, read_write> lse: array<f32>;
-alias MatA = coop_mat$(EDGE)x$(EDGE)<f16, A>;
-alias MatB = coop_mat$(EDGE)x$(EDGE)<f16, B>;
-alias MatC = coop_mat$(EDGE)x$(EDGE)<f32, C>;
-// Rows end with padding, against bank conflicts.
-const LD = DP4 + 2u;
-const CS = KEYS / 4u + 1u;
-const CP = KEYS / 4u + 2u;
 var<workgroup> tile_k: array<vec4<f16>, BUFFERS * KEYS * LD>;
 var<workgroup> tile_v: array<vec4<f16>, BUFFERS * KEYS * LD>;
-var<workgroup> logit: array<vec4<f32>, ROWS * CS>;
-var<workgroup> prob: array<vec4<f16>, ROWS * CP>;
 var<workgroup> row_scale: array<f32, ROWS>;
 var<workgroup> votes: array<u32, WAVES>;
-fn within(x: vec4<f32>, d: u32) -> vec4<f16> { return select(vec4<f16>(), vec4<f16>(x), d < D4); }
-fn four(x: u32) -> vec4<u32> { return x + vec4<u32>(0u, 1u, 2u, 3u); }
-fn bias_of(j: vec4<u32>) -> vec4<f32> { return 1.44269504 * vec4<f32>(bias[j.x], bias[j.y], bias[j.z], bias[j.w]); }
 // Element n of a block that begins with key j0.
 fn of_block(at: u32, j0: u32, n: u32) -> u32 {
     return at + min(j0 + n / DP4, p.k - 1u) * p.heads * D4 + min(n % DP4, D4 - 1u);
@@ -74,16 +60,16 @@ fn attention_coop(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups)
     workgroupBarrier();
 //@ for t in 0..CT
 //@ if c*CT+t < DT
-    let q_$(c*CT+t) = coopLoadT<MatA>(&prob[mine * CP + $(t*EDGE/4)u], cp);
+    let q_$(c*CT+t) = coopLoadT<MatrixA>(&prob[mine * CP + $(t*EDGE/4)u], cp);
 //@ end
 //@ end
     workgroupBarrier();
 //@ end
     let c = p.scale * 1.44269504;
-    var zero: MatC;
+    var zero: MatrixC;
     let z = zero;
 //@ for d in 0..DT
-    var o_$d: MatC;
+    var o_$d: MatrixC;
 //@ end
     var top = -3.0e38;
     var total = 0.0;
@@ -127,7 +113,7 @@ fn attention_coop(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups)
 //@ for t in 0..CT
         let s_$t_0 = z;
 //@ for d in 0..DT
-        let k_$t_$d = coopLoad<MatB>(&tile_k[start + $(t*EDGE)u * LD + $(d*EDGE/4)u], ld);
+        let k_$t_$d = coopLoad<MatrixB>(&tile_k[start + $(t*EDGE)u * LD + $(d*EDGE/4)u], ld);
         let s_$t_$(d+1) = coopMultiplyAdd(q_$d, k_$t_$d, s_$t_$d);
 //@ end
         let to_$t = mine * CS + $(t*EDGE/4)u;
@@ -203,15 +189,15 @@ fn attention_coop(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups)
             }
 //@ end
             workgroupBarrier();
-            o_$d = coopLoadT<MatC>(&logit[mine * CS], cs);
+            o_$d = coopLoadT<MatrixC>(&logit[mine * CS], cs);
             workgroupBarrier();
 //@ end
         }
         // O += P v
 //@ for t in 0..CT
-        let p_$t = coopLoadT<MatA>(&prob[mine * CP + $(t*EDGE/4)u], cp);
+        let p_$t = coopLoadT<MatrixA>(&prob[mine * CP + $(t*EDGE/4)u], cp);
 //@ for d in 0..DT
-        let v_$t_$d = coopLoadT<MatB>(&tile_v[start + $(t*EDGE)u * LD + $(d*EDGE/4)u], ld);
+        let v_$t_$d = coopLoadT<MatrixB>(&tile_v[start + $(t*EDGE)u * LD + $(d*EDGE/4)u], ld);
         o_$d = coopMultiplyAdd(p_$t, v_$t_$d, o_$d);
 //@ end
 //@ end

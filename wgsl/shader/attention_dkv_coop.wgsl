@@ -6,27 +6,15 @@
 // subnormal numbers; the scale of ds is up to the gradient's maker, with the largest |dy| between 1 and 1000.
 // Reference: wgsl/src/cpu/attention.rs
 // Paper: Dao et al. 2022, algorithm 4
-struct Params { batch: u32, heads: u32, q: u32, k: u32, scale: f32, flags: u32 }
-@group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(5) var<storage, read_write> bias: array<f32>;
 @group(0) @binding(6) var<storage, read_write> stats: array<f32>;
 @group(0) @binding(7) var<storage, read_write> dk: array<vec4<f32>>;
 @group(0) @binding(8) var<storage, read_write> dv: array<vec4<f32>>;
-alias MatA = coop_mat$(EDGE)x$(EDGE)<f16, A>;
-alias MatB = coop_mat$(EDGE)x$(EDGE)<f16, B>;
-alias MatC = coop_mat$(EDGE)x$(EDGE)<f32, C>;
-const LD = DP4 + 2u;
-const CS = KEYS / 4u + 1u;
-const CP = KEYS / 4u + 2u;
 var<workgroup> tile_q: array<vec4<f16>, KEYS * LD>;
 var<workgroup> tile_g: array<vec4<f16>, KEYS * LD>;
 var<workgroup> level: array<vec4<f32>, KEYS / 4u>;
 var<workgroup> delta: array<vec4<f32>, KEYS / 4u>;
-var<workgroup> logit: array<vec4<f32>, ROWS * CS>;
-var<workgroup> prob: array<vec4<f16>, ROWS * CP>;
 var<workgroup> slope: array<vec4<f16>, ROWS * CP>;
-fn within(x: vec4<f32>, d: u32) -> vec4<f16> { return select(vec4<f16>(), vec4<f16>(x), d < D4); }
-fn four(x: u32) -> vec4<u32> { return x + vec4<u32>(0u, 1u, 2u, 3u); }
 // Element n of a block that begins with query i0.
 fn of_block(at: u32, i0: u32, n: u32) -> u32 {
     return at + min(i0 + n / DP4, p.q - 1u) * p.heads * D4 + min(n % DP4, D4 - 1u);
@@ -77,7 +65,7 @@ fn attention_dkv_coop(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgro
     workgroupBarrier();
 //@ for t in 0..CT
 //@ if c*CT+t < DT
-    let a$m_$(c*CT+t) = coopLoadT<MatA>(&prob[mine * CP + $(t*EDGE/4)u], cp);
+    let a$m_$(c*CT+t) = coopLoadT<MatrixA>(&prob[mine * CP + $(t*EDGE/4)u], cp);
 //@ end
 //@ end
     workgroupBarrier();
@@ -87,11 +75,11 @@ fn attention_dkv_coop(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgro
     let j = min(k0 + mine + r, p.k - 1u);
     var extra = 0.0;
     if (p.flags & 1u) != 0u { extra = 1.44269504 * bias[j]; }
-    var zero: MatC;
+    var zero: MatrixC;
     let z = zero;
 //@ for d in 0..DT
-    var dk_$d: MatC;
-    var dv_$d: MatC;
+    var dk_$d: MatrixC;
+    var dv_$d: MatrixC;
 //@ end
     let causal = (p.flags & 2u) != 0u;
     let start = select(0u, (k0 / KEYS) * KEYS, causal);
@@ -124,7 +112,7 @@ fn attention_dkv_coop(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgro
 //@ for t in 0..CT
         let s_$t_0 = z;
 //@ for d in 0..DT
-        let q_$t_$d = coopLoad<MatB>(&tile_q[$(t*EDGE)u * LD + $(d*EDGE/4)u], ld);
+        let q_$t_$d = coopLoad<MatrixB>(&tile_q[$(t*EDGE)u * LD + $(d*EDGE/4)u], ld);
         let s_$t_$(d+1) = coopMultiplyAdd(a0_$d, q_$t_$d, s_$t_$d);
 //@ end
         let to_$t = mine * CS + $(t*EDGE/4)u;
@@ -140,7 +128,7 @@ fn attention_dkv_coop(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgro
 //@ for t in 0..CT
         let d_$t_0 = z;
 //@ for d in 0..DT
-        let g_$t_$d = coopLoad<MatB>(&tile_g[$(t*EDGE)u * LD + $(d*EDGE/4)u], ld);
+        let g_$t_$d = coopLoad<MatrixB>(&tile_g[$(t*EDGE)u * LD + $(d*EDGE/4)u], ld);
         let d_$t_$(d+1) = coopMultiplyAdd(a1_$d, g_$t_$d, d_$t_$d);
 //@ end
         coopStoreT(d_$t_$(DT), &logit[to_$t], cs);
@@ -157,11 +145,11 @@ fn attention_dkv_coop(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgro
         workgroupBarrier();
         // dv += PT dy, dk += dsT q
 //@ for t in 0..CT
-        let p_$t = coopLoadT<MatA>(&prob[mine * CP + $(t*EDGE/4)u], cp);
-        let e_$t = coopLoadT<MatA>(&slope[mine * CP + $(t*EDGE/4)u], cp);
+        let p_$t = coopLoadT<MatrixA>(&prob[mine * CP + $(t*EDGE/4)u], cp);
+        let e_$t = coopLoadT<MatrixA>(&slope[mine * CP + $(t*EDGE/4)u], cp);
 //@ for d in 0..DT
-        let y_$t_$d = coopLoadT<MatB>(&tile_g[$(t*EDGE)u * LD + $(d*EDGE/4)u], ld);
-        let x_$t_$d = coopLoadT<MatB>(&tile_q[$(t*EDGE)u * LD + $(d*EDGE/4)u], ld);
+        let y_$t_$d = coopLoadT<MatrixB>(&tile_g[$(t*EDGE)u * LD + $(d*EDGE/4)u], ld);
+        let x_$t_$d = coopLoadT<MatrixB>(&tile_q[$(t*EDGE)u * LD + $(d*EDGE/4)u], ld);
         dv_$d = coopMultiplyAdd(p_$t, y_$t_$d, dv_$d);
         dk_$d = coopMultiplyAdd(e_$t, x_$t_$d, dk_$d);
 //@ end

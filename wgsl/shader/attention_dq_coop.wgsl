@@ -5,24 +5,11 @@
 // back in `prob`, in f16: the gradient's scale is up to its maker, with the largest |dy| between 1 and 1000.
 // Reference: wgsl/src/cpu/attention.rs
 // Paper: Dao et al. 2022, algorithm 4
-struct Params { batch: u32, heads: u32, q: u32, k: u32, scale: f32, flags: u32 }
-@group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(5) var<storage, read_write> bias: array<f32>;
 @group(0) @binding(6) var<storage, read_write> stats: array<f32>;
 @group(0) @binding(7) var<storage, read_write> dq: array<vec4<f32>>;
-alias MatA = coop_mat$(EDGE)x$(EDGE)<f16, A>;
-alias MatB = coop_mat$(EDGE)x$(EDGE)<f16, B>;
-alias MatC = coop_mat$(EDGE)x$(EDGE)<f32, C>;
-const LD = DP4 + 2u;
-const CS = KEYS / 4u + 1u;
-const CP = KEYS / 4u + 2u;
 var<workgroup> tile_k: array<vec4<f16>, KEYS * LD>;
 var<workgroup> tile_v: array<vec4<f16>, KEYS * LD>;
-var<workgroup> logit: array<vec4<f32>, ROWS * CS>;
-var<workgroup> prob: array<vec4<f16>, ROWS * CP>;
-fn within(x: vec4<f32>, d: u32) -> vec4<f16> { return select(vec4<f16>(), vec4<f16>(x), d < D4); }
-fn four(x: u32) -> vec4<u32> { return x + vec4<u32>(0u, 1u, 2u, 3u); }
-fn bias_of(j: vec4<u32>) -> vec4<f32> { return 1.44269504 * vec4<f32>(bias[j.x], bias[j.y], bias[j.z], bias[j.w]); }
 // Element n of a block that begins with key j0.
 fn of_block(at: u32, j0: u32, n: u32) -> u32 {
     return at + min(j0 + n / DP4, p.k - 1u) * p.heads * D4 + min(n % DP4, D4 - 1u);
@@ -73,7 +60,7 @@ fn attention_dq_coop(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgrou
     workgroupBarrier();
 //@ for t in 0..CT
 //@ if c*CT+t < DT
-    let a$m_$(c*CT+t) = coopLoadT<MatA>(&prob[mine * CP + $(t*EDGE/4)u], cp);
+    let a$m_$(c*CT+t) = coopLoadT<MatrixA>(&prob[mine * CP + $(t*EDGE/4)u], cp);
 //@ end
 //@ end
     workgroupBarrier();
@@ -83,10 +70,10 @@ fn attention_dq_coop(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgrou
     let i = min(q0 + mine + r, p.q - 1u);
     let level = stats[2u * (bh * p.q + i)] * 1.44269504;
     let delta = stats[2u * (bh * p.q + i) + 1u];
-    var zero: MatC;
+    var zero: MatrixC;
     let z = zero;
 //@ for d in 0..DT
-    var o_$d: MatC;
+    var o_$d: MatrixC;
 //@ end
     let causal = (p.flags & 2u) != 0u;
     let end = select(p.k, min(p.k, q0 + ROWS), causal);
@@ -104,7 +91,7 @@ fn attention_dq_coop(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgrou
 //@ for t in 0..CT
         let s_$t_0 = z;
 //@ for d in 0..DT
-        let k_$t_$d = coopLoad<MatB>(&tile_k[$(t*EDGE)u * LD + $(d*EDGE/4)u], ld);
+        let k_$t_$d = coopLoad<MatrixB>(&tile_k[$(t*EDGE)u * LD + $(d*EDGE/4)u], ld);
         let s_$t_$(d+1) = coopMultiplyAdd(a0_$d, k_$t_$d, s_$t_$d);
 //@ end
         let to_$t = mine * CS + $(t*EDGE/4)u;
@@ -120,7 +107,7 @@ fn attention_dq_coop(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgrou
 //@ for t in 0..CT
         let g_$t_0 = z;
 //@ for d in 0..DT
-        let v_$t_$d = coopLoad<MatB>(&tile_v[$(t*EDGE)u * LD + $(d*EDGE/4)u], ld);
+        let v_$t_$d = coopLoad<MatrixB>(&tile_v[$(t*EDGE)u * LD + $(d*EDGE/4)u], ld);
         let g_$t_$(d+1) = coopMultiplyAdd(a1_$d, v_$t_$d, g_$t_$d);
 //@ end
         coopStoreT(g_$t_$(DT), &logit[to_$t], cs);
@@ -142,9 +129,9 @@ fn attention_dq_coop(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgrou
         workgroupBarrier();
         // dq += ds k
 //@ for t in 0..CT
-        let p_$t = coopLoadT<MatA>(&prob[mine * CP + $(t*EDGE/4)u], cp);
+        let p_$t = coopLoadT<MatrixA>(&prob[mine * CP + $(t*EDGE/4)u], cp);
 //@ for d in 0..DT
-        let b_$t_$d = coopLoadT<MatB>(&tile_k[$(t*EDGE)u * LD + $(d*EDGE/4)u], ld);
+        let b_$t_$d = coopLoadT<MatrixB>(&tile_k[$(t*EDGE)u * LD + $(d*EDGE/4)u], ld);
         o_$d = coopMultiplyAdd(p_$t, b_$t_$d, o_$d);
 //@ end
 //@ end

@@ -3,18 +3,9 @@
 // Tiles as in attention_tile.wgsl: q kT, then dy vT through the same `pool`, then dq += ds k.
 // Reference: wgsl/src/cpu/attention.rs
 // Paper: Dao et al. 2022, algorithm 4
-struct Params { batch: u32, heads: u32, q: u32, k: u32, scale: f32, flags: u32 }
-@group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(5) var<storage, read_write> bias: array<f32>;
 @group(0) @binding(6) var<storage, read_write> stats: array<f32>;
 @group(0) @binding(7) var<storage, read_write> dq: array<vec4<f32>>;
-const AS = CHUNK + 1u;
-const PS = SIDE + 1u;
-var<workgroup> pool: array<vec4<f32>, POOL>;
-var<workgroup> prob: array<vec4<f32>, TILE * PS>;
-fn within(x: vec4<f32>, d: u32) -> vec4<f32> { return select(vec4<f32>(), x, d < D4); }
-fn four(x: u32) -> vec4<u32> { return x + vec4<u32>(0u, 1u, 2u, 3u); }
-fn bias_of(j: vec4<u32>) -> vec4<f32> { return 1.44269504 * vec4<f32>(bias[j.x], bias[j.y], bias[j.z], bias[j.w]); }
 @compute @workgroup_size(WORKGROUP)
 fn attention_dq_tile(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let i = wg.y * grid.x + wg.x;

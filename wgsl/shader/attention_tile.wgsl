@@ -6,21 +6,11 @@
 // Keys lie permuted, key r at (r % 4) * SIDE + r / 4, so that neighbours read neighbouring rows. Logits are to the base 2.
 // Reference: wgsl/src/cpu/attention.rs
 // Papers: Milakov & Gimelshein 2018 (online softmax); Dao et al. 2022, algorithm 1
-struct Params { batch: u32, heads: u32, q: u32, k: u32, scale: f32, flags: u32 }
-@group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(4) var<storage, read_write> bias: array<f32>;
 @group(0) @binding(5) var<storage, read_write> y: array<vec4<f32>>;
 @group(0) @binding(6) var<storage, read_write> lse: array<f32>;
-// Odd strides, against bank conflicts.
-const AS = CHUNK + 1u;
-const PS = SIDE + 1u;
 const RS = SIDE + 1u;
-var<workgroup> pool: array<vec4<f32>, POOL>;
-var<workgroup> prob: array<vec4<f32>, TILE * PS>;
 var<workgroup> red: array<f32, TILE * RS>;
-fn within(x: vec4<f32>, d: u32) -> vec4<f32> { return select(vec4<f32>(), x, d < D4); }
-fn four(x: u32) -> vec4<u32> { return x + vec4<u32>(0u, 1u, 2u, 3u); }
-fn bias_of(j: vec4<u32>) -> vec4<f32> { return 1.44269504 * vec4<f32>(bias[j.x], bias[j.y], bias[j.z], bias[j.w]); }
 @compute @workgroup_size(WORKGROUP)
 fn attention_tile(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let i = wg.y * grid.x + wg.x;

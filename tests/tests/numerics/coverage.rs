@@ -29,15 +29,8 @@ fn with_head(v: Variant) -> Variant {
 
 /// Adapters: what WebGPU guarantees, and those with matrices, with more or less workgroup memory.
 fn adapters() -> Vec<Caps> {
-    let known = |v| match v {
-        Variant::Attention(attention::Variant::Coop { coop, .. }) => Some(coop.matrix),
-        _ => None,
-    };
-    let key = |m: Matrix| (m.edge, m.subgroup);
-    let known: BTreeMap<_, _> =
-        pentimento_wgsl::variants().into_iter().filter_map(known).map(|m| (key(m), m)).collect();
     let mut all = vec![Caps::webgpu()];
-    for matrix in known.into_values() {
+    for matrix in Matrix::KNOWN {
         all.extend([20 << 10, 30 << 10, 40 << 10, 64 << 10].map(|workgroup_memory| Caps {
             workgroup_memory,
             invocations: 1024,

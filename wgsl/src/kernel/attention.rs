@@ -1,13 +1,17 @@
 //! Attention and its backward passes.
 //!
 //! A new body is a variant of [`Variant`], its answers below, and its place in `Call::ranked`.
+mod coop;
+mod tile;
+
 use super::family::{Accuracy, Built, Calls, Rounding};
 use super::{
-    Abilities, Binding, Class, Features, Matrix, Needs, Operand, Part, Rows, Source, indices, part, storage,
-    workgroups,
+    Abilities, Binding, Class, Matrix, Needs, Operand, Part, Rows, Source, indices, part, storage, workgroups,
 };
 use crate::{Real, cpu};
 use alloc::{format, string::String, vec, vec::Vec};
+
+pub use coop::Coop;
 
 /// [`Block::flags`]: a bias by key, `[K]`.
 pub const BIAS: u32 = 1;
@@ -90,17 +94,6 @@ pub enum Stream {
     Textures,
 }
 
-/// How a pass on cooperative matrices is cut.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Coop {
-    /// The device's matrices.
-    pub matrix: Matrix,
-    /// Subgroups of a workgroup; each holds as many queries or keys as a matrix has rows.
-    pub waves: u32,
-    /// The next block is read while this one is computed.
-    pub ahead: bool,
-}
-
 /// A kernel of this family as it is built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Variant {
@@ -143,127 +136,6 @@ fn held(pass: Pass, head: u32, stream: Stream) -> u32 {
     match pass {
         Pass::Forward | Pass::Dq => queries,
         Pass::Dkv => queries / 2,
-    }
-}
-
-/// Sizes of `shader/attention*_tile.wgsl`.
-mod tile {
-    use super::{Needs, Pass};
-    use alloc::{vec, vec::Vec};
-
-    /// Side of a workgroup's square of invocations.
-    const SIDE: u32 = 8;
-    /// Queries and keys of a block.
-    pub(super) const TILE: u32 = 4 * SIDE;
-    /// Vectors of a row that lie in workgroup memory at once, while logits are computed.
-    const CHUNK: u32 = 4;
-    /// Vectors of the memory that chunks share with rows.
-    const POOL: u32 = 2 * TILE * (CHUNK + 1);
-
-    /// Rows that lie in workgroup memory at once, while results are summed up.
-    fn part(head: u32) -> u32 {
-        [TILE, TILE / 2].into_iter().find(|rows| rows * head / 4 <= POOL).unwrap_or(TILE / 4)
-    }
-    pub(super) fn constants(head: u32) -> Vec<(&'static str, u32)> {
-        let (d4, invocations) = (head / 4, SIDE * SIDE);
-        vec![
-            ("D4", d4),
-            ("SIDE", SIDE),
-            ("TILE", TILE),
-            ("CHUNK", CHUNK),
-            ("POOL", POOL),
-            ("STEPS", TILE * CHUNK / invocations),
-            ("PART", part(head)),
-            ("MOVES", (part(head) * d4).div_ceil(invocations)),
-            ("OWN", d4.div_ceil(SIDE)),
-        ]
-    }
-    pub(super) fn needs(pass: Pass) -> Needs {
-        let rest = match pass {
-            Pass::Forward => 4 * TILE * (SIDE + 1),
-            Pass::Dq => 0,
-            Pass::Dkv => 8 * TILE,
-        };
-        let workgroup_memory = 16 * (POOL + TILE * (SIDE + 1)) + rest;
-        Needs { invocations: SIDE * SIDE, workgroup_memory, ..Needs::PLAIN }
-    }
-    /// Iterations for each block that passes by.
-    pub(super) fn iterations(pass: Pass, head: u32) -> u32 {
-        let (products, sums) = match pass {
-            Pass::Forward => (1, 1),
-            Pass::Dq => (2, 1),
-            Pass::Dkv => (2, 2),
-        };
-        1 + products * (head / 4).div_ceil(CHUNK) + sums * (TILE / part(head) + TILE / 4)
-    }
-}
-
-impl Coop {
-    /// Queries or keys of a block that passes by.
-    const KEYS: u32 = 32;
-
-    /// Those that devices are known to have. The shaders are written for one, two or four invocations a row of a matrix.
-    const MATRICES: [Matrix; 4] = [
-        Matrix { edge: 8, subgroup: 8 },
-        Matrix { edge: 8, subgroup: 32 },
-        Matrix { edge: 16, subgroup: 32 },
-        Matrix { edge: 16, subgroup: 64 },
-    ];
-
-    /// Those worth trying, best first (H200; see REJECTED.md). The later ones are for less workgroup memory.
-    fn ranked(pass: Pass, matrix: Matrix) -> Vec<Self> {
-        let of = |waves, ahead| Coop { matrix, waves, ahead };
-        match pass {
-            _ if !Coop::MATRICES.contains(&matrix) => vec![],
-            Pass::Forward => vec![of(8, true), of(8, false), of(4, false)],
-            Pass::Dq => vec![of(4, false)],
-            Pass::Dkv => vec![of(8, false), of(4, false)],
-        }
-    }
-    /// Queries or keys that a workgroup holds.
-    fn rows(self) -> u32 {
-        self.waves * self.matrix.edge
-    }
-    /// Vectors of a row, padded to whole matrices.
-    fn padded(self, head: u32) -> u32 {
-        head.next_multiple_of(self.matrix.edge) / 4
-    }
-    fn buffers(self) -> u32 {
-        if self.ahead { 2 } else { 1 }
-    }
-    fn constants(self, head: u32) -> Vec<(&'static str, u32)> {
-        let Coop { matrix: Matrix { edge, subgroup }, waves, .. } = self;
-        let (padded, lanes) = (self.padded(head), subgroup / edge);
-        vec![
-            ("D4", head / 4),
-            ("DP4", padded),
-            ("DT", 4 * padded / edge),
-            ("EDGE", edge),
-            ("SUBGROUP", subgroup),
-            ("WAVES", waves),
-            ("ROWS", self.rows()),
-            ("KEYS", Coop::KEYS),
-            ("CT", Coop::KEYS / edge),
-            ("LANES", lanes),
-            ("PIECES", Coop::KEYS / 4 / lanes),
-            ("STEPS", (Coop::KEYS * padded).div_ceil(waves * subgroup)),
-            ("BUFFERS", self.buffers()),
-        ]
-    }
-    fn needs(self, pass: Pass, head: u32) -> Needs {
-        // Blocks of both operands in f16, rows of logits in f32, of probabilities and their gradients in f16.
-        let blocks = 2 * self.buffers() * Coop::KEYS * 8 * (self.padded(head) + 2);
-        let (logits, halves) = (16 * (Coop::KEYS / 4 + 1), 8 * (Coop::KEYS / 4 + 2));
-        let rest = match pass {
-            Pass::Forward => self.rows() * (logits + halves + 4) + 4 * self.waves,
-            Pass::Dq => self.rows() * (logits + halves),
-            Pass::Dkv => self.rows() * (logits + 2 * halves) + 8 * Coop::KEYS,
-        };
-        Needs {
-            invocations: self.waves * self.matrix.subgroup,
-            workgroup_memory: blocks + rest,
-            features: Features::MATRIX,
-        }
     }
 }
 
@@ -459,7 +331,7 @@ impl Built for Variant {
                 let streams = [Stream::Storage, Stream::Textures];
                 all.extend(streams.map(|stream| Variant::Stream { pass, head, stream }));
                 all.push(Variant::Tile { pass, head });
-                let coops = Coop::MATRICES.iter().flat_map(|&m| Coop::ranked(pass, m));
+                let coops = Matrix::KNOWN.iter().flat_map(|&m| Coop::ranked(pass, m));
                 all.extend(coops.map(|coop| Variant::Coop { pass, head, coop }));
             }
         }
@@ -499,6 +371,17 @@ impl Built for Variant {
     fn parts(&self) -> Vec<Source> {
         let Some(pass) = self.pass() else { return vec![part!("attention_stats.wgsl")] };
         let mut parts = loads(pass, self.textures());
+        parts.push(part!("shared/attention.wgsl"));
+        parts.extend(match self {
+            Variant::Stream { .. } | Variant::Stats => vec![],
+            Variant::Tile { .. } => {
+                vec![part!("shared/attention_blocks.wgsl"), part!("shared/attention_tile.wgsl")]
+            }
+            Variant::Coop { coop, .. } => {
+                let shared = part!("shared/attention_coop.wgsl");
+                vec![part!("shared/attention_blocks.wgsl"), coop.matrix.aliases(), shared]
+            }
+        });
         parts.push(match (self, pass) {
             (Variant::Stream { .. } | Variant::Stats, Pass::Forward) => part!("attention.wgsl"),
             (Variant::Stream { .. } | Variant::Stats, Pass::Dq) => part!("attention_dq.wgsl"),

@@ -1,6 +1,9 @@
 //! Matrix products with an epilogue: `y = residual + gate * act(a b + bias)`.
 //!
 //! A new body is a variant of [`Variant`], its answers below, and its place in `Params::ranked`.
+mod loads;
+mod tile;
+
 use super::family::{Accuracy, Built, Calls, Rounding};
 use super::{
     Abilities, Binding, Class, Features, Matrix, Needs, Operand, Part, Rows, STORED, Source, Stored,
@@ -8,6 +11,9 @@ use super::{
 };
 use crate::{Real, cpu};
 use alloc::{format, string::String, vec, vec::Vec};
+
+use loads::{fours, halves, loads};
+pub use tile::Tile;
 
 /// [`Params::flags`]: the bias is there.
 pub const BIAS: u32 = 1;
@@ -90,36 +96,6 @@ pub enum Variant {
         /// What a subgroup multiplies.
         matrix: Matrix,
     },
-}
-
-/// 64 x 64 outputs, or as many where one side is short.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Tile {
-    /// Both sides are long.
-    Square,
-    /// Few columns.
-    Tall,
-    /// Few rows.
-    Wide,
-}
-
-impl Tile {
-    /// Rows and columns.
-    const fn sides(self) -> [u32; 2] {
-        match self {
-            Tile::Square => [TILE, TILE],
-            Tile::Tall => [2 * TILE, TILE / 2],
-            Tile::Wide => [TILE / 2, 2 * TILE],
-        }
-    }
-    /// The one for an output of these sides.
-    fn of(m: u32, n: u32) -> Tile {
-        match (m <= TILE / 2, n <= TILE / 2) {
-            (_, true) => Tile::Tall,
-            (true, false) => Tile::Wide,
-            (false, false) => Tile::Square,
-        }
-    }
 }
 
 /// Side and depth of a workgroup tile (`shader/matmul_tile.wgsl`); an invocation has `PER` x `PER` outputs.
@@ -303,33 +279,6 @@ impl Variant {
             Variant::Few { stored, .. } | Variant::Coop { stored, .. } => *stored,
             Variant::Texture(_) => Stored::F32,
         }
-    }
-}
-
-/// Loads of a and b, one number at a time.
-fn loads(b: Stored) -> Source {
-    match b {
-        Stored::F32 => part!("load/matmul_f32.wgsl"),
-        Stored::F16 => part!("load/matmul_f16.wgsl"),
-        Stored::BF16 => part!("load/matmul_bf16.wgsl"),
-    }
-}
-
-/// Loads of four neighbours of b as f32.
-fn fours(b: Stored) -> Source {
-    match b {
-        Stored::F32 => part!("load/four_f32.wgsl"),
-        Stored::F16 => part!("load/four_f16.wgsl"),
-        Stored::BF16 => part!("load/four_bf16.wgsl"),
-    }
-}
-
-/// Loads of four neighbours of b as f16.
-fn halves(b: Stored) -> Source {
-    match b {
-        Stored::F32 => part!("load/coop_f32.wgsl"),
-        Stored::F16 => part!("load/coop_f16.wgsl"),
-        Stored::BF16 => part!("load/coop_bf16.wgsl"),
     }
 }
 
