@@ -15,11 +15,12 @@ pub use trace::{finite, wild};
 
 use crate::Result;
 use crate::caps::Caps;
-use crate::graph::{Graph, Id, Layout, Leaf, Op};
+use crate::graph::{Graph, Id, Layout, Leaf, Node, Op};
 use crate::plan::{Plan, Slot};
-use crate::weights::{DType, TensorView, Weights};
+use crate::weights::{Base, TensorView, Weights};
 use alloc::{format, vec::Vec};
 use pentimento_wgsl::Stored;
+use pentimento_wgsl::kernel::Plain;
 
 /// A prepared plan of one executor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,8 +31,8 @@ pub struct PlanId(pub(crate) usize);
 pub enum LeafData<'a> {
     /// 32-bit floats.
     F32(&'a [f32]),
-    /// Half-precision words as in the file; kept so where the executor can.
-    Half(Stored, &'a [u8]),
+    /// Half-precision words or blocks of quantised numbers as in a file.
+    Packed(Stored, &'a [u8]),
 }
 
 /// Prefix of outputs that tell whether numbers that do not come out were finite, see [`Executor::read`].
@@ -125,26 +126,43 @@ pub fn compile(exec: &mut dyn Executor, graph: Graph, outputs: &[(&str, Id)]) ->
 }
 
 /// Uploads every weight leaf of `graph` whose name begins with `prefix` and that the executor lacks, from a checkpoint
-/// component. The checkpoint's name is the leaf's without the prefix. Half-precision matrices stay as they are where the
-/// executor can keep them, and those in fp8 become so; everything else, quantised and scaled tensors too, becomes f32, so that no
+/// component. The checkpoint's name is the leaf's without the prefix. Matrices in half precision or in blocks stay as they are where the
+/// executor can keep them, and those in fp8 become f16; everything else, scaled tensors too, becomes f32, so that no
 /// number is rounded.
 ///
 /// # Errors
 /// A missing or mis-shaped tensor; out of memory.
 pub fn upload(exec: &mut dyn Executor, graph: &Graph, prefix: &str, weights: &Weights) -> Result<()> {
-    let halves = keep_half(exec.caps(), graph);
-    for (node, half) in graph.nodes().iter().zip(halves) {
+    upload_as(exec, graph, prefix, weights, &|_| None)
+}
+
+/// As [`upload`]; matrices for whose leaf `base` names something are quantised on the way, if their rows are whole blocks.
+///
+/// # Errors
+/// As [`upload`].
+pub fn upload_as(
+    exec: &mut dyn Executor,
+    graph: &Graph,
+    prefix: &str,
+    weights: &Weights,
+    base: &dyn Fn(&str) -> Option<Base>,
+) -> Result<()> {
+    for (node, packs) in graph.nodes().iter().zip(packable(graph)) {
         let Op::Leaf { kind: Leaf::Weight(layout), name } = &node.op else { continue };
         let Some(leaf) = name.strip_prefix(prefix).filter(|_| !exec.has_leaf(name)) else { continue };
         let t = leaf::find(weights, leaf, &node.shape, *layout)?;
-        if half {
-            set_tensor(exec, name, &t, half)?;
-        } else {
-            let values = leaf::values(&t, &node.shape, *layout)?;
-            if wild(&values).is_some() {
-                t.check_finite()?;
-            }
-            exec.set_leaf(name, LeafData::F32(&values))?;
+        let base = base(name).filter(|b| packs && keeps(exec.caps(), &node.shape, b.stored()));
+        if packs && base.is_none() {
+            set_tensor(exec, name, &t, true)?;
+            continue;
+        }
+        let values = leaf::values(&t, &node.shape, *layout)?;
+        if wild(&values).is_some() {
+            t.check_finite()?;
+        }
+        match base {
+            Some(base) => exec.set_leaf(name, LeafData::Packed(base.stored(), &base.quantise(&values)))?,
+            None => exec.set_leaf(name, LeafData::F32(&values))?,
         }
     }
     Ok(())
@@ -164,27 +182,51 @@ pub fn check(graph: &Graph, prefix: &str, weights: &Weights) -> Result<()> {
     Ok(())
 }
 
-/// Sets a leaf from a checkpoint tensor; with `half`, one in half precision stays so, and one in fp8 becomes so, exactly.
-pub(crate) fn set_tensor(exec: &mut dyn Executor, name: &str, t: &TensorView<'_>, half: bool) -> Result<()> {
+/// Sets a leaf from a checkpoint tensor. With `packs`, one in half precision or in blocks stays so where the executor keeps it, and one in
+/// fp8 becomes f16, exactly.
+pub(crate) fn set_tensor(exec: &mut dyn Executor, name: &str, t: &TensorView<'_>, packs: bool) -> Result<()> {
     t.check_finite()?;
-    let half = half && t.scale.is_empty();
-    match t.dtype {
-        DType::F8_E4M3 | DType::F8_E5M2 if half => {
-            let words: Vec<u8> =
-                t.to_f32().iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes()).collect();
-            exec.set_leaf(name, LeafData::Half(Stored::F16, &words))
+    let stored = t.dtype.stored().unwrap_or(Stored::F16);
+    if !packs || !t.scale.is_empty() || !stored.packed() || !keeps(exec.caps(), t.shape, stored) {
+        return exec.set_leaf(name, LeafData::F32(&t.to_f32()));
+    }
+    match t.dtype.stored() {
+        Some(stored) => exec.set_leaf(name, LeafData::Packed(stored, t.bytes)),
+        None => {
+            let halves = t.to_f32().into_iter().flat_map(|v| half::f16::from_f32(v).to_le_bytes());
+            exec.set_leaf(name, LeafData::Packed(stored, &halves.collect::<Vec<u8>>()))
         }
-        DType::F16 if half => exec.set_leaf(name, LeafData::Half(Stored::F16, t.bytes)),
-        DType::BF16 if half => exec.set_leaf(name, LeafData::Half(Stored::BF16, t.bytes)),
-        _ => exec.set_leaf(name, LeafData::F32(&t.to_f32())),
     }
 }
 
-/// Which nodes are weights that stay in half precision where the checkpoint holds them so.
-pub fn keep_half(caps: &Caps, graph: &Graph) -> Vec<bool> {
+/// Whether a matrix of this shape is kept so, or else as f32: halves where the device reads them fast, blocks where rows are made of whole
+/// ones.
+pub fn keeps(caps: &Caps, shape: &[usize], stored: Stored) -> bool {
+    match stored.plain() {
+        Some(Plain::F32) => true,
+        Some(Plain::F16 | Plain::BF16) => caps.half_weights,
+        None => shape.last().is_some_and(|row| row.is_multiple_of(stored.block().0)),
+    }
+}
+
+/// How each node would be kept, were the checkpoint stored so.
+pub fn kept(caps: &Caps, graph: &Graph, stored: &dyn Fn(&str) -> Stored) -> Vec<Stored> {
+    let nodes = graph.nodes().iter().zip(packable(graph));
+    let one = |(node, packs): (&Node, bool)| match &node.op {
+        Op::Leaf { name, .. } if packs => {
+            let stored = stored(name);
+            if keeps(caps, &node.shape, stored) { stored } else { Stored::F32 }
+        }
+        _ => Stored::F32,
+    };
+    nodes.map(one).collect()
+}
+
+/// Which nodes are weights that kernels read in other forms than f32.
+fn packable(graph: &Graph) -> Vec<bool> {
     let plain = |op: &Op| matches!(op, Op::Leaf { kind: Leaf::Weight(Layout::Plain), .. });
     let only = only_weights(graph).into_iter().zip(graph.nodes());
-    only.map(|(only, node)| caps.half_weights && only && plain(&node.op)).collect()
+    only.map(|(only, node)| only && plain(&node.op)).collect()
 }
 
 /// Which nodes are read, only as the second operand of matmuls, and have an even number of elements.

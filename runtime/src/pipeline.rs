@@ -5,7 +5,7 @@ mod texts;
 pub use adapter::layers;
 pub use texts::Texts;
 
-use crate::exec::{self, Executor, LeafData, PlanId, compile, upload};
+use crate::exec::{self, Executor, LeafData, PlanId, compile, upload, upload_as};
 use crate::folder::ModelFolder;
 use crate::graph::{Graph, Id};
 use crate::model::contents::{self, Contents, Needs};
@@ -15,7 +15,7 @@ use crate::rng::Philox;
 use crate::schedule::Schedule;
 pub use crate::text::Text;
 use crate::text::{Clip, Layout, T5, T5_TOKENS, TextCache, TextEncoders};
-use crate::weights::Weights;
+use crate::weights::{Base, Weights};
 use crate::{Error, Result, sampler};
 use alloc::{boxed::Box, collections::BTreeMap, format, vec, vec::Vec};
 
@@ -68,6 +68,9 @@ pub struct Pipeline {
     pub schedule: Schedule,
     /// The adapter whose parameters the transformer reads, if any.
     pub lora: Option<Lora>,
+    /// What the matrices of the transformer's blocks become on the device ([`mmdit::quantised`]); without, what they are in the file. To be set
+    /// before anything was computed.
+    pub base: Option<Base>,
     encoders: Option<TextEncoders>,
     layout: Layout,
     cache: Option<TextCache>,
@@ -136,6 +139,7 @@ impl Pipeline {
             vae,
             schedule: folder.schedule()?,
             lora: (!adapter.is_empty()).then(|| Lora::of(&adapter)),
+            base: None,
             encoders,
             layout,
             cache,
@@ -218,7 +222,8 @@ impl Pipeline {
         let tokens = self.context_tokens();
         let bias = mmdit::key_bias(self.mmdit.image_tokens(size[0], size[1]), tokens, self.layout.repeat);
         g.check()?;
-        upload(&mut *self.exec, &g, "transformer/", &self.transformer)?;
+        let base = |leaf: &str| self.base.filter(|_| mmdit::quantised(leaf));
+        upload_as(&mut *self.exec, &g, "transformer/", &self.transformer, &base)?;
         upload(&mut *self.exec, &g, "vae/", &self.autoencoder)?;
         let uses_bias = g
             .nodes()

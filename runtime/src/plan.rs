@@ -3,6 +3,7 @@
 mod arena;
 mod choose;
 mod split;
+mod unpack;
 mod view;
 
 use crate::caps::Caps;
@@ -32,6 +33,19 @@ pub enum Place {
     Input(u64),
     /// Entry of [`Plan::leaves`].
     Leaf(usize),
+    /// The plan's room for one unpacked weight in f16, see [`Plan::unpacked`].
+    Unpacked,
+}
+
+impl Place {
+    /// How numbers lie there; `leaf` tells it of [`Plan::leaves`].
+    pub fn stored(self, leaf: impl FnOnce(usize) -> Stored) -> Stored {
+        match self {
+            Place::Leaf(i) => leaf(i),
+            Place::Unpacked => Stored::F16,
+            Place::Absent | Place::Arena { .. } | Place::Input(_) => Stored::F32,
+        }
+    }
 }
 
 /// An argument of a command: a place and a number of f32 elements.
@@ -91,6 +105,8 @@ pub struct Plan {
     pub slabs: Vec<u64>,
     /// Size of the input buffer, bytes.
     pub input_bytes: u64,
+    /// Bytes of the largest quantised weight that is written out in f16 before a product reads it.
+    pub unpacked: u64,
     /// Values set before a run.
     pub inputs: Vec<Named>,
     /// Values readable after a run.
@@ -131,9 +147,9 @@ impl Plan {
         let ids: Vec<Id> = outputs.iter().map(|o| o.1).collect();
         Planner::new(graph, &ids, caps, stored).plan(outputs)
     }
-    /// Bytes of the arena and the inputs together.
+    /// Bytes of the arena, the inputs and the unpacked weight together.
     pub fn bytes(&self) -> u64 {
-        self.slabs.iter().sum::<u64>() + self.input_bytes
+        self.slabs.iter().sum::<u64>() + self.input_bytes + self.unpacked
     }
 }
 
@@ -208,9 +224,10 @@ impl<'a> Planner<'a> {
             return Ok(());
         }
         let Some(lowered) = op::lower(self.g, id) else { return Ok(()) };
-        let inputs: Vec<Slot> = lowered.inputs.iter().map(|&x| self.slot(x)).collect();
+        let mut inputs: Vec<Slot> = lowered.inputs.iter().map(|&x| self.slot(x)).collect();
         let operand = |(i, slot)| self.operand(&lowered.call, i, slot);
-        let operands: Vec<Operand> = inputs.iter().enumerate().map(operand).collect();
+        let mut operands: Vec<Operand> = inputs.iter().enumerate().map(operand).collect();
+        let unpacked = self.unpack(&lowered.call, &mut inputs, &mut operands, node.exact)?;
         let variant = choose::body(&lowered.call, &operands, self.caps, node.exact)?;
         let mut args = inputs;
         args.push(self.alloc(id));
@@ -236,6 +253,9 @@ impl<'a> Planner<'a> {
         for mut command in commands {
             command.groups = choose::groups(&command.call, &command.variant, self.caps)?;
             self.plan.commands.push(command);
+        }
+        if let Some(Slot { place: Place::Arena { slab, offset }, len }) = unpacked {
+            self.arena.give(slab, offset, Stored::F32.bytes(len) as u64);
         }
         self.release(id.index());
         Ok(())
@@ -368,8 +388,11 @@ fn second_len(g: &Graph, id: Id) -> usize {
 pub fn check_overlap(plan: &Plan) -> Result<()> {
     let range = |s: &Slot| match s.place {
         Place::Arena { slab, offset } => Some((slab, offset, offset + Stored::F32.bytes(s.len) as u64)),
-        _ => None,
+        // A buffer of its own, as a slab after all others.
+        Place::Unpacked => Some((plan.slabs.len(), 0, Stored::F16.bytes(s.len) as u64)),
+        Place::Absent | Place::Input(_) | Place::Leaf(_) => None,
     };
+    let size = |slab| plan.slabs.get(slab).copied().unwrap_or(plan.unpacked);
     for (i, c) in plan.commands.iter().enumerate() {
         let split = c.args.len() - c.variant.outputs();
         for out in &c.args[split..] {
@@ -383,7 +406,7 @@ pub fn check_overlap(plan: &Plan) -> Result<()> {
                     c.variant.kernel()
                 )));
             }
-            if plan.slabs.get(slab).is_none_or(|&size| end > size) {
+            if end > size(slab) {
                 return Err(Error::Graph(format!("command {i} writes past the end of slab {slab}")));
             }
         }

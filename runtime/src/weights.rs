@@ -13,6 +13,7 @@ use crate::gguf;
 use crate::{Error, Result};
 pub use names::Part;
 
+mod base;
 mod dtype;
 pub(crate) mod header;
 mod names;
@@ -20,6 +21,7 @@ mod number;
 mod quant;
 mod scales;
 
+pub use base::Base;
 pub use dtype::DType;
 use header::Stored;
 

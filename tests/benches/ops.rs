@@ -3,7 +3,7 @@
 use pentimento::exec::Executor;
 use pentimento::exec::wgpu::{Spent, Wgpu};
 use pentimento_wgsl::{Class, Stored};
-use tests::cases::{WEIGHTED, all};
+use tests::cases::{all, kinds};
 use tests::draw::{Draw, Values};
 
 /// Sizes that fill an adapter for a moment and stay below a binding's limit.
@@ -52,10 +52,9 @@ fn main() {
         peaks.bytes / 1e9
     );
     for case in all().filter(|c| c.name.starts_with(&prefix)) {
-        // CPU drivers unpack nothing: halves become f32 on upload there.
-        let halves = class == Class::Gpu && WEIGHTED.iter().any(|w| w.name == case.name);
-        let kinds = [Stored::F32, Stored::F16, Stored::BF16];
-        for &weight in &kinds[..if halves { 3 } else { 1 }] {
+        // On CPU drivers halves become f32 on upload.
+        let here = |kind: &Stored| class == Class::Gpu || !matches!(kind, Stored::F16 | Stored::BF16);
+        for weight in kinds(&case).into_iter().filter(here) {
             let draw = Draw {
                 case,
                 class,

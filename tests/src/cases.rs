@@ -9,6 +9,8 @@ mod matmul;
 mod norm;
 
 use pentimento::graph::{Graph, Id};
+use pentimento_wgsl::Stored;
+use pentimento_wgsl::kernel::{BLOCKS, PLAIN};
 
 /// One row of the table.
 #[derive(Clone, Copy)]
@@ -54,10 +56,24 @@ pub const FORWARD_ONLY: &[Case] = &join::<{ count(FORWARD) }>(FORWARD);
 pub const KINKED: &[Case] = elementwise::KINKED;
 /// Rows with weight leaves, which may be stored in half precision.
 pub const WEIGHTED: &[Case] = matmul::WEIGHTED;
+/// Rows with weight leaves, which may be stored in blocks.
+pub const QUANTISED: &[Case] = matmul::QUANTISED;
+
+/// How the weight leaves of a row may be stored.
+pub fn kinds(case: &Case) -> Vec<Stored> {
+    let among = |rows: &[Case]| rows.iter().any(|row| row.name == case.name);
+    if among(WEIGHTED) {
+        PLAIN.map(Stored::from).into()
+    } else if among(QUANTISED) {
+        BLOCKS.into()
+    } else {
+        vec![Stored::F32]
+    }
+}
 
 /// All rows.
 pub fn all() -> impl Iterator<Item = Case> {
-    [CASES, FORWARD_ONLY, KINKED, WEIGHTED].into_iter().flatten().copied()
+    [CASES, FORWARD_ONLY, KINKED, WEIGHTED, QUANTISED].into_iter().flatten().copied()
 }
 
 /// Shapes of a graph's inputs by name, in order.

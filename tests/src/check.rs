@@ -93,6 +93,8 @@ struct Seen<'a> {
     plan: &'a Plan,
     data: &'a Data,
     slabs: Vec<Vec<f32>>,
+    /// What the plan's only quantised weight was written out as.
+    unpacked: Vec<f32>,
 }
 
 impl Seen<'_> {
@@ -101,6 +103,7 @@ impl Seen<'_> {
         let (numbers, from) = match slot.place {
             Place::Absent => return &[],
             Place::Arena { slab, offset } => (self.slabs.get(slab).map_or(&[][..], Vec::as_slice), offset),
+            Place::Unpacked => (self.unpacked.as_slice(), 0),
             Place::Leaf(i) => (named(&self.plan.leaves[i].name), 0),
             Place::Input(offset) => {
                 let of = |i: &&Named| matches!(i.slot.place, Place::Input(o) if o <= offset && offset < o + 4 * i.slot.len as u64);
@@ -142,7 +145,10 @@ pub fn check_spoiled(
     let id = exec.prepare(given).map_err(text)?;
     fill(exec, id, &wide, data)?;
     let slabs: Result<Vec<_>, _> = wide.outputs.iter().map(|o| exec.peek(id, &o.name)).collect();
-    let seen = Seen { plan: &wide, data, slabs: slabs.map_err(text)? };
+    let slots = wide.commands.iter().flat_map(|c| &c.args);
+    let unpacked = slots.filter(|s| s.place == Place::Unpacked).max_by_key(|s| s.len);
+    let unpacked = unpacked.map_or(Ok(Vec::new()), |slot| exec.argument(id, slot)).map_err(text)?;
+    let seen = Seen { plan: &wide, data, slabs: slabs.map_err(text)?, unpacked };
     let mut steps = Vec::with_capacity(wide.commands.len());
     for (i, c) in wide.commands.iter().enumerate() {
         let split = c.args.len() - c.variant.outputs();

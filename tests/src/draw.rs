@@ -8,6 +8,8 @@ use pentimento::grad::gradients;
 use pentimento::graph::{Graph, Id, Leaf, Op};
 use pentimento::plan::Plan;
 use pentimento::rng::Philox;
+use pentimento::weights::DType;
+use pentimento_wgsl::kernel::{BLOCKS, PLAIN, Plain};
 use pentimento_wgsl::{Class, Stored};
 use proptest::prelude::*;
 use std::fmt;
@@ -39,7 +41,6 @@ const VALUES: [(Values, &str); 6] = [
     (Values::Special, "special"),
 ];
 const CLASSES: [(Class, &str); 2] = [(Class::Gpu, "gpu"), (Class::Software, "software")];
-const WEIGHTS: [(Stored, &str); 3] = [(Stored::F32, "f32"), (Stored::F16, "f16"), (Stored::BF16, "bf16")];
 
 /// A concrete case.
 #[derive(Clone, Copy)]
@@ -72,9 +73,15 @@ fn find<T: Copy>(table: &[(T, &'static str)], text: &str) -> Result<T, String> {
     table.iter().find(|t| t.1 == text).map(|t| t.0).ok_or_else(|| format!("`{text}` is none of {}", known()))
 }
 
+/// A way to store weights by its name.
+fn stored(text: &str) -> Result<Stored, String> {
+    let mut all = PLAIN.map(Stored::from).into_iter().chain(BLOCKS);
+    all.find(|kind| kind.name() == text).ok_or_else(|| format!("`{text}` is no way to store weights"))
+}
+
 /// A row as it is explored, in the text form that begins its draws: `row:weight:class`.
 pub fn label(case: Case, class: Class, weight: Stored) -> String {
-    format!("{}:{}:{}", case.name, word(&WEIGHTS, weight), word(&CLASSES, class))
+    format!("{}:{}:{}", case.name, weight.name(), word(&CLASSES, class))
 }
 
 impl fmt::Display for Draw {
@@ -110,7 +117,7 @@ impl FromStr for Draw {
         let n = n.ok().and_then(|n| <[usize; 3]>::try_from(n).ok());
         Ok(Draw {
             case: all().find(|c| c.name == name).ok_or_else(|| format!("no row is called `{name}`"))?,
-            weight: find(&WEIGHTS, weight)?,
+            weight: stored(weight)?,
             class: find(&CLASSES, class)?,
             n: n.ok_or("three sizes are wanted, as 3,65,17")?,
             values: find(&VALUES, values)?,
@@ -130,6 +137,11 @@ fn side() -> impl Strategy<Value = usize> {
         3 => 1usize..=40,
     ]
 }
+/// The nearest half; they end at 65504.
+fn half(x: f32) -> f16 {
+    f16::from_f32(x.clamp(-60000.0, 60000.0))
+}
+
 /// Three sides; tall and flat ones too. The volume is bounded, because a twin is slow.
 fn sides() -> impl Strategy<Value = [usize; 3]> {
     let volume = |mut n: [usize; 3]| {
@@ -239,20 +251,37 @@ impl Draw {
 
     /// Sets a leaf in the draw's storage type; returns the numbers that it then holds.
     fn store(&self, exec: &mut dyn Executor, name: &str, numbers: &[f32]) -> Result<Vec<f32>, String> {
-        // Halves end at 65504.
-        let half = |x: &f32| f16::from_f32(x.clamp(-60000.0, 60000.0));
-        let (held, bytes): (Vec<f32>, Vec<[u8; 2]>) = match self.weight {
-            Stored::F32 => {
+        let bytes: Vec<u8> = match self.weight.plain() {
+            Some(Plain::F32) => {
                 exec.set_leaf(name, LeafData::F32(numbers)).map_err(|e| e.to_string())?;
                 return Ok(numbers.to_vec());
             }
-            Stored::F16 => numbers.iter().map(half).map(|h| (h.to_f32(), h.to_le_bytes())).unzip(),
-            Stored::BF16 => {
-                numbers.iter().map(|x| bf16::from_f32(*x)).map(|h| (h.to_f32(), h.to_le_bytes())).unzip()
-            }
+            Some(Plain::F16) => numbers.iter().flat_map(|x| half(*x).to_le_bytes()).collect(),
+            Some(Plain::BF16) => numbers.iter().flat_map(|x| bf16::from_f32(*x).to_le_bytes()).collect(),
+            None => self.blocks(numbers),
         };
-        exec.set_leaf(name, LeafData::Half(self.weight, bytes.as_flattened())).map_err(|e| e.to_string())?;
-        Ok(held)
+        exec.set_leaf(name, LeafData::Packed(self.weight, &bytes)).map_err(|e| e.to_string())?;
+        Ok(DType::from(self.weight).decode(&bytes))
+    }
+
+    /// Random blocks, whose scales and minima are the first of the numbers of each.
+    fn blocks(&self, numbers: &[f32]) -> Vec<u8> {
+        let mut rng = Philox::new(self.seed.into(), 1 << 32);
+        let (per, size) = self.weight.block();
+        let scales: &[usize] = match self.weight {
+            Stored::Q6_K => &[208],
+            Stored::Q8_0 | Stored::Q4_0 | Stored::Q5_0 => &[0],
+            _ => &[0, 2],
+        };
+        let mut out = Vec::new();
+        for numbers in numbers.chunks_exact(per) {
+            let mut block: Vec<u8> = (0..size).map(|_| rng.below(256) as u8).collect();
+            for (at, number) in scales.iter().zip(numbers) {
+                block[*at..at + 2].copy_from_slice(&half(*number).to_le_bytes());
+            }
+            out.extend(block);
+        }
+        out
     }
 
     /// Numbers of the input with this index.

@@ -10,7 +10,7 @@ fn a_profile_is_of_the_plan() {
     let Some(mut gpu) = adapter("profile of a small plan") else { return };
     let half = gpu.caps().half_weights;
     let bytes = vec![0u8; 2 * 64 * 64];
-    let weight = if half { LeafData::Half(Stored::F16, &bytes) } else { LeafData::F32(&[0.0; 64 * 64]) };
+    let weight = if half { LeafData::Packed(Stored::F16, &bytes) } else { LeafData::F32(&[0.0; 64 * 64]) };
     gpu.set_leaf("w", weight).expect("a weight");
     let mut g = Graph::new();
     let mut x = g.input("x", &[32, 64]);

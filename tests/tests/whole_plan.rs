@@ -88,7 +88,7 @@ fn whole(side: usize, train: bool) -> Option<(Plan, Count)> {
     };
     // Two images: a prompt and its unconditional partner, as guidance runs them.
     let work = work(&Config::sd35_medium(), 2, side, TOKENS, RANK, train);
-    noop.declare_leaves(&work.graph, Stored::F16).expect("room");
+    noop.declare_leaves(&work.graph, &|_| Stored::F16).expect("room");
     let caps = noop.caps().clone();
     assert_eq!((caps.max_binding, caps.alignment), (128 << 20, 256));
     let plan = work.plan(&caps, &|name| noop.stored(name)).expect("a plan");
@@ -170,7 +170,7 @@ fn sd35_medium_at_1024_is_valid() {
 fn noop_refuses_what_exceeds_the_limits() {
     let Ok(mut noop) = Wgpu::noop() else { return println!("SKIPPED: refusals of noop") };
     let work = work(&Config::sd35_medium(), 2, 128, TOKENS, RANK, false);
-    noop.declare_leaves(&work.graph, Stored::F16).expect("room");
+    noop.declare_leaves(&work.graph, &|_| Stored::F16).expect("room");
     let weights = |name: &str| noop.stored(name);
     let caps = Caps { max_binding: 1 << 30, ..Caps::webgpu() };
     let uncut = work.plan(&caps, &weights).expect("a plan");
@@ -222,7 +222,7 @@ fn a_gradient_through_a_picture_is_valid() {
     };
     let caps = noop.caps().clone();
     let work = seen(64, caps.max_binding as usize / 4, true);
-    noop.declare_leaves(&work.graph, Stored::F16).expect("room");
+    noop.declare_leaves(&work.graph, &|_| Stored::F16).expect("room");
     let plan = work.plan(&caps, &|name| noop.stored(name)).expect("a plan");
     check_overlap(&plan).expect("no overlap");
     let id = noop.prepare(plan.clone()).expect("valid pipelines and bindings");

@@ -14,7 +14,7 @@ fn main() -> std::io::Result<()> {
         let file = format!("{i:03}.wgsl");
         std::fs::write(folder.join(&file), link(v))?;
         let kind = |b| match b {
-            Binding::Storage => "storage",
+            Binding::Storage | Binding::Written(_) => "storage",
             Binding::Packed(_) => "read-only-storage",
             Binding::Texture => "texture",
         };

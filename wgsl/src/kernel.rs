@@ -5,6 +5,7 @@
 mod uniform;
 mod ability;
 pub mod attention;
+pub mod blocks;
 pub mod conv;
 pub mod copy;
 mod cut;
@@ -22,7 +23,7 @@ pub use cut::{Part, Rows};
 pub use elementwise::{Act, Binary, Unary};
 pub use family::{Accuracy, Rounding};
 pub use items::Items;
-pub use stored::{STORED, Stored};
+pub use stored::{BLOCKS, PLAIN, Plain, Stored};
 pub use uniform::indices;
 
 use crate::Real;
@@ -43,6 +44,8 @@ pub enum Binding {
     Storage,
     /// Packed words, `read`; lives in a buffer of its own.
     Packed(Stored),
+    /// Packed words that are written; in a buffer that no other argument lies in.
+    Written(Stored),
     /// An f32 tensor staged in a texture, [`TEXTURE_ROW`] numbers a row.
     Texture,
 }
@@ -60,7 +63,7 @@ impl Binding {
     pub const fn bytes(self, len: usize) -> usize {
         match self {
             Binding::Storage => Stored::F32.bytes(len),
-            Binding::Packed(stored) => stored.bytes(len),
+            Binding::Packed(stored) | Binding::Written(stored) => stored.bytes(len),
             Binding::Texture => 0,
         }
     }
@@ -215,6 +218,8 @@ families! {
     Norm: norm,
     /// Matrix products with an epilogue.
     Matmul: matmul,
+    /// Quantised weights, written out.
+    Blocks: blocks,
     /// Attention and its backward passes.
     Attention: attention,
     /// Convolutions.

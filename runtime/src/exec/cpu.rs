@@ -16,6 +16,7 @@ struct Prepared<R> {
     plan: Plan,
     slabs: Vec<Vec<R>>,
     inputs: Vec<R>,
+    unpacked: Vec<R>,
     cursor: usize,
 }
 
@@ -87,6 +88,7 @@ impl<R: Real> Cpu<R> {
             Place::Absent => Vec::new(),
             Place::Arena { slab, offset } => from(&p.slabs[slab], offset),
             Place::Input(offset) => from(&p.inputs, offset),
+            Place::Unpacked => from(&p.unpacked, 0),
             Place::Leaf(i) => self.leaves.get(&p.plan.leaves[i].name).cloned().unwrap_or_default(),
         }
     }
@@ -105,14 +107,15 @@ impl<R: Real> Executor for Cpu<R> {
     fn set_leaf(&mut self, name: &str, data: LeafData<'_>) -> Result<()> {
         match data {
             LeafData::F32(d) => self.set_leaf_real(name, real(d)),
-            LeafData::Half(kind, bytes) => self.set_leaf_real(name, real(&super::null::widen(kind, bytes))),
+            LeafData::Packed(kind, bytes) => self.set_leaf_real(name, real(&super::null::widen(kind, bytes))),
         }
     }
     fn prepare(&mut self, plan: Plan) -> Result<PlanId> {
         super::null::check_leaves(&plan, &|name| self.leaves.get(name).map(Vec::len))?;
         let slabs = plan.slabs.iter().map(|&s| vec![R::default(); s as usize / 4]).collect();
         let inputs = vec![R::default(); plan.input_bytes as usize / 4];
-        self.plans.push(Prepared { plan, slabs, inputs, cursor: 0 });
+        let unpacked = vec![R::default(); Stored::F16.numbers(plan.unpacked as usize)];
+        self.plans.push(Prepared { plan, slabs, inputs, unpacked, cursor: 0 });
         Ok(PlanId(self.plans.len() - 1))
     }
     fn write(&mut self, plan: PlanId, input: &str, data: &[f32]) -> Result<()> {
@@ -132,9 +135,12 @@ impl<R: Real> Executor for Cpu<R> {
         let places: Vec<Place> = c.args[split..].iter().map(|s| s.place).collect();
         let p = &mut self.plans[plan.0];
         for (place, out) in places.into_iter().zip(outputs) {
-            if let Place::Arena { slab, offset } = place {
-                p.slabs[slab][offset as usize / 4..offset as usize / 4 + out.len()].copy_from_slice(&out);
-            }
+            let (at, to) = match place {
+                Place::Arena { slab, offset } => (offset as usize / 4, &mut p.slabs[slab]),
+                Place::Unpacked => (0, &mut p.unpacked),
+                Place::Absent | Place::Input(_) | Place::Leaf(_) => continue,
+            };
+            to[at..at + out.len()].copy_from_slice(&out);
         }
         p.cursor += 1;
         Ok(p.cursor >= p.plan.commands.len())

@@ -1,8 +1,8 @@
 //! Counts what a plan would do, without doing it; and the checks all executors share.
 use crate::plan::{Command, Named, Place, Plan};
+use crate::weights::DType;
 use crate::{Error, Result};
 use alloc::{format, string::ToString, vec::Vec};
-use half::{bf16, f16};
 use pentimento_wgsl::Stored;
 
 /// Exact counts of a plan.
@@ -30,21 +30,13 @@ pub fn count(plan: &Plan) -> Count {
 
 /// Bytes of a command's operands and results as they are stored, each counted once. `stored` as for [`Plan::new`].
 pub fn moved(plan: &Plan, c: &Command, stored: &dyn Fn(&str) -> Stored) -> u64 {
-    let kind = |place| match place {
-        Place::Leaf(i) => stored(&plan.leaves[i].name),
-        _ => Stored::F32,
-    };
+    let kind = |place: Place| place.stored(|i| stored(&plan.leaves[i].name));
     c.args.iter().map(|slot| kind(slot.place).bytes(slot.len) as u64).sum()
 }
 
-/// Stored bytes as f32.
+/// Bytes of a file as f32.
 pub(crate) fn widen(stored: Stored, bytes: &[u8]) -> Vec<f32> {
-    let halves = bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]]));
-    match stored {
-        Stored::F32 => bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
-        Stored::F16 => halves.map(|w| f16::from_bits(w).to_f32()).collect(),
-        Stored::BF16 => halves.map(|w| bf16::from_bits(w).to_f32()).collect(),
-    }
+    DType::from(stored).decode(bytes)
 }
 
 /// Every leaf of a plan has been set, with as many elements as the plan expects.

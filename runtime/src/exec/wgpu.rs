@@ -12,12 +12,17 @@ use device::SUBMIT_SECONDS;
 pub use device::Wgpu;
 pub use profile::{Clock, Peaks, Profile, Spent, Time};
 
-use super::{Executor, LeafData, PlanId, keep_half, null};
+use super::{Executor, LeafData, PlanId, kept, null};
 use crate::caps::Caps;
 use crate::graph::{Graph, Leaf, Op};
 use crate::plan::{Command, Place, Plan, Slot, check_overlap};
 use crate::{Error, Result};
-use alloc::{borrow::ToOwned, format, string::String, vec::Vec};
+use alloc::{
+    borrow::{Cow, ToOwned},
+    format,
+    string::String,
+    vec::Vec,
+};
 use pentimento_wgsl::{Binding, Stored, Variant};
 use stage::{Copy, Stage};
 use std::ops::Range;
@@ -38,6 +43,7 @@ pub(super) struct Prepared {
     plan: Plan,
     slabs: Vec<wgpu::Buffer>,
     inputs: wgpu::Buffer,
+    unpacked: wgpu::Buffer,
     readback: wgpu::Buffer,
     /// Of the first commands, as many as a run has come to.
     steps: Vec<Step>,
@@ -70,20 +76,15 @@ impl Wgpu {
         Ok(())
     }
 
-    /// Makes room for every leaf of a graph as a checkpoint in `stored` precision would fill it; for checks of a whole
+    /// Makes room for every leaf of a graph as a checkpoint would fill it whose tensors are stored so; for checks of a whole
     /// plan without the checkpoint.
     ///
     /// # Errors
     /// Out of memory.
-    pub fn declare_leaves(&mut self, graph: &Graph, stored: Stored) -> Result<()> {
-        for (node, half) in graph.nodes().iter().zip(keep_half(&self.caps, graph)) {
-            let Op::Leaf { kind, name } = &node.op else { continue };
-            let kind = match kind {
-                Leaf::Input => continue,
-                Leaf::Weight(_) if half => stored,
-                Leaf::Weight(_) | Leaf::Param => Stored::F32,
-            };
-            self.declare_leaf(name, kind, node.shape.iter().product())?;
+    pub fn declare_leaves(&mut self, graph: &Graph, stored: &dyn Fn(&str) -> Stored) -> Result<()> {
+        for (node, stored) in graph.nodes().iter().zip(kept(&self.caps, graph, stored)) {
+            let Op::Leaf { kind: Leaf::Weight(_) | Leaf::Param, name } = &node.op else { continue };
+            self.declare_leaf(name, stored, node.shape.iter().product())?;
         }
         Ok(())
     }
@@ -93,12 +94,21 @@ impl Wgpu {
         self.leaves.get(name).ok_or_else(|| Error::missing("executor", format!("`{name}`")))
     }
 
+    /// How an argument is stored.
+    fn kind(&self, plan: &Plan, slot: &Slot) -> Result<Stored> {
+        Ok(match slot.place {
+            Place::Leaf(i) => self.leaf(plan, i)?.kind,
+            place => place.stored(|_| Stored::F32),
+        })
+    }
+
     /// Buffer and byte offset of an argument; the dummy for an absent one.
     fn locate<'a>(&'a self, p: &'a Memory<'_>, slot: &Slot) -> Result<(&'a wgpu::Buffer, u64)> {
         Ok(match slot.place {
             Place::Absent => (&self.dummy, 0),
             Place::Arena { slab, offset } => (&p.slabs[slab], offset),
             Place::Input(offset) => (p.inputs, offset),
+            Place::Unpacked => (p.unpacked, 0),
             Place::Leaf(i) => (&self.leaf(p.plan, i)?.buffer, 0),
         })
     }
@@ -122,11 +132,7 @@ impl Wgpu {
                 Some(view) => wgpu::BindingResource::TextureView(view),
                 None => {
                     let (buffer, offset) = self.locate(p, slot)?;
-                    let stored = match slot.place {
-                        Place::Leaf(i) => self.leaf(p.plan, i)?.kind,
-                        Place::Absent | Place::Arena { .. } | Place::Input(_) => Stored::F32,
-                    };
-                    let bytes = stored.bytes(slot.len);
+                    let bytes = self.kind(p.plan, slot)?.bytes(slot.len);
                     let size = core::num::NonZeroU64::new((bytes as u64).max(16).next_multiple_of(16));
                     wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size })
                 }
@@ -158,7 +164,7 @@ impl Wgpu {
         let (pipeline, layout) = self.pipeline(&variant)?;
         let p = &self.plans[plan.0];
         let c = &p.plan.commands[p.steps.len()];
-        let memory = Memory { plan: &p.plan, slabs: &p.slabs, inputs: &p.inputs };
+        let memory = p.memory();
         let mut views = Vec::with_capacity(c.args.len());
         let mut copies = Vec::new();
         for ((_, kind), slot) in c.variant.bindings().iter().zip(&c.args) {
@@ -285,6 +291,14 @@ struct Memory<'a> {
     plan: &'a Plan,
     slabs: &'a [wgpu::Buffer],
     inputs: &'a wgpu::Buffer,
+    unpacked: &'a wgpu::Buffer,
+}
+
+impl Prepared {
+    fn memory(&self) -> Memory<'_> {
+        let Prepared { plan, slabs, inputs, unpacked, .. } = self;
+        Memory { plan, slabs, inputs, unpacked }
+    }
 }
 
 /// Bytes of a leaf that is sent to the device at once.
@@ -301,9 +315,9 @@ impl Executor for Wgpu {
         self.leaves.get(name).map_or(Stored::F32, |l| l.kind)
     }
     fn set_leaf(&mut self, name: &str, data: LeafData<'_>) -> Result<()> {
-        let (kind, len, bytes): (_, _, &[u8]) = match &data {
-            LeafData::F32(d) => (Stored::F32, d.len(), bytemuck::cast_slice(d)),
-            LeafData::Half(kind, b) => (*kind, kind.numbers(b.len()), b),
+        let (kind, len, bytes): (_, _, Cow<'_, [u8]>) = match &data {
+            LeafData::F32(d) => (Stored::F32, d.len(), bytemuck::cast_slice(d).into()),
+            LeafData::Packed(kind, b) => (*kind, kind.numbers(b.len()), kind.to_device(b)),
         };
         self.declare_leaf(name, kind, len)?;
         let Some(leaf) = self.leaves.get(name) else { return Err(Error::missing("executor", name)) };
@@ -314,7 +328,7 @@ impl Executor for Wgpu {
                 format!("{len} as {kind:?}"),
             ));
         }
-        self.upload(&leaf.buffer, 0, bytes);
+        self.upload(&leaf.buffer, 0, &bytes);
         if bytes.len() > LARGE_UPLOAD {
             self.queue.submit([]); // else wgpu keeps a copy of everything until something runs
         }
@@ -331,13 +345,16 @@ impl Executor for Wgpu {
             plan.slabs.iter().map(|&s| self.memory("arena", s + stage::ROW_BYTES, false)).collect();
         let slabs = slabs?;
         let inputs = self.buffer("inputs", plan.input_bytes + stage::ROW_BYTES)?;
+        let unpacked = self.memory("unpacked weight", plan.unpacked, false)?;
         let uniforms = self.uniforms(&plan)?;
         let (steps, next) = (Vec::with_capacity(plan.commands.len()), (0, Stage::default()));
         let largest = plan.outputs.iter().map(|o| Stored::F32.bytes(o.slot.len) as u64).max().unwrap_or(0);
         let readback = self.readback_buffer(largest.max(16))?;
         self.failure()?;
         let (cursor, pending) = (0, (0, None));
-        self.plans.push(Prepared { plan, slabs, inputs, readback, steps, uniforms, next, cursor, pending });
+        let prepared =
+            Prepared { plan, slabs, inputs, unpacked, readback, steps, uniforms, next, cursor, pending };
+        self.plans.push(prepared);
         let id = PlanId(self.plans.len() - 1);
         if self.validates() {
             (0..self.plans[id.0].plan.commands.len()).try_for_each(|_| self.build(id))?;
@@ -368,7 +385,7 @@ impl Executor for Wgpu {
     fn peek(&mut self, plan: PlanId, output: &str) -> Result<Vec<f32>> {
         let p = &self.plans[plan.0];
         let slot = null::output(&p.plan, output)?.slot;
-        let memory = Memory { plan: &p.plan, slabs: &p.slabs, inputs: &p.inputs };
+        let memory = p.memory();
         let (buffer, offset) = self.locate(&memory, &slot)?;
         let bytes = Stored::F32.bytes(slot.len) as u64;
         let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());

@@ -210,12 +210,12 @@ fn feed_forward(g: &mut Graph, w: &Names, cfg: &Config, x: Id) -> Id {
     w.at("wo").matmul(g, y, cfg.d_model)
 }
 
-/// A tensor of one block: its leaf, its name inside a block, its shape, and whether it may stay in half precision.
+/// A tensor of one block: its leaf, its name inside a block, its shape, and whether it may stay packed.
 struct BlockTensor {
     leaf: String,
     name: String,
     shape: Vec<usize>,
-    half: bool,
+    packs: bool,
 }
 
 /// The encoder on an executor: the plan of one block, whose weights every block takes in turn. The device holds one
@@ -252,7 +252,7 @@ impl Encoder {
         let y = block(&mut g, &names.at(BLOCK), config, x, bias);
         let last = norm(&mut g, &names.at("encoder.final_layer_norm"), config, y);
         g.check()?;
-        let tensors = block_tensors(exec, &g, &format!("{component}/{BLOCK}."), config, weights)?;
+        let tensors = block_tensors(&g, &format!("{component}/{BLOCK}."), config, weights)?;
         load(exec, &tensors, weights, 0)?;
         adapter.load(exec, 0)?;
         upload(exec, &g, &format!("{component}/"), weights)?;
@@ -341,7 +341,6 @@ fn stored_name(index: usize, name: &str) -> String {
 
 /// The tensors a block needs; checks that every block has them, so that a run cannot fail halfway.
 fn block_tensors(
-    exec: &dyn Executor,
     g: &Graph,
     prefix: &str,
     config: &Config,
@@ -357,8 +356,8 @@ fn block_tensors(
         // A leaf has one type for its whole life; published f16 checkpoints keep some tensors in f32.
         let kind = |t: &TensorView<'_>| (t.dtype, t.scale.is_empty());
         let alike = views.windows(2).all(|pair| kind(&pair[0]) == kind(&pair[1]));
-        let half = alike && exec.caps().half_weights && only;
-        tensors.push(BlockTensor { leaf: leaf.clone(), name: name.into(), shape: node.shape.clone(), half });
+        let packs = alike && only;
+        tensors.push(BlockTensor { leaf: leaf.clone(), name: name.into(), shape: node.shape.clone(), packs });
     }
     Ok(tensors)
 }
@@ -366,7 +365,7 @@ fn block_tensors(
 /// Overwrites the block's leaves with the weights of block `index`.
 fn load(exec: &mut dyn Executor, tensors: &[BlockTensor], weights: &Weights, index: usize) -> Result<()> {
     for t in tensors {
-        set_tensor(exec, &t.leaf, &weights.expect(&stored_name(index, &t.name), &t.shape)?, t.half)?;
+        set_tensor(exec, &t.leaf, &weights.expect(&stored_name(index, &t.name), &t.shape)?, t.packs)?;
     }
     Ok(())
 }

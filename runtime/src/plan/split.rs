@@ -54,7 +54,7 @@ fn range(slot: &Slot, start: usize, len: usize) -> Option<Slot> {
         Place::Absent => return Some(*slot),
         Place::Arena { slab, offset } => Place::Arena { slab, offset: offset + bytes },
         Place::Input(offset) => Place::Input(offset + bytes),
-        Place::Leaf(_) => return None,
+        Place::Leaf(_) | Place::Unpacked => return None,
     };
     (start + len <= slot.len).then_some(Slot { place, len })
 }

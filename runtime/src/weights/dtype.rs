@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 use half::{bf16, f16};
 
 use super::quant;
+use pentimento_wgsl::Stored;
 
 /// Element type of a stored tensor: plain numbers, or GGUF's blocks of quantised ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -38,7 +39,43 @@ pub enum DType {
     Q6_K,
 }
 
+impl From<Stored> for DType {
+    fn from(stored: Stored) -> DType {
+        match stored {
+            Stored::F32 => DType::F32,
+            Stored::F16 => DType::F16,
+            Stored::BF16 => DType::BF16,
+            Stored::Q8_0 => DType::Q8_0,
+            Stored::Q4_0 => DType::Q4_0,
+            Stored::Q4_1 => DType::Q4_1,
+            Stored::Q5_0 => DType::Q5_0,
+            Stored::Q5_1 => DType::Q5_1,
+            Stored::Q4_K => DType::Q4_K,
+            Stored::Q5_K => DType::Q5_K,
+            Stored::Q6_K => DType::Q6_K,
+        }
+    }
+}
+
 impl DType {
+    /// How a device can keep it; `None` for fp8, which no kernel reads.
+    pub fn stored(self) -> Option<Stored> {
+        Some(match self {
+            DType::F8_E4M3 | DType::F8_E5M2 => return None,
+            DType::F32 => Stored::F32,
+            DType::F16 => Stored::F16,
+            DType::BF16 => Stored::BF16,
+            DType::Q8_0 => Stored::Q8_0,
+            DType::Q4_0 => Stored::Q4_0,
+            DType::Q4_1 => Stored::Q4_1,
+            DType::Q5_0 => Stored::Q5_0,
+            DType::Q5_1 => Stored::Q5_1,
+            DType::Q4_K => Stored::Q4_K,
+            DType::Q5_K => Stored::Q5_K,
+            DType::Q6_K => Stored::Q6_K,
+        })
+    }
+
     /// Every type.
     pub const ALL: [DType; 13] = [
         DType::F32,
@@ -58,19 +95,7 @@ impl DType {
 
     /// (elements, bytes) of the smallest unit that is stored: (1, size) for plain numbers.
     pub fn block(self) -> (usize, usize) {
-        match self {
-            DType::F32 => (1, 4),
-            DType::F16 | DType::BF16 => (1, 2),
-            DType::F8_E4M3 | DType::F8_E5M2 => (1, 1),
-            DType::Q8_0 => (32, 34),
-            DType::Q4_0 => (32, 18),
-            DType::Q4_1 => (32, 20),
-            DType::Q5_0 => (32, 22),
-            DType::Q5_1 => (32, 24),
-            DType::Q4_K => (256, 144),
-            DType::Q5_K => (256, 176),
-            DType::Q6_K => (256, 210),
-        }
+        self.stored().map_or((1, 1), Stored::block)
     }
 
     /// Bytes that `elements` take; `None` when they do not fill whole blocks, or overflow.
@@ -81,7 +106,7 @@ impl DType {
 
     /// All elements of whole blocks as f32: exact for plain numbers, and `scale * q + minimum` in f32 for quantised
     /// ones, as the reference implementation of GGUF computes it. A last block that is cut is left out.
-    pub(crate) fn decode(self, bytes: &[u8]) -> Vec<f32> {
+    pub fn decode(self, bytes: &[u8]) -> Vec<f32> {
         let (per, size) = self.block();
         let mut out = Vec::with_capacity(bytes.len() / size * per);
         match self {
@@ -122,19 +147,9 @@ fn words<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> {
 impl core::fmt::Display for DType {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str(match self {
-            DType::F32 => "f32",
-            DType::F16 => "f16",
-            DType::BF16 => "bf16",
             DType::F8_E4M3 => "f8_e4m3",
             DType::F8_E5M2 => "f8_e5m2",
-            DType::Q8_0 => "q8_0",
-            DType::Q4_0 => "q4_0",
-            DType::Q4_1 => "q4_1",
-            DType::Q5_0 => "q5_0",
-            DType::Q5_1 => "q5_1",
-            DType::Q4_K => "q4_k",
-            DType::Q5_K => "q5_k",
-            DType::Q6_K => "q6_k",
+            other => other.stored().map_or("", Stored::name),
         })
     }
 }

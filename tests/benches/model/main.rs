@@ -8,6 +8,7 @@ use pentimento::exec::wgpu::{Clock, Peaks, Profile, Spent, Time, Wgpu};
 use pentimento::exec::{Executor, PlanId, null};
 use pentimento::plan::{Command, Plan};
 use pentimento::rng::Philox;
+use pentimento::weights::Base;
 use pentimento_wgsl::kernel::attention;
 use pentimento_wgsl::{Call, Stored, Variant};
 use serde_json::{Value, json};
@@ -29,6 +30,9 @@ struct Options {
     /// Rank of the adapter
     #[arg(long)]
     rank: Option<usize>,
+    /// Quantises the transformer's matrices: q8 or q4
+    #[arg(long)]
+    base: Option<Base>,
     /// Index, PCI id or part of the name of the adapter; PENTIMENTO_ADAPTER without
     #[arg(long)]
     adapter: Option<String>,
@@ -110,10 +114,10 @@ fn count(options: &Options) {
     let caps = Caps::unlimited("null");
     for (name, batch) in options.chosen() {
         let work = work::build(name, options.size(batch), usize::MAX);
-        let leaves = work.leaves(&caps);
-        let halves: std::collections::HashSet<&str> =
-            leaves.iter().filter(|l| l.2).map(|l| l.0.as_str()).collect();
-        let kind = |n: &str| if halves.contains(n) { Stored::F16 } else { Stored::F32 };
+        let leaves = work.leaves(&caps, options.base);
+        let kinds: std::collections::HashMap<&str, Stored> =
+            leaves.iter().map(|l| (l.0.as_str(), l.2)).collect();
+        let kind = |n: &str| kinds.get(n).copied().unwrap_or(Stored::F32);
         let plan = match work.plan(&caps, &kind) {
             Ok(plan) => plan,
             Err(e) => {
@@ -122,7 +126,7 @@ fn count(options: &Options) {
             }
         };
         let c = null::count(&plan);
-        let weights: u64 = leaves.iter().map(|l| if l.2 { 2 } else { 4 } * l.1 as u64).sum();
+        let weights: u64 = leaves.iter().map(|l| l.2.bytes(l.1) as u64).sum();
         println!(
             "{:<22} {:>10} {:>9.4} {:>10.3} {:>10.3} {:>10.3}",
             title(name, &work),
@@ -184,7 +188,7 @@ fn write(gpu: &mut Wgpu, id: PlanId) -> pentimento::Result<()> {
 
 fn measure(gpu: &mut Wgpu, work: &Work, options: &Options, normal: &Pattern) -> pentimento::Result<Measured> {
     let start = Instant::now();
-    let weight_bytes = work.load(gpu, normal)?;
+    let weight_bytes = work.load(gpu, normal, options.base)?;
     let load_s = start.elapsed().as_secs_f64();
     let start = Instant::now();
     let plan = work.plan(&gpu.caps().clone(), &|name| gpu.stored(name))?;
@@ -359,7 +363,7 @@ fn main() {
     let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()).to_string();
     let head = json!({
         "device": gpu.name(), "driver": driver, "date": options.date.clone().unwrap_or_else(now),
-        "tiny": options.tiny, "layers": options.layers, "rank": options.rank,
+        "tiny": options.tiny, "layers": options.layers, "rank": options.rank, "base": options.base.map(|b| b.stored().name()),
     });
     let (normal, mut failed) = (Pattern::new(), false);
     for (name, batch) in options.chosen() {

@@ -1,5 +1,5 @@
 //! The workloads: graphs of the networks as trainings run them, and random numbers for what they read.
-use pentimento::exec::{Executor, LeafData, keep_half};
+use pentimento::exec::{Executor, LeafData, kept};
 use pentimento::grad::gradients;
 use pentimento::graph::{Graph, Id, Leaf, Op};
 use pentimento::model::lora::{Lora, device_rank, leaves};
@@ -7,6 +7,7 @@ use pentimento::model::mmdit::{self, TIME_CHANNELS, lora_targets, velocity};
 use pentimento::model::{Constants, clip_vision, dino, vae};
 use pentimento::plan::Plan;
 use pentimento::rng::Philox;
+use pentimento::weights::Base;
 use pentimento_trainer::config::Config;
 use pentimento_wgsl::Stored;
 use pentimento_wgsl::kernel::Unary;
@@ -252,33 +253,43 @@ impl Work {
         let outputs: Vec<(&str, Id)> = self.outputs.iter().map(|(n, i)| (n.as_str(), *i)).collect();
         Plan::new(self.graph.clone(), &outputs, caps, weights)
     }
-    /// Weights and parameters: name, elements, whether a matrix that stays in half precision on an adapter of these `caps`.
-    pub fn leaves(&self, caps: &pentimento::caps::Caps) -> Vec<(String, usize, bool)> {
-        let halves = keep_half(caps, &self.graph);
-        let leaf = |(node, half): (&pentimento::graph::Node, bool)| match &node.op {
-            Op::Leaf { kind: Leaf::Weight(_), name } => {
-                Some((name.clone(), node.shape.iter().product(), half))
+    /// Weights and parameters: name, elements, how an adapter of these `caps` keeps them.
+    pub fn leaves(&self, caps: &pentimento::caps::Caps, base: Option<Base>) -> Vec<(String, usize, Stored)> {
+        let stored = |name: &str| base.filter(|_| mmdit::quantised(name)).map_or(Stored::F16, Base::stored);
+        let leaf = |(node, stored): (&pentimento::graph::Node, Stored)| match &node.op {
+            Op::Leaf { kind: Leaf::Weight(_) | Leaf::Param, name } => {
+                Some((name.clone(), node.shape.iter().product(), stored))
             }
-            Op::Leaf { kind: Leaf::Param, name } => Some((name.clone(), node.shape.iter().product(), false)),
             _ => None,
         };
-        self.graph.nodes().iter().zip(halves).filter_map(leaf).collect()
+        self.graph.nodes().iter().zip(kept(caps, &self.graph, &stored)).filter_map(leaf).collect()
     }
-    /// Sets every leaf to small normal numbers, in f16 where a checkpoint's matrices would stay so; returns their bytes.
-    pub fn load(&self, exec: &mut dyn Executor, normal: &Pattern) -> pentimento::Result<u64> {
+    /// Sets every leaf to small normal numbers, stored as [`Work::leaves`] tells; returns their bytes.
+    pub fn load(
+        &self,
+        exec: &mut dyn Executor,
+        normal: &Pattern,
+        base: Option<Base>,
+    ) -> pentimento::Result<u64> {
         self.constants.upload(exec)?;
         let (mut bytes, mut seed) = (0, 0);
-        for (name, len, half) in self.leaves(&exec.caps().clone()) {
-            bytes += if half { 2 } else { 4 } * len as u64;
+        for (name, len, stored) in self.leaves(&exec.caps().clone(), base) {
+            bytes += stored.bytes(len) as u64;
             if exec.has_leaf(&name) {
                 continue;
             }
             seed += 1;
-            if half {
-                let words = repeat(&normal.halves, 2, seed, len);
-                exec.set_leaf(&name, LeafData::Half(Stored::F16, &words))?;
-            } else {
-                exec.set_leaf(&name, LeafData::F32(&repeat(&normal.singles, 1, seed, len)))?;
+            let quantised = [Base::Q8, Base::Q4].into_iter().find(|b| b.stored() == stored);
+            match quantised {
+                Some(base) => {
+                    let blocks = base.quantise(&repeat(&normal.singles, 1, seed, len));
+                    exec.set_leaf(&name, LeafData::Packed(stored, &blocks))?;
+                }
+                None if stored == Stored::F16 => {
+                    let words = repeat(&normal.halves, 2, seed, len);
+                    exec.set_leaf(&name, LeafData::Packed(stored, &words))?;
+                }
+                None => exec.set_leaf(&name, LeafData::F32(&repeat(&normal.singles, 1, seed, len)))?,
             }
         }
         Ok(bytes)

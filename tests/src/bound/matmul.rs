@@ -1,7 +1,8 @@
 //! Bounds of the products: `shader/matmul*.wgsl` with their epilogue, and `shader/conv2d*.wgsl`.
 use super::elementwise::activate;
-use crate::real::Real;
+use crate::real::{EPS, Real};
 use pentimento_wgsl::Stored;
+use pentimento_wgsl::kernel::blocks::{Call as Unpack, Unpacked};
 use pentimento_wgsl::kernel::matmul::{BIAS, GATE, Params, RESIDUAL, Variant};
 use pentimento_wgsl::kernel::{conv, indices};
 
@@ -28,6 +29,31 @@ fn low_half(w: f32, up: bool) -> Real {
     Real { e, ..w.into() }
 }
 
+/// Numbers of blocks: `d * scale * q - dmin * min` in any order of operations, contracted or not. Of the parts only the result
+/// is known here; they are no larger than four times the largest number of their block, whose codes are random.
+fn blocks(b: &[f32]) -> Vec<Real> {
+    let block = |numbers: &[f32]| {
+        let most = numbers.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+        let e = 16.0 * EPS * f64::from(most);
+        numbers.iter().map(|&v| Real { e, ..v.into() }).collect::<Vec<_>>()
+    };
+    b.chunks(32).flat_map(block).collect()
+}
+
+/// Blocks written out; a half is the one above or below, and flushed below the normal ones.
+pub(super) fn unpack(c: &Unpack, b: &[f32]) -> Vec<Real> {
+    let half = |r: Real| {
+        let size = r.v.abs();
+        let flushed = if size < f64::from(SMALLEST_NORMAL_HALF) { size } else { 0.0 };
+        Real { e: r.e + size / 1024.0 + flushed + f64::from(SMALLEST_NORMAL_HALF) / 1024.0, ..r }
+    };
+    let numbers = blocks(b).into_iter();
+    match c.to {
+        Unpacked::F32 => numbers.collect(),
+        Unpacked::F16 => numbers.map(half).collect(),
+    }
+}
+
 pub(super) fn matmul(p: &Params, inputs: &[&[f32]], variant: &Variant) -> Vec<Real> {
     let kind = variant.stored();
     let coop = matches!(variant, Variant::Coop { .. });
@@ -36,7 +62,10 @@ pub(super) fn matmul(p: &Params, inputs: &[&[f32]], variant: &Variant) -> Vec<Re
     let [a, b, low_a, low_b] = [inputs[0], inputs[1], inputs[2], inputs[3]];
     let [bias, gate, residual] = [inputs[4], inputs[5], inputs[6]];
     let a: Vec<Real> = a.iter().map(|&x| if coop { half(x) } else { x.into() }).collect();
-    let b: Vec<Real> = b.iter().map(|&w| if coop { half(w) } else { load(w, kind) }).collect();
+    let b: Vec<Real> = match kind.plain() {
+        None => blocks(b),
+        Some(_) => b.iter().map(|&w| if coop { half(w) } else { load(w, kind) }).collect(),
+    };
     let low = p.low as usize;
     let low_columns = low;
     let (low_k, low_n) = if bk == 1 { (1, low) } else { (cols, 1) };

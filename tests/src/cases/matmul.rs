@@ -147,3 +147,19 @@ pub(super) const WEIGHTED: &[Case] = &[
         },
     },
 ];
+
+pub(super) const QUANTISED: &[Case] = &[
+    Case {
+        name: "linear_blocks",
+        build: |g, n| {
+            let (k, c) = (256 * (1 + n[2] % 2), four(n[1].min(40)));
+            let x = matrix(g, "x", n[0].min(40), k);
+            let w = weight(g, c, k);
+            (g.linear(x, w, None), vec![x])
+        },
+    },
+    Case {
+        name: "linear_blocks_adapted",
+        build: |g, n| adapted(g, [n[0].min(20), n[1].min(40), 256], weight),
+    },
+];

@@ -4,7 +4,7 @@ use pentimento_wgsl::{Class, Stored};
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 use std::cell::RefCell;
 use tests::adapter::{Device, driver};
-use tests::cases::{Case, WEIGHTED, all};
+use tests::cases::{Case, all, kinds};
 use tests::check::{Step, check};
 use tests::draw::{Draw, draws, label};
 use tests::known::{KNOWN, Known};
@@ -34,9 +34,7 @@ fn rows() -> Vec<Row> {
     let prefix = std::env::var("PENTIMENTO_ROWS").unwrap_or_default();
     let mut out = Vec::new();
     for case in all().filter(|c| c.name.starts_with(&prefix)) {
-        let weighted = WEIGHTED.iter().any(|w| w.name == case.name);
-        let kinds = [Stored::F32, Stored::F16, Stored::BF16];
-        for &weight in &kinds[..if weighted { 3 } else { 1 }] {
+        for weight in kinds(&case) {
             out.extend([Class::Gpu, Class::Software].map(|class| (case, class, weight)));
         }
     }

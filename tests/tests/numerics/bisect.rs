@@ -35,7 +35,7 @@ fn plan(exec: &mut Wgpu) -> Plan {
     let mut outputs: Vec<(&str, Id)> = names.iter().map(String::as_str).zip(grads).collect();
     outputs.push(("velocity", v));
     let bytes: Vec<u8> = (0..128 * 32u16).flat_map(|i| (0x3c00 | (i % 512)).to_le_bytes()).collect();
-    exec.set_leaf(HALF, LeafData::Half(Stored::BF16, &bytes)).expect("a leaf");
+    exec.set_leaf(HALF, LeafData::Packed(Stored::BF16, &bytes)).expect("a leaf");
     Plan::new(g, &outputs, exec.caps(), &|n| exec.stored(n)).expect("a plan")
 }
 

@@ -2,9 +2,9 @@
 use pentimento::caps::Caps;
 use pentimento::exec::cpu::Cpu;
 use pentimento_wgsl::kernel::{Features, Matrix, attention};
-use pentimento_wgsl::{Class, Stored, Variant, link};
+use pentimento_wgsl::{Class, Variant, link};
 use std::collections::{BTreeMap, BTreeSet};
-use tests::cases::all;
+use tests::cases::{all, kinds};
 use tests::draw::{Draw, Values};
 
 /// Every variant that the planner may ask for, one head width for all.
@@ -58,7 +58,7 @@ fn linked() -> BTreeMap<(&'static str, String), BTreeSet<&'static str>> {
             if class == Class::Software && caps.matrix.is_some() {
                 continue; // matrices are for GPUs
             }
-            for weight in [Stored::F32, Stored::F16, Stored::BF16] {
+            for weight in kinds(&case) {
                 // `stage` off stands for an adapter whose textures are too small.
                 // Few rows of a matmul, and as many as matrices are worth while for.
                 let sizes = [

@@ -174,7 +174,7 @@ impl Executor for Counting {
     fn set_leaf(&mut self, name: &str, data: LeafData<'_>) -> pentimento::Result<()> {
         let len = match data {
             LeafData::F32(d) => d.len(),
-            LeafData::Half(_, bytes) => bytes.len() / 2,
+            LeafData::Packed(kind, bytes) => kind.numbers(bytes.len()),
         };
         self.1.insert(name.into(), len);
         self.0.set_leaf(name, data)

@@ -6,13 +6,14 @@ mod tile;
 
 use super::family::{Accuracy, Built, Calls, Rounding};
 use super::{
-    Abilities, Binding, Class, Features, Matrix, Needs, Operand, Part, Rows, STORED, Source, Stored,
-    WORKGROUP, indices, part, workgroups,
+    Abilities, BLOCKS, Binding, Class, Features, Matrix, Needs, Operand, PLAIN, Part, Plain, Rows, Source,
+    Stored, WORKGROUP, indices, part, workgroups,
 };
 use crate::{Real, cpu};
 use alloc::{format, string::String, vec, vec::Vec};
 
-use loads::{fours, halves, loads};
+use super::blocks::fours;
+use loads::{halves, loads};
 pub use tile::Tile;
 
 /// [`Params::flags`]: the bias is there.
@@ -73,9 +74,9 @@ pub enum Layout {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Variant {
     /// One output per invocation, any layout; how b is stored.
-    Naive(Stored),
+    Naive(Plain),
     /// Workgroup tiles, any layout; how b is stored.
-    Tile(Stored),
+    Tile(Plain),
     /// Register tiles of operands read as texels, for CPU drivers; not for `Tt`.
     Texture(Layout),
     /// Few rows of a, b read once; b `[N, K]`.
@@ -86,13 +87,13 @@ pub enum Variant {
         stored: Stored,
     },
     /// Register tiles staged four numbers at a time, not for `Tt`; how b is stored, and how a tile lies.
-    Regs(Layout, Stored, Tile),
+    Regs(Layout, Plain, Tile),
     /// Cooperative matrices, for `Nt` and `Nn`.
     Coop {
         /// Which sides are contiguous.
         layout: Layout,
         /// How b is stored.
-        stored: Stored,
+        stored: Plain,
         /// What a subgroup multiplies.
         matrix: Matrix,
     },
@@ -144,11 +145,12 @@ impl Params {
     }
     /// Bodies for GPUs, best first.
     fn for_gpus(&self, b: &Operand, able: &Abilities) -> Vec<Variant> {
-        let (layout, stored) = (self.layout(), b.stored);
+        let layout = self.layout();
         let mut all = Vec::new();
         if self.m <= FEW && layout == Layout::Nt && self.k.is_multiple_of(4) && self.low == 0 {
-            all.push(Variant::Few { rows: self.m.next_power_of_two(), stored });
+            all.push(Variant::Few { rows: self.m.next_power_of_two(), stored: b.stored });
         }
+        let Some(stored) = b.stored.plain() else { return all };
         if self.fours() {
             let large = self.m >= SIDE[0] && self.n >= SIDE[1] && self.k >= COOP_DEPTH;
             if let Some(matrix) = able.matrix.filter(|_| b.frozen && large && layout != Layout::Tn) {
@@ -200,12 +202,11 @@ impl Calls for Params {
         self.words()
     }
     fn ranked(&self, inputs: &[Operand], able: &Abilities) -> Vec<Variant> {
-        let stored = inputs[1].stored;
         match able.class {
             Class::Gpu => self.for_gpus(&inputs[1], able),
             Class::Software => {
                 let texels = self.texels(inputs, able).map(Variant::Texture);
-                texels.into_iter().chain([Variant::Naive(stored)]).collect()
+                texels.into_iter().chain(inputs[1].stored.plain().map(Variant::Naive)).collect()
             }
         }
     }
@@ -275,8 +276,9 @@ impl Variant {
     /// How b is stored.
     pub fn stored(&self) -> Stored {
         match self {
-            Variant::Naive(stored) | Variant::Tile(stored) | Variant::Regs(_, stored, _) => *stored,
-            Variant::Few { stored, .. } | Variant::Coop { stored, .. } => *stored,
+            Variant::Naive(stored) | Variant::Tile(stored) | Variant::Regs(_, stored, _) => (*stored).into(),
+            Variant::Coop { stored, .. } => (*stored).into(),
+            Variant::Few { stored, .. } => *stored,
             Variant::Texture(_) => Stored::F32,
         }
     }
@@ -307,10 +309,12 @@ impl Layout {
 impl Built for Variant {
     fn all() -> Vec<Self> {
         let mut all: Vec<Self> =
-            STORED.into_iter().flat_map(|s| [Variant::Tile(s), Variant::Naive(s)]).collect();
+            PLAIN.into_iter().flat_map(|s| [Variant::Tile(s), Variant::Naive(s)]).collect();
         all.extend([Layout::Nt, Layout::Nn, Layout::Tn].map(Variant::Texture));
-        for stored in STORED {
+        for stored in PLAIN.map(Stored::from).into_iter().chain(BLOCKS) {
             all.extend([1, 2, 4, 8].map(|rows| Variant::Few { rows, stored }));
+        }
+        for stored in PLAIN {
             for tile in [Tile::Square, Tile::Tall, Tile::Wide] {
                 let layouts = [Layout::Nt, Layout::Nn, Layout::Tn];
                 all.extend(layouts.map(|layout| Variant::Regs(layout, stored, tile)));
@@ -364,12 +368,15 @@ impl Built for Variant {
             Variant::Tile(stored) => vec![one, low, loads(*stored), part!("matmul_tile.wgsl")],
             Variant::Texture(_) => vec![one, part!("shared/texel.wgsl"), part!("matmul_texture.wgsl")],
             Variant::Few { stored, .. } => {
-                vec![one, part!("load/a_four.wgsl"), fours(*stored), part!("matmul_few.wgsl")]
+                let mut parts = vec![one, part!("load/a_four.wgsl"), part!("matmul_few.wgsl")];
+                parts.extend(fours(*stored));
+                parts
             }
             Variant::Regs(_, stored, _) => {
                 let tile =
                     [part!("shared/register_tile.wgsl"), part!("load/regs.wgsl"), part!("matmul_regs.wgsl")];
-                [four, part!("load/a_four.wgsl"), fours(*stored)].into_iter().chain(tile).collect()
+                let loads = fours((*stored).into());
+                [four, part!("load/a_four.wgsl")].into_iter().chain(loads).chain(tile).collect()
             }
             Variant::Coop { stored, matrix, .. } => {
                 vec![

@@ -1,5 +1,5 @@
 //! Which command of a plan goes wrong on an adapter: command by command against the CPU twins.
-use super::{Memory, Wgpu};
+use super::Wgpu;
 use crate::exec::limit::{difference, limits, operands};
 use crate::exec::trace::leaves;
 use crate::exec::{Executor, LeafData, PlanId, null};
@@ -7,6 +7,7 @@ use crate::plan::{Command, Place, Plan, Slot};
 use crate::{Error, Result};
 use alloc::{borrow::Cow, boxed::Box, format, string::String, vec, vec::Vec};
 use core::fmt;
+use half::f16;
 use pentimento_wgsl::{Stored, Variant, twin};
 
 /// The numbers of some arguments.
@@ -179,12 +180,11 @@ impl Wgpu {
     /// An argument's numbers as they are on the device.
     pub(super) fn fetch(&self, plan: PlanId, slot: &Slot) -> Result<Vec<f32>> {
         let p = &self.plans[plan.0];
-        let kind = match slot.place {
-            Place::Absent => return Ok(Vec::new()),
-            Place::Leaf(i) => self.leaf(&p.plan, i)?.kind,
-            Place::Arena { .. } | Place::Input(_) => Stored::F32,
-        };
-        let memory = Memory { plan: &p.plan, slabs: &p.slabs, inputs: &p.inputs };
+        if slot.place == Place::Absent {
+            return Ok(Vec::new());
+        }
+        let kind = self.kind(&p.plan, slot)?;
+        let memory = p.memory();
         let (buffer, offset) = self.locate(&memory, slot)?;
         let bytes = (kind.bytes(slot.len) as u64).max(4).next_multiple_of(4);
         let readback = self.readback_buffer(bytes)?;
@@ -193,7 +193,7 @@ impl Wgpu {
         self.queue.submit([encoder.finish()]);
         let mut data: Vec<f32> = self.map(&readback, bytes)?;
         if kind != Stored::F32 {
-            data = null::widen(kind, bytemuck::cast_slice(&data));
+            data = null::widen(kind, &kind.to_file(bytemuck::cast_slice(&data), slot.len));
         }
         data.truncate(slot.len);
         Ok(data)
@@ -202,10 +202,16 @@ impl Wgpu {
     /// Overwrites a command's outputs.
     fn store(&self, plan: PlanId, c: &Command, outputs: &[Vec<f32>]) -> Result<()> {
         let p = &self.plans[plan.0];
-        let memory = Memory { plan: &p.plan, slabs: &p.slabs, inputs: &p.inputs };
         for (slot, data) in c.args[c.args.len() - outputs.len()..].iter().zip(outputs) {
+            let memory = p.memory();
             let (buffer, offset) = self.locate(&memory, slot)?;
-            self.upload(buffer, offset, bytemuck::cast_slice(data));
+            match self.kind(&p.plan, slot)? {
+                Stored::F16 => {
+                    let halves = data.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes());
+                    self.upload(buffer, offset, &halves.collect::<Vec<u8>>());
+                }
+                _ => self.upload(buffer, offset, bytemuck::cast_slice(data)),
+            }
         }
         self.failure()
     }

@@ -233,7 +233,7 @@ impl Wgpu {
         };
         let kinds = v.bindings().into_iter().map(|(n, kind)| {
             let ty = match kind {
-                Binding::Storage => storage(false),
+                Binding::Storage | Binding::Written(_) => storage(false),
                 Binding::Packed(_) => storage(true),
                 Binding::Texture => texture,
             };

@@ -314,7 +314,7 @@ impl Wgpu {
             _ => {
                 let words: Vec<half::f16> = numbers.iter().map(|&v| half::f16::from_f32(v)).collect();
                 let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
-                self.set_leaf(PEAK_LEAF, LeafData::Half(Stored::F16, &bytes))?;
+                self.set_leaf(PEAK_LEAF, LeafData::Packed(Stored::F16, &bytes))?;
             }
         }
         let mut g = Graph::new();

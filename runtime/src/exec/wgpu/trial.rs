@@ -102,7 +102,7 @@ fn results(exec: &mut dyn Executor, trial: &Trial) -> Result<Vec<Vec<f32>>> {
     let weight = (trial.numbers)(1, 136 * 200);
     if exec.caps().half_weights && exec.caps().matrix.is_some() {
         let words: Vec<u8> = weight.iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes()).collect();
-        exec.set_leaf("trial/w", LeafData::Half(Stored::F16, &words))?;
+        exec.set_leaf("trial/w", LeafData::Packed(Stored::F16, &words))?;
     } else {
         exec.set_leaf("trial/w", LeafData::F32(&weight))?;
     }
