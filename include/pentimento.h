@@ -152,6 +152,11 @@ typedef struct pmt_config {
     // Iterations from one look at fixed pictures to the next; looks end a training that gets clearly worse, and the adapter is
     // then the best one seen. 0: none. Not in the released schedule.
     uint32_t watch_every;
+    // Bits that the model's matrices are quantised to while loading, 8 or 4: half or a quarter of the memory, and an approximation
+    // of the model; 0: as they are in the file.
+    uint32_t base_bits;
+    // T5 tokens of a prompt.
+    uint32_t text_tokens;
 } pmt_config;
 
 // How far a training is. Numbers of the last complete iteration stay until the next one is complete.

@@ -15,6 +15,7 @@ use runtime::exec::cpu::Cpu;
 use runtime::exec::wgpu::Wgpu;
 use runtime::folder::ModelFolder;
 use runtime::pipeline::{Pipeline, Sampling, Text, TextSettings};
+use runtime::weights::Base;
 use std::mem::MaybeUninit;
 use std::path::{Path, PathBuf};
 
@@ -174,6 +175,8 @@ fn config(c: &pmt_config) -> Result<Config> {
         width: c.width as usize,
         height: c.height as usize,
         rank: c.rank as usize,
+        base: quantised(c.base_bits)?,
+        text_tokens: c.text_tokens as usize,
         iterations: c.iterations as usize,
         ..base
     };
@@ -188,6 +191,16 @@ fn config(c: &pmt_config) -> Result<Config> {
     (config.head.warm, config.head.batch) = (c.head_warm as usize, c.head_batch as usize);
     config.check().map_err(Failure::Argument)?;
     Ok(config)
+}
+
+/// What matrices are quantised to.
+fn quantised(bits: u32) -> Result<Option<Base>> {
+    match bits {
+        0 => Ok(None),
+        8 => Ok(Some(Base::Q8)),
+        4 => Ok(Some(Base::Q4)),
+        other => Err(Failure::argument("base_bits", "0, 8 or 4", other.to_string())),
+    }
 }
 
 /// The host's wishes for references of other shapes.

@@ -140,6 +140,11 @@ pub struct pmt_config {
     /// Iterations from one look at fixed pictures to the next; looks end a training that gets clearly worse, and the adapter is
     /// then the best one seen. 0: none. Not in the released schedule.
     pub watch_every: u32,
+    /// Bits that the model's matrices are quantised to while loading, 8 or 4: half or a quarter of the memory, and an approximation
+    /// of the model; 0: as they are in the file.
+    pub base_bits: u32,
+    /// T5 tokens of a prompt.
+    pub text_tokens: u32,
 }
 
 /// How far a training is. Numbers of the last complete iteration stay until the next one is complete.
@@ -183,7 +188,7 @@ pub struct pmt_progress {
 }
 
 // Fields may be added at the end only if there is no padding in which old programs have garbage.
-const _: () = assert!(size_of::<pmt_config>() == 3 * 8 + 20 * 4 && align_of::<pmt_config>() == 8);
+const _: () = assert!(size_of::<pmt_config>() == 3 * 8 + 22 * 4 && align_of::<pmt_config>() == 8);
 const _: () = assert!(size_of::<pmt_progress>() == 17 * 4 && size_of::<pmt_phase>() == 4);
 impl Fields for pmt_config {
     const WIDE: usize = 3;
@@ -228,6 +233,8 @@ impl pmt_config {
             background: 0xff_ffff,
             recipe,
             watch_every: c.watch.every as u32,
+            base_bits: 0,
+            text_tokens: c.text_tokens as u32,
         }
     }
 

@@ -171,6 +171,7 @@ static void settings(const char *model) {
     BAD(pmt_trainer_new(context, model, NULL, &config, &trainer), part);       \
     config = before
     REFUSED(size, sizeof config + 8, "config.size");
+    REFUSED(base_bits, 5, "base_bits");
     REFUSED(size, 7, "config.size");
     for (size_t size = 8; size < sizeof config; size++) { // only whole fields
         config.size = size;

@@ -5,16 +5,18 @@ use pentimento::caps::Caps;
 use pentimento::exec::cpu::Cpu;
 use pentimento::exec::null::{Count, count, moved};
 use pentimento::exec::wgpu::Wgpu;
-use pentimento::exec::{Executor, LeafData};
+use pentimento::exec::{Executor, LeafData, kept};
 use pentimento::grad::gradients;
-use pentimento::graph::{Graph, Id};
+use pentimento::graph::{Graph, Id, Leaf, Op};
 use pentimento::model::lora::Lora;
-use pentimento::model::mmdit::{Config, TIME_CHANNELS, lora_targets, velocity};
+use pentimento::model::mmdit::{self, Config, TIME_CHANNELS, lora_targets, velocity};
 use pentimento::model::{Constants, dino, vae};
 use pentimento::plan::{Place, Plan, check_overlap};
 use pentimento::rng::Philox;
+use pentimento::weights::Base;
 use pentimento_wgsl::Stored;
 use pentimento_wgsl::kernel::{Act, Binary, Features, Matrix};
+use std::collections::BTreeMap;
 use tests::adapter::adapter;
 
 /// A graph and what is read of it.
@@ -132,6 +134,41 @@ fn dispatches_and_bytes_do_not_grow() {
         println!("train {train}: {} dispatches, {:.1} GB", plan.commands.len(), bytes as f64 * 1e-9);
         assert!(plan.commands.len() <= dispatches && bytes as f64 * 1e-9 <= gigabytes);
         assert!(plan.commands.len() * 10 > dispatches * 9, "far fewer: lower the limit");
+    }
+}
+
+/// Device memory of SD3.5-medium's LoRA step at 512 x 512, batch 2, rank 32, blocks recomputed: weights and all that a plan has.
+#[test]
+fn a_step_fits_small_cards() {
+    let work = work(&Config::sd35_medium(), 2, 64, 333, 32, true);
+    let caps = Caps {
+        invocations: 1024,
+        workgroup_memory: 48 << 10,
+        features: Features::MATRIX,
+        matrix: Some(Matrix { edge: 16, subgroup: 32 }),
+        ..Caps::unlimited("a GPU with matrices")
+    };
+    for (name, base, most) in [("f16", None, 5.4), ("q8", Some(Base::Q8), 3.3), ("q4", Some(Base::Q4), 2.2)] {
+        let asked = |leaf: &str| base.filter(|_| mmdit::quantised(leaf)).map_or(Stored::F16, Base::stored);
+        let stored = kept(&caps, &work.graph, &asked);
+        let leaves = work.graph.nodes().iter().zip(stored).filter_map(|(node, stored)| match &node.op {
+            Op::Leaf { kind: Leaf::Weight(_) | Leaf::Param, name } => {
+                Some((name.clone(), (stored, stored.bytes(node.shape.iter().product()))))
+            }
+            _ => None,
+        });
+        let leaves: BTreeMap<String, (Stored, usize)> = leaves.collect();
+        let weights = leaves.values().map(|l| l.1).sum::<usize>() as f64 * 1e-9;
+        let plan = work.plan(&caps, &|name| leaves[name].0).expect("a plan");
+        let gb = |bytes: u64| bytes as f64 * 1e-9;
+        let all = weights + gb(plan.bytes());
+        println!(
+            "{name}: {all:.2} GB: {weights:.2} of weights, {:.2} of activations, {:.3} for an unpacked weight; {} dispatches",
+            gb(plan.bytes() - plan.unpacked),
+            gb(plan.unpacked),
+            plan.commands.len()
+        );
+        assert!(all <= most, "{name}: {all} GB");
     }
 }
 

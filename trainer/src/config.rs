@@ -4,6 +4,7 @@ use crate::recipe::Recipe;
 use crate::reward::head;
 use crate::stage::{rollout, warm, watch};
 use crate::{Error, Result, optim};
+use pentimento::weights::Base;
 
 /// Settings of a personalisation; see [`Config::recipe`] for those of the recipes.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,6 +15,9 @@ pub struct Config {
     pub width: usize,
     /// Training resolution, pixels; 0 takes the model's own.
     pub height: usize,
+    /// What the frozen matrices of the transformer's blocks are quantised to on the device, to save its memory; `None` leaves them as
+    /// the file has them.
+    pub base: Option<Base>,
     /// T5 tokens of a prompt (released: 128).
     pub text_tokens: usize,
     /// LoRA rank r, any (released: 32).
@@ -52,6 +56,7 @@ impl Default for Config {
             seed: 0,
             width: 0,
             height: 0,
+            base: None,
             text_tokens: pentimento::text::T5_TOKENS,
             rank: 16,
             lora_scale: 2.0,

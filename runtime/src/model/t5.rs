@@ -340,12 +340,7 @@ fn stored_name(index: usize, name: &str) -> String {
 }
 
 /// The tensors a block needs; checks that every block has them, so that a run cannot fail halfway.
-fn block_tensors(
-    g: &Graph,
-    prefix: &str,
-    config: &Config,
-    weights: &Weights,
-) -> Result<Vec<BlockTensor>> {
+fn block_tensors(g: &Graph, prefix: &str, config: &Config, weights: &Weights) -> Result<Vec<BlockTensor>> {
     let mut tensors = vec![];
     for (node, only) in g.nodes().iter().zip(only_weights(g)) {
         let Op::Leaf { kind: Leaf::Weight(_), name: leaf } = &node.op else { continue };

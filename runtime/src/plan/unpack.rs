@@ -42,7 +42,14 @@ impl Planner<'_> {
         let call = Call::Blocks(blocks::Call { params: blocks::Params { n: packed.len as u32 }, to });
         let variant = choose::body(&call, &[packed], self.caps, true)?;
         let args = vec![core::mem::replace(&mut inputs[1], out), out];
-        let whole = Command { call, variant, args, groups: [1, 1], flops: packed.len as u64, shape: vec![packed.len] };
+        let whole = Command {
+            call,
+            variant,
+            args,
+            groups: [1, 1],
+            flops: packed.len as u64,
+            shape: vec![packed.len],
+        };
         for mut command in self.fitting(whole)? {
             command.groups = choose::groups(&command.call, &command.variant, self.caps)?;
             self.plan.commands.push(command);

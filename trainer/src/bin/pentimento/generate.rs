@@ -9,6 +9,7 @@ use pentimento::folder::ModelFolder;
 use pentimento::pipeline::{Pipeline, Sampling, Text, TextSettings};
 use pentimento::shown::Shown;
 use pentimento::text::T5_TOKENS;
+use pentimento::weights::Base;
 use pentimento_trainer::adapted::Source;
 use pentimento_trainer::files::write_atomically;
 use pentimento_trainer::images::Picture;
@@ -49,6 +50,9 @@ pub struct Args {
     /// Pixels; the model's own size by default.
     #[arg(long)]
     pub height: Option<usize>,
+    /// Quantise the model's matrices to 8 or 4 bits while loading: half or a quarter of the memory, and an approximation of the model.
+    #[arg(long, value_name = "q8|q4")]
+    pub base: Option<Base>,
     #[command(flatten)]
     pub device: DeviceArgs,
     /// T5 tokens of a prompt.
@@ -142,6 +146,7 @@ pub fn run(args: &Args, stop: &Stop) -> Result<()> {
     let cache = args.text_cache.as_deref();
     let text = TextSettings { t5_tokens: args.text_tokens, cache: texts::load(cache)? };
     let mut pipeline = adapted::open_with(&model, &adapters, exec, text)?;
+    pipeline.base = args.base;
     let native = pipeline.native_size();
     let how = Sampling {
         steps: args.steps,

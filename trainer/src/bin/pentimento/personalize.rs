@@ -8,6 +8,7 @@ use crate::stop::Stop;
 use clap::Args as ClapArgs;
 use pentimento::folder::ModelFolder;
 use pentimento::pipeline::Sampling;
+use pentimento::weights::Base;
 use pentimento_trainer::config::Config;
 use pentimento_trainer::files::write_atomically;
 use pentimento_trainer::images::contact_sheet;
@@ -88,6 +89,9 @@ pub struct Args {
     /// File that keeps encoded prompts between runs; with all of them in it the text encoders are not run.
     #[arg(long, value_name = "FILE")]
     text_cache: Option<PathBuf>,
+    /// Quantise the model's matrices to 8 or 4 bits while loading: half or a quarter of the memory, and an approximation of the model.
+    #[arg(long, value_name = "q8|q4")]
+    base: Option<Base>,
     #[command(flatten)]
     device: DeviceArgs,
 }
@@ -100,6 +104,7 @@ impl Args {
     fn settings(&self, slow: bool) -> Result<Config> {
         let mut config = Config::recipe(self.name(), slow)?;
         config.seed = self.seed;
+        config.base = self.base;
         config.text_tokens = self.text_tokens.unwrap_or(config.text_tokens);
         config.rank = self.rank.unwrap_or(config.rank);
         config.iterations = self.iterations.unwrap_or(config.iterations);
