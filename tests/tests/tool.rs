@@ -199,6 +199,43 @@ impl Job {
     }
 }
 
+/// A base in other bits gives another adapter, and another picture.
+#[test]
+fn a_model_is_quantised_where_that_is_asked_for() {
+    if adapter("training").is_none() {
+        return;
+    }
+    let job = Job::new("tool-base");
+    let (model, drawn) = (job.model.display().to_string(), job.path("drawn").display().to_string());
+    let mut seen = Vec::new();
+    for base in [&[][..], &["--base", "q8"], &["--base", "q4"]] {
+        let mut train = job.train("out", "1", "2");
+        let (words, status) = ends({
+            train.args(base);
+            train
+        });
+        assert_eq!(status, Some(0), "{words}");
+        let mut draw = working(&["generate", "--model", &model, "--prompt", "x", "--out", &drawn]);
+        let (words, status) = ends({
+            draw.args(base);
+            draw
+        });
+        assert_eq!(status, Some(0), "{words}");
+        let files = ["out/pytorch_lora_weights.safetensors", "drawn/0000.png"];
+        let now = files.map(|file| fs::read(job.path(file)).expect("a file"));
+        seen.push(now);
+    }
+    let [own, q8, q4] = &seen[..] else { panic!("three runs") };
+    assert!(own[0] != q8[0] && own[1] != q8[1], "q8 changes nothing");
+    assert_eq!(own, q4, "the file is in Q4_0 already");
+    let (words, status) = ends({
+        let mut train = job.train("out", "1", "2");
+        train.args(["--base", "q5"]);
+        train
+    });
+    assert!(status == Some(2) && words.contains("q8 or q4"), "{words}");
+}
+
 /// One folder through the lives of five runs.
 #[test]
 fn nothing_replaces_an_earlier_run_but_a_complete_one() {

@@ -3,7 +3,7 @@ use crate::common::executors;
 use crate::transformer::{Inputs, sample};
 use pentimento::folder::{ModelFolder, open_tensors};
 use pentimento::model::mmdit;
-use pentimento::weights::Weights;
+use pentimento::weights::{Base, Weights};
 use serde_json::Value;
 use std::path::PathBuf;
 use tests::fixture::{Check, Golden};
@@ -42,6 +42,20 @@ fn every_block_type_is_exact() {
         );
     }
     check.finish();
+}
+
+/// Quantising gives gguf-py's bytes.
+#[test]
+fn quantised_blocks_are_exact() {
+    let Some(golden) = Golden::find("gguf") else { return };
+    let weights = open_tensors(&golden.path.join("blocks.gguf")).expect("a GGUF file");
+    for base in [Base::Q8, Base::Q4] {
+        let view = weights.get(&format!("t.{:?}", base.stored())).expect("a tensor");
+        let mut source = golden.floats("blocks.source").to_vec();
+        assert_eq!(base.quantise(&source), view.bytes, "{base:?}");
+        source[40] = 9.0;
+        assert_ne!(base.quantise(&source), view.bytes, "{base:?}");
+    }
 }
 
 /// `t` under its own name or with the prefix of stable-diffusion.cpp.
