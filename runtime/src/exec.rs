@@ -4,13 +4,13 @@ mod leaf;
 #[cfg(feature = "wgpu")]
 mod limit;
 pub mod null;
+mod operands;
 mod trace;
 #[cfg(feature = "wgpu")]
 pub mod wgpu;
 
 pub use leaf::{Need, needs};
-#[cfg(feature = "wgpu")]
-pub use limit::operands;
+pub use operands::operands;
 pub use trace::{finite, wild};
 
 use crate::Result;

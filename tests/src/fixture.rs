@@ -56,6 +56,17 @@ pub struct Tolerance {
     pub rel_l2: f64,
 }
 
+impl Tolerance {
+    /// Where products round their operands to f16, `roundings` times the unit roundoff 2^-11: each product adds about one of them to what
+    /// passes through it, at random, so that errors of a network's layers in a row add up as the root of their number, times what the
+    /// layers after them make of it. An element may be ten deviations off, since elements differ in size.
+    pub fn halves(want: &[f32], roundings: f64) -> Self {
+        let rel_l2 = roundings / 2048.0;
+        let norm = want.iter().map(|&w| f64::from(w).powi(2)).sum::<f64>().sqrt();
+        Tolerance { max_abs: 10.0 * rel_l2 * norm / (want.len().max(1) as f64).sqrt(), rel_l2 }
+    }
+}
+
 /// How far a result is from its expectation.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Distance {
@@ -164,6 +175,7 @@ impl Golden {
 pub struct Check<'a> {
     golden: &'a Golden,
     exec: &'a str,
+    roundings: Option<f64>,
     done: Vec<String>,
     worst: (Distance, Tolerance, String),
     wrong: Vec<String>,
@@ -175,14 +187,22 @@ impl<'a> Check<'a> {
         Check {
             golden,
             exec,
+            roundings: None,
             done: Vec::new(),
             worst: (Distance::default(), Tolerance { max_abs: 0.0, rel_l2: 0.0 }, String::new()),
             wrong: Vec::new(),
         }
     }
+    /// Where `half` is true, limits are those of [`Tolerance::halves`].
+    pub fn halves(self, half: bool, roundings: f64) -> Self {
+        Check { roundings: half.then_some(roundings), ..self }
+    }
     /// One result against the expectation of that name.
     pub fn tensor(&mut self, name: &str, got: &[f32]) {
-        self.against(name, got, &self.golden.numbers(name), self.golden.tolerance(name));
+        let want = self.golden.numbers(name);
+        let own = || self.golden.tolerance(name);
+        let tol = self.roundings.map_or_else(own, |n| Tolerance::halves(&want, n));
+        self.against(name, got, &want, tol);
     }
     /// One result against an expectation and a limit from elsewhere.
     pub fn against(&mut self, name: &str, got: &[f32], want: &[f32], tol: Tolerance) {

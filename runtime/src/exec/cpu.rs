@@ -1,5 +1,5 @@
 //! Runs plans with the CPU twins: slow and exact, the measure for every other executor.
-use super::{Executor, LeafData, PlanId};
+use super::{Executor, LeafData, PlanId, operands};
 use crate::caps::Caps;
 use crate::plan::{Place, Plan, Slot};
 use crate::{Error, Result};
@@ -31,7 +31,8 @@ impl Cpu {
     pub fn new() -> Self {
         Self::empty("cpu")
     }
-    /// An empty executor that runs plans as an adapter with these limits and abilities would get them.
+    /// An empty executor that runs plans as an adapter with these limits and abilities would get them, operands rounded to half
+    /// precision where that adapter's bodies do so.
     pub fn planned(caps: Caps) -> Self {
         Cpu { caps, ..Self::new() }
     }
@@ -130,6 +131,8 @@ impl<R: Real> Executor for Cpu<R> {
         let split = c.args.len() - c.variant.outputs();
         let inputs: Vec<Vec<R>> = c.args[..split].iter().map(|s| self.get(p, s)).collect();
         let inputs: Vec<&[R]> = inputs.iter().map(Vec::as_slice).collect();
+        let inputs = operands(&c.variant, &inputs);
+        let inputs: Vec<&[R]> = inputs.iter().map(AsRef::as_ref).collect();
         let mut outputs: Vec<Vec<R>> = c.args[split..].iter().map(|s| vec![R::default(); s.len]).collect();
         twin(&c.call, &inputs, &mut outputs);
         let places: Vec<Place> = c.args[split..].iter().map(|s| s.place).collect();

@@ -1,24 +1,11 @@
 //! How far an adapter's result of one command may be from its twin's.
-use alloc::borrow::Cow;
 use alloc::vec::Vec;
-use half::f16;
 use pentimento_wgsl::kernel::{Accuracy, Rounding};
 use pentimento_wgsl::{Call, Variant, twin};
 
 /// Relative size of the changes by which a result's sensitivity is measured: far above the roundings of f32, small
 /// enough for the first order.
 const STEP: f32 = 1.0 / 4096.0;
-
-/// A command's inputs as its body's products see them, which is what its twin has to be given.
-pub fn operands<'a>(variant: &Variant, inputs: &[&'a [f32]]) -> Vec<Cow<'a, [f32]>> {
-    let halves = match variant.rounding() {
-        Rounding::None => 0,
-        Rounding::Half { operands, .. } => operands,
-    };
-    let half = |x: &&[f32]| x.iter().map(|&v| f16::from_f32(v).to_f32()).collect();
-    let one = |(i, x): (usize, &&'a [f32])| if i < halves { Cow::Owned(half(x)) } else { Cow::Borrowed(*x) };
-    inputs.iter().enumerate().map(one).collect()
-}
 
 /// Norm of the difference that rounding explains, for each output; `inputs` are those of [`operands`].
 ///

@@ -1,18 +1,44 @@
 //! What every comparison needs: executors, model folders, one run of a graph.
+use pentimento::caps::Caps;
 use pentimento::exec::cpu::Cpu;
 use pentimento::exec::{Executor, compile, upload};
 use pentimento::folder::{Component, open_component};
 use pentimento::graph::{Graph, Id};
 use pentimento::weights::Weights;
+use pentimento_wgsl::Class;
+use pentimento_wgsl::kernel::{Features, Matrix};
 use serde_json::Value;
 use std::path::Path;
-use tests::adapter::exact;
+use tests::adapter::{adapter, exact};
 
 /// A fresh executor of each kind: the CPU twins, and the adapter where there is one.
 pub fn executors(what: &str) -> Vec<(String, Box<dyn Executor>)> {
     let mut all: Vec<(String, Box<dyn Executor>)> = vec![("cpu".into(), Box::new(Cpu::new()))];
     if let Some(gpu) = exact(what) {
         all.push((gpu.caps().name.clone(), Box::new(gpu)));
+    }
+    all
+}
+
+/// [`executors`], each with `false`, and those on cooperative matrices, with `true`: the CPU twins, whose operands are rounded as for
+/// those, and the adapter where it has some.
+pub fn all_executors(what: &str) -> Vec<(String, Box<dyn Executor>, bool)> {
+    let exact = executors(what).into_iter().map(|(name, exec)| (name, exec, false));
+    let mut all: Vec<_> = exact.collect();
+    let matrix = Some(Matrix { edge: 16, subgroup: 32 });
+    let unlimited = Caps::unlimited("cpu, operands in f16");
+    let caps = Caps {
+        workgroup_memory: 48 << 10,
+        invocations: 1024,
+        features: Features::MATRIX,
+        matrix,
+        ..unlimited
+    };
+    all.push((caps.name.clone(), Box::new(Cpu::planned(caps)), true));
+    if let Some(gpu) =
+        adapter(what).filter(|gpu| gpu.caps().class == Class::Gpu && gpu.caps().matrix.is_some())
+    {
+        all.push((format!("{}, on matrices", gpu.caps().name), Box::new(gpu), true));
     }
     all
 }

@@ -1,5 +1,5 @@
 //! The reward backbone in both libraries' formats.
-use crate::common::{executors, model, run};
+use crate::common::{all_executors, model, run};
 use pentimento::graph::Graph;
 use pentimento::model::{Constants, channels_last, dino};
 use std::path::PathBuf;
@@ -34,8 +34,8 @@ fn image_encoders_agree_at_every_size() {
             }
             let weights = if suffix.is_empty() { weights.clone() } else { to_f16(&weights) };
             let weights = dino::transformers_names(&cfg, &weights).expect("names of one library");
-            for (name, mut exec) in executors("image encoder") {
-                let mut check = Check::new(&golden, &name);
+            for (name, mut exec, half) in all_executors("image encoder") {
+                let mut check = Check::new(&golden, &name).halves(half, 3.0);
                 for size in golden.names().filter_map(|n| n.strip_suffix("_pixel_values")) {
                     let pixels = format!("{size}_pixel_values");
                     let &[b, c, h, w] = golden.shape(&pixels) else { panic!("pixels are [B, C, H, W]") };

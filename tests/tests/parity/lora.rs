@@ -1,5 +1,5 @@
 //! Adapters: forward and every gradient.
-use crate::common::{executors, model};
+use crate::common::{all_executors, executors, model};
 use crate::transformer::{Inputs, sample};
 use pentimento::exec::{Executor, LeafData, compile, upload};
 use pentimento::grad::gradients;
@@ -8,8 +8,10 @@ use pentimento::layout::{self, Rename};
 use pentimento::model::channels_last;
 use pentimento::model::lora::{Layer, Layers, Lora, upload as upload_pairs};
 use pentimento::model::mmdit::{self, lora_targets};
+use pentimento::plan::Command;
 use pentimento::weights::Weights;
 use pentimento_trainer::adapter::Adapter;
+use pentimento_wgsl::kernel::Rounding;
 use tests::fixture::{Check, Golden, safetensors, within};
 
 /// The golden LoRA folder with its base model and adapter.
@@ -69,7 +71,7 @@ fn lora_gradients_agree() {
     let [b, h, w, c] = inputs.latents;
     let cotangent = channels_last(a.golden.floats("R"), c, h * w, c);
     for recompute in [false, true] {
-        for (name, mut exec) in executors("LoRA gradients") {
+        for (name, mut exec, half) in all_executors("LoRA gradients") {
             let mut g = Graph::new();
             let ids = inputs.ids(&mut g);
             let y = mmdit::velocity(&mut g, &a.cfg, Some(&a.lora), ids[0], ids[1], ids[2], ids[3], None);
@@ -88,11 +90,13 @@ fn lora_gradients_agree() {
             upload(exec, &g, "transformer/", &a.weights).expect("the checkpoint fits the graph");
             a.set_params(exec, 1.0);
             let plan = compile(exec, g, &outputs).expect("a plan");
+            let rounds = |c: &Command| matches!(c.variant.rounding(), Rounding::Half { .. });
+            assert_eq!(exec.plan(plan).commands.iter().any(rounds), half, "{name}");
             for (input, data) in inputs.values().into_iter().chain([("dy", cotangent.as_slice())]) {
                 exec.write(plan, input, data).expect("an input");
             }
             let place = format!("{name}, recompute {recompute}");
-            let mut check = Check::new(&a.golden, &place);
+            let mut check = Check::new(&a.golden, &place).halves(half, 16.0);
             exec.run(plan).expect("a run");
             let mut read = |label: &str| exec.read(plan, label).expect("an output");
             let y = read("y");

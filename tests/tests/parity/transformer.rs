@@ -1,5 +1,6 @@
 //! `SD3Transformer2DModel` forward.
-use crate::common::{executors, model, run};
+use crate::common::{all_executors, executors, model, run};
+use pentimento::exec::cpu::Cpu;
 use pentimento::exec::{Executor, LeafData};
 use pentimento::graph::{Graph, Id};
 use pentimento::model::lora::Lora;
@@ -7,7 +8,7 @@ use pentimento::model::mmdit;
 use pentimento::model::{channels_first, channels_last};
 use pentimento::weights::Weights;
 use std::collections::BTreeMap;
-use tests::fixture::{Check, Golden, folders, to_f16, within};
+use tests::fixture::{Check, Golden, Tolerance, folders, rewritten, to_f16, within};
 
 /// The transformer's inputs as the golden file has them, brought to the device's layout.
 pub struct Inputs {
@@ -127,8 +128,8 @@ fn transformers_predict_the_same_velocity() {
         let (_, config, weights) = model(&path);
         let cfg = mmdit::Config::from_value(&config, &path.display().to_string()).expect("a config");
         let inputs = Inputs::new(&golden);
-        for (name, mut exec) in executors("transformer") {
-            let mut check = Check::new(&golden, &name);
+        for (name, mut exec, half) in all_executors("transformer") {
+            let mut check = Check::new(&golden, &name).halves(half, 3.0);
             check.tensor("sample", &sample(exec.as_mut(), &cfg, None, &weights, &inputs));
             check.finish();
         }
@@ -142,6 +143,22 @@ fn transformers_predict_the_same_velocity() {
     }
 }
 
+/// The limits for operands in f16 notice ones in bfloat16, with three bits fewer.
+#[test]
+fn limits_for_halves_notice_bfloat16() {
+    for path in folders("transformer", "_class_name", "SD3Transformer2DModel") {
+        let golden = Golden::open(&path);
+        let (_, config, weights) = model(&path);
+        let cfg = mmdit::Config::from_value(&config, &path.display().to_string()).expect("a config");
+        let bf16 = |v| half::bf16::from_f32(v).to_le_bytes().to_vec();
+        let coarse = rewritten(&weights, "BF16", |n| Some(n.into()), bf16);
+        let got = sample(&mut Cpu::new(), &cfg, None, &coarse, &Inputs::new(&golden));
+        let want = golden.floats("sample");
+        let error = within(&got, want, Tolerance::halves(want, 3.0)).expect_err("bfloat16 passes");
+        assert!(error.contains("limit"), "{error}");
+    }
+}
+
 /// Every expectation of every golden transformer; the first that differs is the first one named.
 #[test]
 fn intermediate_activations_agree() {
@@ -149,9 +166,9 @@ fn intermediate_activations_agree() {
         let golden = Golden::open(&path);
         let (_, config, weights) = model(&path);
         let cfg = mmdit::Config::from_value(&config, &path.display().to_string()).expect("a config");
-        for (name, mut exec) in executors("intermediate activations") {
+        for (name, mut exec, half) in all_executors("intermediate activations") {
             let place = format!("{name}, intermediate activations");
-            let mut check = Check::new(&golden, &place);
+            let mut check = Check::new(&golden, &place).halves(half, 3.0);
             let mut compared = vec!["time_proj".to_string()];
             check.optional("time_proj", &Inputs::new(&golden).values[1].1);
             for (expectation, got) in intermediates(exec.as_mut(), &cfg, &weights, &golden) {

@@ -1,6 +1,7 @@
 //! Which command of a plan goes wrong on an adapter: command by command against the CPU twins.
 use super::Wgpu;
-use crate::exec::limit::{difference, limits, operands};
+use crate::exec::limit::{difference, limits};
+use crate::exec::operands;
 use crate::exec::trace::leaves;
 use crate::exec::{Executor, LeafData, PlanId, null};
 use crate::plan::{Command, Place, Plan, Slot};
