@@ -2,6 +2,7 @@
 //! Shapes are static, so a plan is made once and replayed; a run allocates nothing.
 mod arena;
 mod choose;
+mod parted;
 mod split;
 mod unpack;
 mod view;
@@ -13,7 +14,7 @@ use crate::op;
 use crate::{Error, Result};
 use alloc::{collections::BTreeMap, format, string::String, vec, vec::Vec};
 use arena::Arena;
-use pentimento_wgsl::kernel::{Operand, sum};
+use pentimento_wgsl::kernel::Operand;
 use pentimento_wgsl::{Call, Class, Stored, Variant};
 use view::Views;
 
@@ -259,32 +260,6 @@ impl<'a> Planner<'a> {
         }
         self.release(id.index());
         Ok(())
-    }
-
-    /// A product as partial sums and their sum, where one workgroup a tile of the result would leave a GPU idle.
-    fn parted(&mut self, whole: &Command) -> Result<Option<[Command; 2]>> {
-        let (Call::Matmul(product), Variant::Matmul(body)) = (&whole.call, &whole.variant) else {
-            return Ok(None);
-        };
-        let Some(parted) = product.parted(body) else { return Ok(None) };
-        let (parts, len) = (parted.parts(), product.m * product.n);
-        let scratch = self.scratch((parts * len) as usize);
-        let sum = sum::Params { outputs: len, n: parts, inner: len, scale: 1.0 };
-        let mut first = Command { call: Call::Matmul(parted), ..whole.clone() };
-        let out = core::mem::replace(
-            first.args.last_mut().ok_or_else(|| Error::Graph("no output".into()))?,
-            scratch,
-        );
-        let call = Call::Sum(sum);
-        let operand = Operand { len: scratch.len, stored: Stored::F32, frozen: false };
-        let variant = choose::body(&call, &[operand], self.caps, true)?;
-        let flops = u64::from(parts) * u64::from(len);
-        let second = Command { call, variant, args: vec![scratch, out], flops, ..whole.clone() };
-        let fits = |c: &Command| {
-            let kinds = c.variant.bindings();
-            c.args.iter().zip(&kinds).all(|(s, (_, kind))| kind.bytes(s.len) as u64 <= self.caps.max_binding)
-        };
-        Ok((fits(&first) && fits(&second)).then_some([first, second]))
     }
 
     /// A command, or pieces of it where its arguments exceed a binding.

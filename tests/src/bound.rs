@@ -2,6 +2,7 @@
 //! the shader reads. A second transcription of each formula beside the twin; the two must agree as well.
 mod attention;
 mod elementwise;
+mod group;
 mod matmul;
 mod norm;
 
@@ -28,6 +29,7 @@ pub fn bounds(variant: &Variant, call: &Call, inputs: &[&[f32]]) -> Option<Vec<V
         Call::Elementwise(Elementwise::Binary(p)) => elementwise::binary(p, inputs[0], inputs[1]),
         Call::Sum(p) => elementwise::sum(p, inputs[0]),
         Call::Norm(c) => norm::bounds(c, inputs),
+        Call::Group(c) => group::bounds(c, inputs),
         Call::Blocks(c) => matmul::unpack(c, inputs[0]),
         Call::Matmul(p) => matmul::matmul(p, inputs, product(variant)),
         Call::Conv(Conv::Conv2d(p)) => matmul::conv2d(p, inputs),

@@ -1,6 +1,7 @@
-//! Writes the WGSL source of every variant as `NNN.wgsl` and a list of them, `variants.json`, into a folder: for compilers
+//! Writes the WGSL source of every variant that WebGPU guarantees as `NNN.wgsl` and a list of them, `variants.json`, into a folder: for compilers
 //! other than naga (`tests/dawn.sh`). Usage: `cargo run --release -p pentimento-wgsl --example dump -- FOLDER`
-use pentimento_wgsl::{Binding, link, variants};
+use pentimento_wgsl::kernel::Features;
+use pentimento_wgsl::{Binding, Variant, link, variants};
 use std::path::PathBuf;
 
 fn main() -> std::io::Result<()> {
@@ -10,7 +11,9 @@ fn main() -> std::io::Result<()> {
     };
     std::fs::create_dir_all(&folder)?;
     let mut list = Vec::new();
-    for (i, v) in variants().iter().enumerate() {
+    // Others need what adapters may lack, or extensions of naga's.
+    let portable = |v: &Variant| v.needs().features == Features::NONE;
+    for (i, v) in variants().iter().filter(|v| portable(v)).enumerate() {
         let file = format!("{i:03}.wgsl");
         std::fs::write(folder.join(&file), link(v))?;
         let kind = |b| match b {

@@ -6,6 +6,7 @@ pub(crate) mod attention;
 pub(crate) mod binary;
 pub(crate) mod conv2d;
 pub(crate) mod copy;
+pub(crate) mod group;
 pub(crate) mod matmul;
 pub(crate) mod norm;
 pub(crate) mod philox;

@@ -11,6 +11,7 @@ pub mod copy;
 mod cut;
 pub mod elementwise;
 mod family;
+pub mod group;
 mod items;
 pub mod matmul;
 pub mod norm;
@@ -216,6 +217,8 @@ families! {
     Copy: copy,
     /// Normalisations and softmax.
     Norm: norm,
+    /// Group norms among workgroups.
+    Group: group,
     /// Matrix products with an epilogue.
     Matmul: matmul,
     /// Quantised weights, written out.

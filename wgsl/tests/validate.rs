@@ -1,7 +1,9 @@
 //! Every linked variant parses and validates with no more than WebGPU guarantees or what it says it needs, its bindings are those of the table, and
 //! its entry point exists. `tests/tests/shaders.rs` takes them on to the drivers' languages.
 use naga::valid::{Capabilities, ValidationFlags, Validator};
-use pentimento_wgsl::kernel::{Features, attention, blocks, conv, elementwise, matmul, norm, philox, sum};
+use pentimento_wgsl::kernel::{
+    Features, attention, blocks, conv, elementwise, group, matmul, norm, philox, sum,
+};
 use pentimento_wgsl::{Binding, Variant, kernels, link, variants};
 
 /// What WebGPU guarantees of a compute stage: storage buffers, sampled textures, bytes of workgroup memory, invocations.
@@ -86,6 +88,7 @@ fn fields(v: &Variant) -> Option<&'static [(&'static str, &'static str)]> {
         Variant::Copy(_) => return None,
         Variant::Norm(_) => norm::Params::FIELDS,
         Variant::Matmul(_) => matmul::Params::FIELDS,
+        Variant::Group(_) => group::Params::FIELDS,
         Variant::Blocks(_) => blocks::Params::FIELDS,
         Variant::Attention(
             attention::Variant::Stream { .. }

@@ -64,6 +64,7 @@ pub(super) const SMOOTH: &[Case] = &[
     Case { name: "layer_norm_long", build: |g, n| layer_norm(g, few(n, LONG)) },
     Case { name: "rms_norm_long", build: |g, n| rms_norm(g, few(n, LONG)) },
     Case { name: "softmax_long", build: |g, n| softmax(g, few(n, LONG)) },
+    Case { name: "group_norm_parts", build: |g, n| group_norm(g, [64 + n[0] % 3, 40, 1 + n[2] % 2], 2) },
     Case {
         name: "group_norm_long",
         build: |g, n| group_norm(g, [LONG / 12, 12 + n[1] % 5, 1 + n[2] % 2], 2),

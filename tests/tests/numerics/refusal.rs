@@ -6,6 +6,7 @@ use pentimento_wgsl::kernel::attention::Call as Attention;
 use pentimento_wgsl::kernel::conv::Call as Conv;
 use pentimento_wgsl::kernel::copy::Call as Copy;
 use pentimento_wgsl::kernel::elementwise::Call as Elementwise;
+use pentimento_wgsl::kernel::group::Kernel as GroupKernel;
 use pentimento_wgsl::kernel::norm::Kernel;
 use pentimento_wgsl::kernel::sum;
 use pentimento_wgsl::{Call, Class, Variant, kernels};
@@ -37,6 +38,10 @@ fn spoil(call: &mut Call) {
             }
             Kernel::GroupNorm | Kernel::GroupNormBackward => c.params.eps *= 1000.0,
             Kernel::Softmax | Kernel::SoftmaxBackward => c.params.scale *= 1.001,
+        },
+        Call::Group(c) => match c.kernel {
+            GroupKernel::Stats | GroupKernel::StatsBackward => c.params.part -= 1,
+            GroupKernel::Apply | GroupKernel::ApplyBackward => c.params.eps = 0.1,
         },
         Call::Attention(Attention::Pass(_, p)) => p.block.scale *= 1.001,
         // One product fewer.

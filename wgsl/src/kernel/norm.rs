@@ -1,7 +1,7 @@
 //! Normalisations and softmax: a row is reduced, then written.
 use super::family::{Accuracy, Built, Calls, Rounding};
 use super::{
-    Abilities, Binding, Class, Needs, Operand, Part, Rows, Source, WORKGROUP, indices, part, storage,
+    Abilities, Binding, Class, Needs, Operand, Part, Rows, Source, WORKGROUP, group, indices, part, storage,
 };
 use crate::{Real, cpu};
 use alloc::{string::String, vec, vec::Vec};
@@ -137,6 +137,19 @@ impl Call {
             GroupNorm | GroupNormBackward => hw * (c / groups.max(1)),
             LayerNorm | LayerNormBackward | RmsNorm | RmsNormBackward | Softmax | SoftmaxBackward => c,
         }
+    }
+}
+
+impl Call {
+    /// A group norm as two commands over parts of its groups, where its rows are long and too few to fill a GPU.
+    pub fn parted(&self, v: &Variant) -> Option<[group::Call; 2]> {
+        let kernels = match (self.kernel, v.body) {
+            (GroupNorm, Body::Wide) => [group::Kernel::Stats, group::Kernel::Apply],
+            (GroupNormBackward, Body::Wide) => [group::Kernel::StatsBackward, group::Kernel::ApplyBackward],
+            _ => return None,
+        };
+        let params = group::Params::of(&self.params)?;
+        Some(kernels.map(|kernel| group::Call { kernel, params }))
     }
 }
 
