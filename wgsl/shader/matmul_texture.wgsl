@@ -5,8 +5,8 @@
 // Why 12 x 16: 28 texels serve 192 outputs. Smaller tiles are slower on llvmpipe 22.3, larger ones compile longer; see REJECTED.md.
 // Arrays of arrays, each as long as the loop over it: only so does Mesa unroll the loops and keep the sums out of memory.
 // Reference: wgsl/src/cpu/matmul.rs
-@group(0) @binding(1) var a: texture_2d<f32>;
-@group(0) @binding(2) var b: texture_2d<f32>;
+@group(0) @binding(1) var a: texture_storage_2d<rgba32float, read>;
+@group(0) @binding(2) var b: texture_storage_2d<rgba32float, read>;
 const ROWS4 = ROWS / 4u;
 const COLUMNS4 = COLUMNS / 4u;
 struct Tile { m: u32, n: u32, inside: bool }
