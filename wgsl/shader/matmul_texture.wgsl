@@ -88,10 +88,10 @@ fn nt(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) grid: vec3<
     for (var k = 0u; k < p.k / 4u; k++) {
         var w: array<mat4x4<f32>, COLUMNS4>;
         for (var j = 0u; j < COLUMNS4; j++) {
-            for (var e = 0u; e < 4u; e++) { w[j][e] = texel(b, at_b[4u * j + e] + k); }
+            for (var e = 0u; e < 4u; e++) { w[j][e] = textureLoad(b, texel(at_b[4u * j + e] + k)); }
         }
         for (var r = 0u; r < ROWS; r++) {
-            let v = texel(a, at_a[r] + k);
+            let v = textureLoad(a, texel(at_a[r] + k));
             for (var j = 0u; j < COLUMNS4; j++) { c[r][j] += v * w[j]; }
         }
     }
@@ -110,10 +110,10 @@ fn nn(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) grid: vec3<
     for (var k = 0u; k < p.k / 4u; k++) {
         var w: array<mat4x4<f32>, COLUMNS4>;
         for (var j = 0u; j < COLUMNS4; j++) {
-            for (var e = 0u; e < 4u; e++) { w[j][e] = texel(b, (4u * k + e) * n4 + at_b[j]); }
+            for (var e = 0u; e < 4u; e++) { w[j][e] = textureLoad(b, texel((4u * k + e) * n4 + at_b[j])); }
         }
         for (var r = 0u; r < ROWS; r++) {
-            let v = texel(a, at_a[r] + k);
+            let v = textureLoad(a, texel(at_a[r] + k));
             for (var j = 0u; j < COLUMNS4; j++) { c[r][j] += w[j] * v; }
         }
     }
@@ -132,9 +132,9 @@ fn tn(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) grid: vec3<
     var c: array<array<vec4<f32>, COLUMNS4>, ROWS>;
     for (var k = 0u; k < p.k; k++) {
         var w: array<vec4<f32>, COLUMNS4>;
-        for (var j = 0u; j < COLUMNS4; j++) { w[j] = texel(b, k * n4 + at_b[j]); }
+        for (var j = 0u; j < COLUMNS4; j++) { w[j] = textureLoad(b, texel(k * n4 + at_b[j])); }
         for (var r = 0u; r < ROWS4; r++) {
-            let v = texel(a, k * m4 + at_a[r]);
+            let v = textureLoad(a, texel(k * m4 + at_a[r]));
             for (var e = 0u; e < 4u; e++) {
                 for (var j = 0u; j < COLUMNS4; j++) { c[4u * r + e][j] += v[e] * w[j]; }
             }
