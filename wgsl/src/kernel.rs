@@ -43,7 +43,7 @@ pub enum Binding {
     Storage,
     /// Packed words, `read`; lives in a buffer of its own.
     Packed(Stored),
-    /// An f32 tensor staged in a texture, [`TEXTURE_ROW`] numbers a row.
+    /// An f32 tensor staged in a storage texture that is only read, [`TEXTURE_ROW`] numbers a row.
     Texture,
 }
 
