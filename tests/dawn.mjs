@@ -26,7 +26,7 @@ device.addEventListener("uncapturederror", (e) => fail("device", e.error.message
 const layout = (bindings) => {
     const entry = ([binding, kind]) =>
         kind === "texture"
-            ? { binding, visibility: GPUShaderStage.COMPUTE, texture: { sampleType: "unfilterable-float" } }
+            ? { binding, visibility: GPUShaderStage.COMPUTE, storageTexture: { access: "read-only", format: "rgba32float" } }
             : { binding, visibility: GPUShaderStage.COMPUTE, buffer: { type: kind } };
     const entries = [[0, "uniform"], ...bindings].map(entry);
     return device.createBindGroupLayout({ entries });

@@ -13,12 +13,14 @@ fn binary(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) grid: v
     if i >= p.n / ITEM { return; }
     let u = a[i];
     let v = b[(i / (p.sc / ITEM)) * (p.stride_o / ITEM) + (i % (p.c / ITEM)) * p.stride_c];
+    var r: Item;
     switch p.op {
-        case 0u: { y[i] = u + v; }
-        case 1u: { y[i] = u - v; }
-        case 2u: { y[i] = u * v; }
-        case 3u: { y[i] = max(u, v); }
-        case 4u: { y[i] = select(Item(), Item(1.0), u >= v); }
-        default: { y[i] = u * (1.0 + v); }
+        case 0u: { r = u + v; }
+        case 1u: { r = u - v; }
+        case 2u: { r = u * v; }
+        case 3u: { r = max(u, v); }
+        case 4u: { r = select(Item(), Item(1.0), u >= v); }
+        default: { r = u * (1.0 + v); }
     }
+    y[i] = r; // once: drivers without branches run all cases
 }

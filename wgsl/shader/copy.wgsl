@@ -24,7 +24,9 @@ fn pad(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) grid: vec3
     if i >= p.n / ITEM { return; }
     let side = p.b / ITEM;
     let r = i % side - p.c / ITEM; // wraps before the window and then lies beyond it
-    if r < p.a / ITEM { y[i] = x[(i / side) * (p.a / ITEM) + r]; } else { y[i] = Item(); }
+    var v: Item;
+    if r < p.a / ITEM { v = x[(i / side) * (p.a / ITEM) + r]; }
+    y[i] = v;
 }
 // a = A, b = B
 @compute @workgroup_size(WORKGROUP)
@@ -35,7 +37,9 @@ fn concat(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) grid: v
     let b = p.b / ITEM;
     let o = i / (a + b);
     let r = i % (a + b);
-    if r < a { y[i] = x[o * a + r]; } else { y[i] = x2[o * b + r - a]; }
+    var v: Item;
+    if r < a { v = x[o * a + r]; } else { v = x2[o * b + r - a]; }
+    y[i] = v;
 }
 // sizes (a, b, c, d0.x, d0.y) of the output's axes, outermost first; strides of x for each: d0.z, d0.w, d1.x, d1.y, d1.z,
 // the last one 1 where ITEM is more

@@ -3,10 +3,13 @@
 // nt: a [M, K], b [N, K]; nn: a [M, K], b [K, N]; tn: a [K, M], b [K, N]. The sides read as vec4 are multiples of 4.
 // One invocation per tile, m fastest. Rows past the end read the last row and are not written.
 // Why 12 x 16: 28 texels serve 192 outputs. Smaller tiles are slower on llvmpipe 22.3, larger ones compile longer; see REJECTED.md.
+// Rows of y are multiples of 4, where FOURS is 1.
 // Arrays of arrays, each as long as the loop over it: only so does Mesa unroll the loops and keep the sums out of memory.
 // Reference: wgsl/src/cpu/matmul.rs
-@group(0) @binding(1) var a: texture_2d<f32>;
-@group(0) @binding(2) var b: texture_2d<f32>;
+@group(0) @binding(1) var a: texture_storage_2d<rgba32float, read>;
+@group(0) @binding(2) var b: texture_storage_2d<rgba32float, read>;
+@group(0) @binding(3) var<storage, read_write> low_a: array<f32>; // no second pair of factors in this body
+@group(0) @binding(4) var<storage, read_write> low_b: array<f32>;
 const ROWS4 = ROWS / 4u;
 const COLUMNS4 = COLUMNS / 4u;
 struct Tile { m: u32, n: u32, inside: bool }
@@ -15,15 +18,57 @@ fn tile_of(i: u32) -> Tile {
     let n = (i / tiles_m) * COLUMNS;
     return Tile((i % tiles_m) * ROWS, n, n < p.n);
 }
-// A copy of the sums for the epilogue's loop: unrolled, it would be compiled for each of them.
-var<private> sums: array<vec4<f32>, ROWS * COLUMNS4>;
+//@ if FOURS == 1
+@group(0) @binding(5) var<storage, read_write> bias: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read_write> gate: array<vec4<f32>>;
+@group(0) @binding(7) var<storage, read_write> residual: array<vec4<f32>>;
+@group(0) @binding(8) var<storage, read_write> y: array<vec4<f32>>;
+fn bias4(n: u32) -> vec4<f32> {
+    if (p.flags & 1u) == 0u { return vec4<f32>(); }
+    return bias[min(n / 4u, p.n / 4u - 1u)];
+}
+fn finish4(m: u32, n: u32, acc: vec4<f32>) {
+    if m >= p.m || n >= p.n { return; }
+    let row = p.n / 4u;
+    var v = acc;
+    if (p.flags & 2u) != 0u { v *= gate[(m / p.rows_per_batch) * row + n / 4u]; }
+    if (p.flags & 4u) != 0u { v += residual[m * row + n / 4u]; }
+    y[m * row + n / 4u] = v;
+}
+//@ else
+@group(0) @binding(5) var<storage, read_write> bias: array<f32>;
+@group(0) @binding(6) var<storage, read_write> gate: array<f32>;
+@group(0) @binding(7) var<storage, read_write> residual: array<f32>;
+@group(0) @binding(8) var<storage, read_write> y: array<f32>;
+fn bias4(n: u32) -> vec4<f32> {
+    var v: vec4<f32>;
+    if (p.flags & 1u) == 0u { return v; }
+    for (var e = 0u; e < 4u; e++) { v[e] = bias[min(n + e, p.n - 1u)]; }
+    return v;
+}
+fn finish1(m: u32, n: u32, acc: f32) {
+    if m >= p.m || n >= p.n { return; }
+    var v = acc;
+    if (p.flags & 2u) != 0u { v = v * gate[(m / p.rows_per_batch) * p.n + n]; }
+    if (p.flags & 4u) != 0u { v = v + residual[m * p.n + n]; }
+    y[m * p.n + n] = v;
+}
+//@ end
+// What is left to do with the sums, in loops, because drivers without branches run what a condition leaves out, but no loop to its end:
+// residual + gate * act(sums + bias).
+var<private> sums: array<vec4<f32>, ROWS * COLUMNS4 + 1u>; // not as long as the loops: those would be unrolled
 fn finish_tile(t: Tile, c: array<array<vec4<f32>, COLUMNS4>, ROWS>) {
-    for (var r = 0u; r < ROWS; r++) {
-        for (var j = 0u; j < COLUMNS4; j++) { sums[r * COLUMNS4 + j] = c[r][j]; }
+    for (var j = 0u; j < COLUMNS4; j++) {
+        let add = bias4(t.n + 4u * j);
+        for (var r = 0u; r < ROWS; r++) { sums[r * COLUMNS4 + j] = c[r][j] + add; }
     }
-    for (var i = 0u; i < ROWS * COLUMNS; i++) {
-        finish(t.m + i / COLUMNS, t.n + i % COLUMNS, sums[i / 4u][i % 4u]);
-    }
+    let acted = select(0u, ROWS * COLUMNS, p.act != 0u);
+    for (var i = 0u; i < acted; i++) { sums[i / 4u][i % 4u] = activate(sums[i / 4u][i % 4u], p.act); }
+    //@ if FOURS == 1
+    for (var i = 0u; i < ROWS * COLUMNS4; i++) { finish4(t.m + i / COLUMNS4, t.n + 4u * (i % COLUMNS4), sums[i]); }
+    //@ else
+    for (var i = 0u; i < ROWS * COLUMNS; i++) { finish1(t.m + i / COLUMNS, t.n + i % COLUMNS, sums[i / 4u][i % 4u]); }
+    //@ end
 }
 // First texel of a row of a or b along k, at most the last row's.
 fn row_a(m: u32) -> u32 { return min(m, p.m - 1u) * (p.k / 4u); }
@@ -43,10 +88,10 @@ fn nt(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) grid: vec3<
     for (var k = 0u; k < p.k / 4u; k++) {
         var w: array<mat4x4<f32>, COLUMNS4>;
         for (var j = 0u; j < COLUMNS4; j++) {
-            for (var e = 0u; e < 4u; e++) { w[j][e] = texel(b, at_b[4u * j + e] + k); }
+            for (var e = 0u; e < 4u; e++) { w[j][e] = textureLoad(b, texel(at_b[4u * j + e] + k)); }
         }
         for (var r = 0u; r < ROWS; r++) {
-            let v = texel(a, at_a[r] + k);
+            let v = textureLoad(a, texel(at_a[r] + k));
             for (var j = 0u; j < COLUMNS4; j++) { c[r][j] += v * w[j]; }
         }
     }
@@ -65,10 +110,10 @@ fn nn(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) grid: vec3<
     for (var k = 0u; k < p.k / 4u; k++) {
         var w: array<mat4x4<f32>, COLUMNS4>;
         for (var j = 0u; j < COLUMNS4; j++) {
-            for (var e = 0u; e < 4u; e++) { w[j][e] = texel(b, (4u * k + e) * n4 + at_b[j]); }
+            for (var e = 0u; e < 4u; e++) { w[j][e] = textureLoad(b, texel((4u * k + e) * n4 + at_b[j])); }
         }
         for (var r = 0u; r < ROWS; r++) {
-            let v = texel(a, at_a[r] + k);
+            let v = textureLoad(a, texel(at_a[r] + k));
             for (var j = 0u; j < COLUMNS4; j++) { c[r][j] += w[j] * v; }
         }
     }
@@ -87,9 +132,9 @@ fn tn(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) grid: vec3<
     var c: array<array<vec4<f32>, COLUMNS4>, ROWS>;
     for (var k = 0u; k < p.k; k++) {
         var w: array<vec4<f32>, COLUMNS4>;
-        for (var j = 0u; j < COLUMNS4; j++) { w[j] = texel(b, k * n4 + at_b[j]); }
+        for (var j = 0u; j < COLUMNS4; j++) { w[j] = textureLoad(b, texel(k * n4 + at_b[j])); }
         for (var r = 0u; r < ROWS4; r++) {
-            let v = texel(a, k * m4 + at_a[r]);
+            let v = textureLoad(a, texel(k * m4 + at_a[r]));
             for (var e = 0u; e < 4u; e++) {
                 for (var j = 0u; j < COLUMNS4; j++) { c[4u * r + e][j] += v[e] * w[j]; }
             }

@@ -4,33 +4,42 @@
 // x, y: [R, C]; scale, shift: [R / rows_per_batch, C] or [C]; w: [C].
 // One row per invocation, per LANES of them or per workgroup (shared/row_*.wgsl); rows past the end have no numbers, because all
 // invocations must come to the barriers. The backward passes recompute mean and rstd.
+// Numbers are read ITEM at a time (shared/item.wgsl), of which what is read together is a multiple.
 // Reference: wgsl/src/cpu/norm.rs
 // Papers: Ba et al. 2016 eq. 3; Zhang & Sennrich 2019 eq. 4; Wu & He 2018 eq. 1
 struct Params { rows: u32, c: u32, eps: f32, mode: u32, rows_per_batch: u32, groups: u32, hw: u32, scale: f32 }
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read_write> x: array<f32>;
-@group(0) @binding(2) var<storage, read_write> w: array<f32>;
-@group(0) @binding(3) var<storage, read_write> shift: array<f32>;
-@group(0) @binding(4) var<storage, read_write> y: array<f32>;
+@group(0) @binding(1) var<storage, read_write> x: array<Item>;
+@group(0) @binding(2) var<storage, read_write> w: array<Item>;
+@group(0) @binding(3) var<storage, read_write> shift: array<Item>;
+@group(0) @binding(4) var<storage, read_write> y: array<Item>;
 
+//@ if ITEM == 4
+fn sum_of(v: Item) -> f32 { return (v.x + v.y) + (v.z + v.w); }
+fn max_of(v: Item) -> f32 { return max(max(v.x, v.y), max(v.z, v.w)); }
+//@ else
+fn sum_of(v: Item) -> f32 { return v; }
+fn max_of(v: Item) -> f32 { return v; }
+//@ end
 @compute @workgroup_size(WORKGROUP)
 fn layer_norm(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let row = row_of(wg, grid, lane);
-    let base = row * p.c;
-    var s = 0.0;
-    for (var i = first(lane, row); i < p.c; i += LANES) { s = s + x[base + i]; }
-    let mean = row_sum(s, lane) / f32(p.c);
-    var v = 0.0;
-    for (var i = first(lane, row); i < p.c; i += LANES) { let d = x[base + i] - mean; v = v + d * d; }
-    let rstd = 1.0 / sqrt(row_sum(v, lane) / f32(p.c) + p.eps);
-    let b = (row / p.rows_per_batch) * p.c;
-    for (var i = first(lane, row); i < p.c; i += LANES) {
-        let n = (x[base + i] - mean) * rstd;
-        switch p.mode {
-            case 1u: { y[base + i] = n * (1.0 + w[b + i]) + shift[b + i]; }
-            case 2u: { y[base + i] = n * w[i] + shift[i]; }
-            default: { y[base + i] = n; }
+    let len = p.c / ITEM;
+    let base = row * len;
+    var s: Item;
+    for (var i = first(lane, row); i < len; i += LANES) { s = s + x[base + i]; }
+    let mean = row_sum(sum_of(s), lane) / f32(p.c);
+    var v: Item;
+    for (var i = first(lane, row); i < len; i += LANES) { let d = x[base + i] - mean; v = v + d * d; }
+    let rstd = 1.0 / sqrt(row_sum(sum_of(v), lane) / f32(p.c) + p.eps);
+    let b = select((row / p.rows_per_batch) * len, 0u, p.mode == 2u);
+    for (var i = first(lane, row); i < len; i += LANES) {
+        var n = (x[base + i] - mean) * rstd;
+        if p.mode != 0u {
+            let scale = w[b + i];
+            n = n * select(scale, 1.0 + scale, p.mode == 1u) + shift[b + i];
         }
+        y[base + i] = n;
     }
 }
 // In the forward pass this was n = (x - mean) * rstd; so dx = rstd * (dn - mean(dn) - n * mean(dn * n)).
@@ -38,23 +47,24 @@ fn layer_norm(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) gri
 @compute @workgroup_size(WORKGROUP)
 fn layer_norm_backward(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let row = row_of(wg, grid, lane);
-    let base = row * p.c;
-    var s = 0.0;
-    for (var i = first(lane, row); i < p.c; i += LANES) { s = s + x[base + i]; }
-    let mean = row_sum(s, lane) / f32(p.c);
-    var v = 0.0;
-    for (var i = first(lane, row); i < p.c; i += LANES) { let d = x[base + i] - mean; v = v + d * d; }
-    let rstd = 1.0 / sqrt(row_sum(v, lane) / f32(p.c) + p.eps);
-    var sd = 0.0;
-    var sdn = 0.0;
-    for (var i = first(lane, row); i < p.c; i += LANES) {
+    let len = p.c / ITEM;
+    let base = row * len;
+    var s: Item;
+    for (var i = first(lane, row); i < len; i += LANES) { s = s + x[base + i]; }
+    let mean = row_sum(sum_of(s), lane) / f32(p.c);
+    var v: Item;
+    for (var i = first(lane, row); i < len; i += LANES) { let d = x[base + i] - mean; v = v + d * d; }
+    let rstd = 1.0 / sqrt(row_sum(sum_of(v), lane) / f32(p.c) + p.eps);
+    var sd: Item;
+    var sdn: Item;
+    for (var i = first(lane, row); i < len; i += LANES) {
         let d = w[base + i];
         sd = sd + d;
         sdn = sdn + d * (x[base + i] - mean) * rstd;
     }
-    let md = row_sum(sd, lane) / f32(p.c);
-    let mdn = row_sum(sdn, lane) / f32(p.c);
-    for (var i = first(lane, row); i < p.c; i += LANES) {
+    let md = row_sum(sum_of(sd), lane) / f32(p.c);
+    let mdn = row_sum(sum_of(sdn), lane) / f32(p.c);
+    for (var i = first(lane, row); i < len; i += LANES) {
         let n = (x[base + i] - mean) * rstd;
         y[base + i] = rstd * (w[base + i] - md - n * mdn);
     }
@@ -62,70 +72,77 @@ fn layer_norm_backward(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgr
 @compute @workgroup_size(WORKGROUP)
 fn rms_norm(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let row = row_of(wg, grid, lane);
-    let base = row * p.c;
-    var v = 0.0;
-    for (var i = first(lane, row); i < p.c; i += LANES) { let d = x[base + i]; v = v + d * d; }
-    let r = 1.0 / sqrt(row_sum(v, lane) / f32(p.c) + p.eps);
-    for (var i = first(lane, row); i < p.c; i += LANES) { y[base + i] = x[base + i] * r * w[i]; }
+    let len = p.c / ITEM;
+    let base = row * len;
+    var v: Item;
+    for (var i = first(lane, row); i < len; i += LANES) { let d = x[base + i]; v = v + d * d; }
+    let r = 1.0 / sqrt(row_sum(sum_of(v), lane) / f32(p.c) + p.eps);
+    for (var i = first(lane, row); i < len; i += LANES) { y[base + i] = x[base + i] * r * w[i]; }
 }
 // Forward: y = x * r * w. So dx = r * (g - x * r^2 * mean(g * x)) with g = dy * w. `shift` holds dy.
 @compute @workgroup_size(WORKGROUP)
 fn rms_norm_backward(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let row = row_of(wg, grid, lane);
-    let base = row * p.c;
-    var v = 0.0;
-    var gx = 0.0;
-    for (var i = first(lane, row); i < p.c; i += LANES) {
+    let len = p.c / ITEM;
+    let base = row * len;
+    var v: Item;
+    var gx: Item;
+    for (var i = first(lane, row); i < len; i += LANES) {
         let d = x[base + i];
         v = v + d * d;
         gx = gx + shift[base + i] * w[i] * d;
     }
-    let r = 1.0 / sqrt(row_sum(v, lane) / f32(p.c) + p.eps);
-    let m = row_sum(gx, lane) / f32(p.c);
-    for (var i = first(lane, row); i < p.c; i += LANES) {
+    let r = 1.0 / sqrt(row_sum(sum_of(v), lane) / f32(p.c) + p.eps);
+    let m = row_sum(sum_of(gx), lane) / f32(p.c);
+    for (var i = first(lane, row); i < len; i += LANES) {
         y[base + i] = r * (shift[base + i] * w[i] - x[base + i] * r * r * m);
     }
 }
 @compute @workgroup_size(WORKGROUP)
 fn softmax(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let row = row_of(wg, grid, lane);
-    let base = row * p.c;
-    var top = -3.0e38;
-    for (var i = first(lane, row); i < p.c; i += LANES) { top = max(top, p.scale * x[base + i]); }
-    let peak = row_max(top, lane);
-    var s = 0.0;
-    for (var i = first(lane, row); i < p.c; i += LANES) { s = s + exp(p.scale * x[base + i] - peak); }
-    let total = row_sum(s, lane);
-    for (var i = first(lane, row); i < p.c; i += LANES) { y[base + i] = exp(p.scale * x[base + i] - peak) / total; }
+    let len = p.c / ITEM;
+    let base = row * len;
+    var top = Item(-3.0e38);
+    for (var i = first(lane, row); i < len; i += LANES) { top = max(top, p.scale * x[base + i]); }
+    let peak = row_max(max_of(top), lane);
+    var s: Item;
+    for (var i = first(lane, row); i < len; i += LANES) { s = s + exp(p.scale * x[base + i] - peak); }
+    let total = row_sum(sum_of(s), lane);
+    for (var i = first(lane, row); i < len; i += LANES) { y[base + i] = exp(p.scale * x[base + i] - peak) / total; }
 }
 // In the forward pass this was y = exp(s x - max) / sum; so dx = s * y * (dy - sum(dy * y)). x holds y, w holds dy.
 @compute @workgroup_size(WORKGROUP)
 fn softmax_backward(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let row = row_of(wg, grid, lane);
-    let base = row * p.c;
-    var s = 0.0;
-    for (var i = first(lane, row); i < p.c; i += LANES) { s = s + w[base + i] * x[base + i]; }
-    let total = row_sum(s, lane);
-    for (var i = first(lane, row); i < p.c; i += LANES) { y[base + i] = p.scale * x[base + i] * (w[base + i] - total); }
+    let len = p.c / ITEM;
+    let base = row * len;
+    var s: Item;
+    for (var i = first(lane, row); i < len; i += LANES) { s = s + w[base + i] * x[base + i]; }
+    let total = row_sum(sum_of(s), lane);
+    for (var i = first(lane, row); i < len; i += LANES) { y[base + i] = p.scale * x[base + i] * (w[base + i] - total); }
 }
 // One row is one (image, group): hw pixels of c / groups channels. mode 1 adds silu.
 @compute @workgroup_size(WORKGROUP)
 fn group_norm(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let row = row_of(wg, grid, lane);
-    let per = p.c / p.groups;
+    let len = p.c / ITEM;
+    let per = len / p.groups;
     let c0 = (row % p.groups) * per;
-    let base = (row / p.groups) * p.hw * p.c + c0;
+    let base = (row / p.groups) * p.hw * len + c0;
     let count = p.hw * per;
-    var s = 0.0;
-    for (var i = first(lane, row); i < count; i += LANES) { s = s + x[base + (i / per) * p.c + i % per]; }
-    let mean = row_sum(s, lane) / f32(count);
-    var v = 0.0;
-    for (var i = first(lane, row); i < count; i += LANES) { let d = x[base + (i / per) * p.c + i % per] - mean; v = v + d * d; }
-    let rstd = 1.0 / sqrt(row_sum(v, lane) / f32(count) + p.eps);
+    var s: Item;
+    for (var i = first(lane, row); i < count; i += LANES) { s = s + x[base + (i / per) * len + i % per]; }
+    let mean = row_sum(sum_of(s), lane) / f32(ITEM * count);
+    var v: Item;
+    for (var i = first(lane, row); i < count; i += LANES) { let d = x[base + (i / per) * len + i % per] - mean; v = v + d * d; }
+    let rstd = 1.0 / sqrt(row_sum(sum_of(v), lane) / f32(ITEM * count) + p.eps);
     for (var i = first(lane, row); i < count; i += LANES) {
-        let at = base + (i / per) * p.c + i % per;
+        let at = base + (i / per) * len + i % per;
         let n = (x[at] - mean) * rstd * w[c0 + i % per] + shift[c0 + i % per];
-        y[at] = activate(n, p.mode);
+        var r = n;
+        if p.mode == 1u { r = n * (1.0 / (1.0 + exp(-n))); }
+        y[at] = r;
     }
 }
 // In the forward pass this was y = n * w + b with n = (x - mean) * rstd; so dx = rstd * (dn - mean(dn) - n * mean(dn * n)) with
@@ -133,28 +150,29 @@ fn group_norm(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) gri
 @compute @workgroup_size(WORKGROUP)
 fn group_norm_backward(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let row = row_of(wg, grid, lane);
-    let per = p.c / p.groups;
+    let len = p.c / ITEM;
+    let per = len / p.groups;
     let c0 = (row % p.groups) * per;
-    let base = (row / p.groups) * p.hw * p.c + c0;
+    let base = (row / p.groups) * p.hw * len + c0;
     let count = p.hw * per;
-    var s = 0.0;
-    for (var i = first(lane, row); i < count; i += LANES) { s = s + x[base + (i / per) * p.c + i % per]; }
-    let mean = row_sum(s, lane) / f32(count);
-    var v = 0.0;
-    for (var i = first(lane, row); i < count; i += LANES) { let d = x[base + (i / per) * p.c + i % per] - mean; v = v + d * d; }
-    let rstd = 1.0 / sqrt(row_sum(v, lane) / f32(count) + p.eps);
-    var sd = 0.0;
-    var sdn = 0.0;
+    var s: Item;
+    for (var i = first(lane, row); i < count; i += LANES) { s = s + x[base + (i / per) * len + i % per]; }
+    let mean = row_sum(sum_of(s), lane) / f32(ITEM * count);
+    var v: Item;
+    for (var i = first(lane, row); i < count; i += LANES) { let d = x[base + (i / per) * len + i % per] - mean; v = v + d * d; }
+    let rstd = 1.0 / sqrt(row_sum(sum_of(v), lane) / f32(ITEM * count) + p.eps);
+    var sd: Item;
+    var sdn: Item;
     for (var i = first(lane, row); i < count; i += LANES) {
-        let at = base + (i / per) * p.c + i % per;
+        let at = base + (i / per) * len + i % per;
         let dn = shift[at] * w[c0 + i % per];
         sd = sd + dn;
         sdn = sdn + dn * (x[at] - mean) * rstd;
     }
-    let md = row_sum(sd, lane) / f32(count);
-    let mdn = row_sum(sdn, lane) / f32(count);
+    let md = row_sum(sum_of(sd), lane) / f32(ITEM * count);
+    let mdn = row_sum(sum_of(sdn), lane) / f32(ITEM * count);
     for (var i = first(lane, row); i < count; i += LANES) {
-        let at = base + (i / per) * p.c + i % per;
+        let at = base + (i / per) * len + i % per;
         let n = (x[at] - mean) * rstd;
         y[at] = rstd * (shift[at] * w[c0 + i % per] - md - n * mdn);
     }

@@ -47,7 +47,7 @@ pub enum Binding {
     Packed(Stored),
     /// Packed words that are written; in a buffer that no other argument lies in.
     Written(Stored),
-    /// An f32 tensor staged in a texture, [`TEXTURE_ROW`] numbers a row.
+    /// An f32 tensor staged in a storage texture that is only read, [`TEXTURE_ROW`] numbers a row.
     Texture,
 }
 

@@ -6,8 +6,8 @@ use pentimento_wgsl::kernel::{
 };
 use pentimento_wgsl::{Binding, Variant, kernels, link, variants};
 
-/// What WebGPU guarantees of a compute stage: storage buffers, sampled textures, bytes of workgroup memory, invocations.
-const GUARANTEED: (usize, usize, u32, u32) = (8, 16, 16384, 256);
+/// What WebGPU guarantees of a compute stage: storage buffers, storage textures, bytes of workgroup memory, invocations.
+const GUARANTEED: (usize, usize, u32, u32) = (8, 4, 16384, 256);
 
 /// What naga may allow a shader that asks for these features.
 fn capabilities(features: Features) -> Capabilities {

@@ -1,2 +1,2 @@
-@group(0) @binding(4) var dy: texture_2d<f32>;
-fn load_dy(i: u32) -> vec4<f32> { return texel(dy, i); }
+@group(0) @binding(4) var dy: texture_storage_2d<rgba32float, read>;
+fn load_dy(i: u32) -> vec4<f32> { return textureLoad(dy, texel(i)); }

@@ -167,7 +167,8 @@ impl Calls for Call {
             }
             Class::Software => {
                 let staged = inputs[..2].iter().all(|x| able.stages(x));
-                let many = self.outputs()[2] >= MANY;
+                let channels = self.outputs()[2];
+                let many = channels >= MANY && channels.is_multiple_of(4);
                 let bodies =
                     [(staged && many, Body::Texels), (staged, Body::Textures), (true, Body::Storage)];
                 bodies.into_iter().filter(|b| b.0).map(|b| self.of(b.1)).collect()

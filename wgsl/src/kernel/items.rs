@@ -10,7 +10,7 @@ pub enum Items {
     /// One number, 256 invocations. On an NVIDIA H200, 49152 workgroups of 64 take 47 us whatever they do: elementwise kernels,
     /// copies and norms of short rows alike.
     Wide,
-    /// Four neighbouring numbers, 256 invocations.
+    /// Four neighbouring numbers, 256 invocations. On llvmpipe, too: what it does lane by lane is then done for four numbers.
     Four,
 }
 
@@ -23,7 +23,7 @@ impl Items {
     /// The best one; `fours`: whatever is moved together is a multiple of four numbers.
     pub(super) fn best(able: &Abilities, fours: bool) -> Items {
         match able.class {
-            Class::Gpu if fours => Items::Four,
+            Class::Gpu | Class::Software if fours => Items::Four,
             Class::Gpu => Items::Wide,
             Class::Software => Items::Single,
         }

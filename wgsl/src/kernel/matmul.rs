@@ -78,7 +78,12 @@ pub enum Variant {
     /// Workgroup tiles, any layout; how b is stored.
     Tile(Plain),
     /// Register tiles of operands read as texels, for CPU drivers; not for `Tt`.
-    Texture(Layout),
+    Texture {
+        /// Which sides are contiguous.
+        layout: Layout,
+        /// Rows of y are multiples of four numbers, which are then written together.
+        fours: bool,
+    },
     /// Few rows of a, b read once; b `[N, K]`.
     Few {
         /// Rows of a at most.
@@ -110,9 +115,10 @@ const COOP_DEPTH: u32 = 32;
 /// Invocations that share a column (`shader/matmul_few.wgsl`), and most rows.
 const LANES: u32 = 16;
 const FEW: u32 = 8;
-/// Outputs of an invocation (`shader/matmul_texture.wgsl`).
+/// Outputs of an invocation (`shader/matmul_texture.wgsl`), and invocations of a workgroup: few, so that two cores share a small product.
 const ROWS: u32 = 12;
 const COLUMNS: u32 = 16;
+const TEXTURE_GROUP: u32 = 16;
 
 /// Least columns of a partial sum, workgroups that fill a GPU, and most numbers of all partial sums.
 const LEAST: u32 = 96;
@@ -205,7 +211,8 @@ impl Calls for Params {
         match able.class {
             Class::Gpu => self.for_gpus(&inputs[1], able),
             Class::Software => {
-                let texels = self.texels(inputs, able).map(Variant::Texture);
+                let fours = self.n.is_multiple_of(4);
+                let texels = self.texels(inputs, able).map(|layout| Variant::Texture { layout, fours });
                 texels.into_iter().chain(inputs[1].stored.plain().map(Variant::Naive)).collect()
             }
         }
@@ -217,7 +224,7 @@ impl Calls for Params {
         match v {
             Variant::Naive(_) => workgroups(tiles(1, 1), v.needs()),
             Variant::Tile(_) => tiles(TILE, TILE),
-            Variant::Texture(_) => workgroups(tiles(ROWS, COLUMNS), v.needs()),
+            Variant::Texture { .. } => workgroups(tiles(ROWS, COLUMNS), v.needs()),
             Variant::Few { .. } => workgroups(self.n as usize * LANES as usize, v.needs()),
             Variant::Regs(_, _, tile) => {
                 let [rows, columns] = tile.sides();
@@ -243,8 +250,8 @@ impl Calls for Params {
             Variant::Few { rows, .. } => {
                 k.div_ceil(4 * u64::from(LANES)) * u64::from(1 + rows) + 8 * u64::from(*rows)
             }
-            Variant::Texture(Layout::Nt | Layout::Nn) => k / 4,
-            Variant::Texture(Layout::Tn | Layout::Tt) => k,
+            Variant::Texture { layout: Layout::Nt | Layout::Nn, .. } => k / 4,
+            Variant::Texture { layout: Layout::Tn | Layout::Tt, .. } => k,
         }
     }
     /// By rows of a, where they lie one after the other.
@@ -279,7 +286,7 @@ impl Variant {
             Variant::Naive(stored) | Variant::Tile(stored) | Variant::Regs(_, stored, _) => (*stored).into(),
             Variant::Coop { stored, .. } => (*stored).into(),
             Variant::Few { stored, .. } => *stored,
-            Variant::Texture(_) => Stored::F32,
+            Variant::Texture { .. } => Stored::F32,
         }
     }
 }
@@ -310,7 +317,10 @@ impl Built for Variant {
     fn all() -> Vec<Self> {
         let mut all: Vec<Self> =
             PLAIN.into_iter().flat_map(|s| [Variant::Tile(s), Variant::Naive(s)]).collect();
-        all.extend([Layout::Nt, Layout::Nn, Layout::Tn].map(Variant::Texture));
+        all.extend(
+            [Layout::Nt, Layout::Nn, Layout::Tn].map(|layout| Variant::Texture { layout, fours: true }),
+        );
+        all.push(Variant::Texture { layout: Layout::Nt, fours: false }); // the others read rows of n four at a time
         for stored in PLAIN.map(Stored::from).into_iter().chain(BLOCKS) {
             all.extend([1, 2, 4, 8].map(|rows| Variant::Few { rows, stored }));
         }
@@ -332,10 +342,10 @@ impl Built for Variant {
         match self {
             Variant::Naive(_) => "matmul",
             Variant::Tile(_) => "matmul_tile",
-            Variant::Texture(Layout::Nt) => "nt",
-            Variant::Texture(Layout::Nn) => "nn",
-            Variant::Texture(Layout::Tn) => "tn",
-            Variant::Texture(Layout::Tt) => "tt",
+            Variant::Texture { layout: Layout::Nt, .. } => "nt",
+            Variant::Texture { layout: Layout::Nn, .. } => "nn",
+            Variant::Texture { layout: Layout::Tn, .. } => "tn",
+            Variant::Texture { layout: Layout::Tt, .. } => "tt",
             Variant::Few { .. } => "matmul_few",
             Variant::Regs(..) => "matmul_regs",
             Variant::Coop { .. } => "matmul_coop",
@@ -343,7 +353,7 @@ impl Built for Variant {
     }
     fn bindings(&self) -> Vec<(u32, Binding)> {
         let (a, b) = match self {
-            Variant::Texture(_) => (Binding::Texture, Binding::Texture),
+            Variant::Texture { .. } => (Binding::Texture, Binding::Texture),
             Variant::Naive(_)
             | Variant::Tile(_)
             | Variant::Few { .. }
@@ -354,7 +364,7 @@ impl Built for Variant {
     }
     fn outputs(&self) -> usize {
         match self {
-            Variant::Naive(_) | Variant::Tile(_) | Variant::Texture(_) => 1,
+            Variant::Naive(_) | Variant::Tile(_) | Variant::Texture { .. } => 1,
             Variant::Few { .. } | Variant::Regs(..) | Variant::Coop { .. } => 1,
         }
     }
@@ -366,7 +376,7 @@ impl Built for Variant {
         parts.extend(match self {
             Variant::Naive(stored) => vec![one, low, loads(*stored), part!("matmul.wgsl")],
             Variant::Tile(stored) => vec![one, low, loads(*stored), part!("matmul_tile.wgsl")],
-            Variant::Texture(_) => vec![one, part!("shared/texel.wgsl"), part!("matmul_texture.wgsl")],
+            Variant::Texture { .. } => vec![part!("shared/texel.wgsl"), part!("matmul_texture.wgsl")],
             Variant::Few { stored, .. } => {
                 let mut parts = vec![one, part!("load/a_four.wgsl"), part!("matmul_few.wgsl")];
                 parts.extend(fours(*stored));
@@ -394,7 +404,9 @@ impl Built for Variant {
         match self {
             Variant::Naive(_) => vec![],
             Variant::Tile(_) => vec![("TILE", TILE), ("DEPTH", DEPTH), ("PER", PER)],
-            Variant::Texture(_) => vec![("ROWS", ROWS), ("COLUMNS", COLUMNS)],
+            Variant::Texture { fours, .. } => {
+                vec![("ROWS", ROWS), ("COLUMNS", COLUMNS), ("FOURS", (*fours).into())]
+            }
             Variant::Few { rows, .. } => vec![("ROWS", *rows), ("LANES", LANES)],
             Variant::Regs(layout, _, tile) => {
                 let [rows, columns] = tile.sides();
@@ -417,7 +429,8 @@ impl Built for Variant {
     }
     fn needs(&self) -> Needs {
         match self {
-            Variant::Naive(_) | Variant::Texture(_) => Needs::PLAIN,
+            Variant::Naive(_) => Needs::PLAIN,
+            Variant::Texture { .. } => Needs { invocations: TEXTURE_GROUP, ..Needs::PLAIN },
             Variant::Few { rows, .. } => Needs { workgroup_memory: 4 * rows * WORKGROUP, ..Needs::PLAIN },
             Variant::Regs(_, _, tile) => {
                 let [rows, columns] = tile.sides();
@@ -446,7 +459,7 @@ impl Built for Variant {
     }
     fn rounding(&self) -> Rounding {
         match self {
-            Variant::Naive(_) | Variant::Tile(_) | Variant::Texture(_) => Rounding::None,
+            Variant::Naive(_) | Variant::Tile(_) | Variant::Texture { .. } => Rounding::None,
             Variant::Few { .. } | Variant::Regs(..) => Rounding::None,
             Variant::Coop { .. } => Rounding::Half { operands: 4, inner: false },
         }
@@ -463,7 +476,8 @@ impl Built for Variant {
             Variant::Coop { layout, stored, matrix } => {
                 format!("{layout:?}, {}, {} wide", stored.name(), matrix.edge)
             }
-            Variant::Texture(_) => "textures".into(),
+            Variant::Texture { fours: true, .. } => "textures".into(),
+            Variant::Texture { fours: false, .. } => "textures, single numbers".into(),
         }
     }
 }

@@ -81,6 +81,8 @@ pub enum Body {
     Several,
     /// One invocation: on a CPU driver barriers cost more than they share.
     Serial,
+    /// As `Serial`, four numbers at a time, because llvmpipe's loads and stores cost by the instruction.
+    Fours,
 }
 
 /// Invocations of a workgroup on GPUs, where rows are long or short.
@@ -95,7 +97,7 @@ impl Body {
     /// Invocations of a workgroup.
     fn invocations(self) -> u32 {
         match self {
-            Body::Shared | Body::Serial => WORKGROUP,
+            Body::Shared | Body::Serial | Body::Fours => WORKGROUP,
             Body::Wide | Body::Several => WIDE,
         }
     }
@@ -104,7 +106,14 @@ impl Body {
         match self {
             Body::Shared | Body::Wide => self.invocations(),
             Body::Several => FEW,
-            Body::Serial => 1,
+            Body::Serial | Body::Fours => 1,
+        }
+    }
+    /// Numbers that are read together.
+    fn item(self) -> u32 {
+        match self {
+            Body::Shared | Body::Wide | Body::Several | Body::Serial => 1,
+            Body::Fours => 4,
         }
     }
 }
@@ -151,6 +160,16 @@ impl Call {
         let params = group::Params::of(&self.params)?;
         Some(kernels.map(|kernel| group::Call { kernel, params }))
     }
+    /// Numbers that lie side by side are multiples of four.
+    fn fours(&self) -> bool {
+        let Params { c, groups, .. } = self.params;
+        match self.kernel {
+            GroupNorm | GroupNormBackward => c.is_multiple_of(4 * groups.max(1)),
+            LayerNorm | LayerNormBackward | RmsNorm | RmsNormBackward | Softmax | SoftmaxBackward => {
+                c.is_multiple_of(4)
+            }
+        }
+    }
 }
 
 impl Calls for Call {
@@ -168,14 +187,17 @@ impl Calls for Call {
             Class::Gpu if self.row() < LONG => vec![of(Body::Shared)],
             Class::Gpu => vec![of(Body::Wide)],
             // Long rows, which a driver would stop, are shared.
-            Class::Software => vec![of(Body::Serial), of(Body::Shared)],
+            Class::Software => {
+                let fours = self.fours().then_some(Body::Fours);
+                fours.into_iter().chain([Body::Serial, Body::Shared]).map(of).collect()
+            }
         }
     }
     fn groups(&self, v: &Variant) -> usize {
         (self.params.rows as usize * v.body.lanes() as usize).div_ceil(v.body.invocations() as usize)
     }
     fn iterations(&self, v: &Variant) -> u64 {
-        self.kernel.passes() * (self.row() as u64).div_ceil(v.body.lanes().into())
+        self.kernel.passes() * (self.row() as u64).div_ceil((v.body.lanes() * v.body.item()).into())
     }
     /// By rows; group norms by images.
     fn rows(&self) -> Option<Rows> {
@@ -223,7 +245,8 @@ impl Calls for Call {
 impl Built for Variant {
     fn all() -> Vec<Self> {
         let bodies = |kernel| {
-            [Body::Shared, Body::Wide, Body::Several, Body::Serial].map(|body| Variant { kernel, body })
+            [Body::Shared, Body::Wide, Body::Several, Body::Serial, Body::Fours]
+                .map(|body| Variant { kernel, body })
         };
         KERNELS.into_iter().flat_map(bodies).collect()
     }
@@ -255,18 +278,18 @@ impl Built for Variant {
     fn parts(&self) -> Vec<Source> {
         let rows = match self.body {
             Body::Shared | Body::Wide | Body::Several => part!("shared/row_lanes.wgsl"),
-            Body::Serial => part!("shared/row_serial.wgsl"),
+            Body::Serial | Body::Fours => part!("shared/row_serial.wgsl"),
         };
-        vec![rows, part!("shared/activation.wgsl"), part!("norm.wgsl")]
+        vec![rows, part!("shared/item.wgsl"), part!("norm.wgsl")]
     }
     fn constants(&self) -> Vec<(&'static str, u32)> {
-        vec![("LANES", self.body.lanes())]
+        vec![("LANES", self.body.lanes()), ("ITEM", self.body.item())]
     }
     fn needs(&self) -> Needs {
         let invocations = self.body.invocations();
         let workgroup_memory = match self.body {
             Body::Shared | Body::Wide | Body::Several => 4 * invocations,
-            Body::Serial => 0,
+            Body::Serial | Body::Fours => 0,
         };
         Needs { invocations, workgroup_memory, ..Needs::PLAIN }
     }
@@ -279,6 +302,7 @@ impl Built for Variant {
             Body::Wide => "shared rows, wide",
             Body::Several => "several rows",
             Body::Serial => "serial rows",
+            Body::Fours => "serial rows, fours",
         }
         .into()
     }

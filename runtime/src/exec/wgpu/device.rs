@@ -226,10 +226,10 @@ impl Wgpu {
             has_dynamic_offset: false,
             min_binding_size: None,
         };
-        let texture = wgpu::BindingType::Texture {
-            sample_type: wgpu::TextureSampleType::Float { filterable: false },
+        let texture = wgpu::BindingType::StorageTexture {
+            access: wgpu::StorageTextureAccess::ReadOnly,
+            format: stage::FORMAT,
             view_dimension: wgpu::TextureViewDimension::D2,
-            multisampled: false,
         };
         let kinds = v.bindings().into_iter().map(|(n, kind)| {
             let ty = match kind {

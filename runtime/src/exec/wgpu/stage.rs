@@ -7,6 +7,9 @@ use pentimento_wgsl::kernel::{TEXELS, TEXTURE_ROW};
 /// Bytes of one texture row.
 pub(super) const ROW_BYTES: u64 = Stored::F32.bytes(TEXTURE_ROW) as u64;
 
+/// Four numbers.
+pub(super) const FORMAT: wgpu::TextureFormat = wgpu::TextureFormat::Rgba32Float;
+
 /// A texture that holds `len` numbers.
 pub(super) fn texture(device: &wgpu::Device, len: usize) -> wgpu::Texture {
     let rows = len.div_ceil(TEXTURE_ROW).max(1) as u32;
@@ -16,8 +19,8 @@ pub(super) fn texture(device: &wgpu::Device, len: usize) -> wgpu::Texture {
         mip_level_count: 1,
         sample_count: 1,
         dimension: wgpu::TextureDimension::D2,
-        format: wgpu::TextureFormat::Rgba32Float,
-        usage: wgpu::TextureUsages::TEXTURE_BINDING | wgpu::TextureUsages::COPY_DST,
+        format: FORMAT,
+        usage: wgpu::TextureUsages::STORAGE_BINDING | wgpu::TextureUsages::COPY_DST,
         view_formats: &[],
     })
 }
