@@ -267,3 +267,132 @@ pub(super) fn claim(error: String) -> Option<String> {
         None => Some(error),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Wgpu;
+    use super::*;
+    use crate::exec::{Executor, compile};
+    use crate::graph::{Graph, Layout};
+    use alloc::{format, vec};
+    use core::time::Duration;
+    use pentimento_wgsl::Stored;
+    use pentimento_wgsl::kernel::{Features, Matrix, variants};
+
+    /// The noop device, whose pipelines are validated and translated, with so many threads.
+    fn noop(threads: usize) -> Wgpu {
+        let mut noop = Wgpu::noop().expect("noop");
+        noop.pipelines = Pipelines::new(noop.device.clone(), None, threads);
+        noop
+    }
+    /// Variants that every device takes, and one that needs what noop is not opened with.
+    fn some() -> (Vec<Variant>, Variant) {
+        let (bad, good): (Vec<_>, Vec<_>) = variants().into_iter().partition(|v| v.needs().features.matrix);
+        (good.into_iter().step_by(40).collect(), bad[0])
+    }
+    fn eventually(what: &str, test: impl Fn() -> bool) {
+        let since = std::time::Instant::now();
+        while !test() {
+            assert!(since.elapsed() < Duration::from_secs(60), "never: {what}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    #[test]
+    fn threads_build_all_that_is_asked_for_once_and_end() {
+        let (good, bad) = some();
+        let noop = &mut noop(3);
+        noop.pipelines.ahead(good.iter().copied().chain([bad]).chain(good.iter().copied()));
+        assert!((1..=3).contains(&noop.pipelines.threads.len()));
+        let shared = noop.pipelines.shared.clone();
+        eventually("the end of the threads", || shared.table().threads == 0);
+        let known = |v| matches!(shared.table().known.get(v), Some(State::Done(Ok(_))));
+        assert!(good.iter().all(known) && !known(&bad) && shared.table().known.len() == good.len() + 1);
+        // What comes later starts threads anew.
+        let more: Vec<Variant> = variants().into_iter().skip(1).step_by(40).collect();
+        noop.pipelines.ahead(more.iter().copied());
+        eventually("the second end", || shared.table().threads == 0);
+        assert!(more.iter().all(|v| shared.table().known.contains_key(v)));
+    }
+
+    #[test]
+    fn a_refusal_is_the_same_whoever_builds() {
+        let (good, bad) = some();
+        let alone = noop(0);
+        alone.pipelines.maker.build(&bad).expect_err("matrices without the feature");
+        let refused = alone.pipeline(&bad).err().map(|e| format!("{e}")).expect("a refusal");
+        assert!(refused.contains(bad.entry()), "{refused}");
+        let mut threads = noop(2);
+        threads.pipelines.ahead([bad].into_iter().chain(good.iter().copied()));
+        let shared = threads.pipelines.shared.clone();
+        eventually("the end of the threads", || shared.table().threads == 0);
+        for exec in [&alone, &threads] {
+            for _ in 0..2 {
+                assert_eq!(exec.pipeline(&bad).err().map(|e| format!("{e}")).as_ref(), Some(&refused));
+                assert!(exec.failure().is_ok() && good.iter().all(|v| exec.pipeline(v).is_ok()));
+            }
+        }
+    }
+
+    /// A plan in which one command's shader is refused fails with that sentence, and the device is still good for others.
+    #[test]
+    fn a_plan_fails_at_the_command_that_is_refused() {
+        let run = |threads| {
+            let mut noop = noop(threads);
+            let plain = noop.caps.clone();
+            noop.caps.features = Features::MATRIX;
+            (noop.caps.workgroup_memory, noop.caps.invocations) = (1 << 16, 1024);
+            noop.caps.matrix = Some(Matrix { edge: 16, subgroup: 32 });
+            let mut g = Graph::new();
+            let (x, w) = (g.input("x", &[256, 256]), g.weight("w", &[256, 256], Layout::Plain));
+            let s = g.softmax(x, 1.0);
+            let y = g.linear(s, w, None);
+            let y = g.softmax(y, 2.0);
+            noop.declare_leaf("w", Stored::F16, 256 * 256).expect("room");
+            let refused = compile(&mut noop, g.clone(), &[("y", y)]).map(|_| ()).map_err(|e| format!("{e}"));
+            noop.caps = plain;
+            let plan = compile(&mut noop, g, &[("y", y)]).expect("a plan without matrices");
+            noop.run(plan).expect("a run");
+            refused.expect_err("matrices without the feature")
+        };
+        let alone = run(0);
+        assert!(alone.contains("matmul") && [1, 4].iter().all(|&threads| run(threads) == alone), "{alone}");
+    }
+
+    #[test]
+    fn a_device_dropped_in_the_middle_leaves_nothing() {
+        for wait in [0, 1, 5] {
+            let mut noop = noop(4);
+            noop.pipelines.ahead(variants().into_iter());
+            std::thread::sleep(Duration::from_millis(wait));
+            let shared = Arc::downgrade(&noop.pipelines.shared);
+            drop(noop);
+            assert!(shared.upgrade().is_none(), "a thread lives on");
+        }
+    }
+
+    #[test]
+    fn a_builder_that_panics_is_waited_for_by_nobody() {
+        let (noop, v) = (noop(0), some().0[0]);
+        let shared = &noop.pipelines.shared;
+        let turn = Turn::new(shared, &mut shared.table(), v);
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| noop.pipelines.get(&v).is_ok());
+            std::thread::sleep(Duration::from_millis(20));
+            assert!(!waits.is_finished(), "it did not wait");
+            drop(turn);
+            assert!(waits.join().expect("a pipeline"));
+        });
+    }
+
+    #[test]
+    fn an_error_is_its_maker_s() {
+        assert_eq!(claim("a".into()), Some("a".into()));
+        let both = caught(|| vec![claim("b".into()), claim("c".into())]);
+        assert_eq!(both, Err("b".into()));
+        let other = || std::thread::spawn(|| claim("d".into())).join().expect("a thread");
+        assert_eq!(caught(other), Ok(Some("d".into())), "another thread's error was taken");
+        assert!(catch_unwind(|| caught(|| std::panic::panic_any(0))).is_err());
+        assert_eq!(claim("e".into()), Some("e".into()), "after a panic");
+    }
+}
