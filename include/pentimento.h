@@ -11,9 +11,11 @@
 //            A `_free` while another thread's call uses the handle takes effect when that call ends.
 // Pointers   Must be NULL or valid. NULL is PMT_STATUS_BAD_ARGUMENT unless its parameter says otherwise. Strings are
 //            UTF-8 and end in 0; paths too, on every system.
-// Threads    The library starts none of its own (a graphics driver may). A handle may be used from any thread, by one at
-//            a time: a second one gets PMT_STATUS_BAD_ARGUMENT and waits for nothing. Two handles are independent, but
-//            share the message of their context: give each thread its own. The `_cancel` functions are for every thread.
+// Threads    Where the device is a GPU, up to eight threads for each handle build shaders; they end when all are built, and a
+//            `_free` waits for those in work, a shader for each thread. The library starts no others (a graphics driver
+//            may). A handle may be used from any thread, by one at a time: a second one gets PMT_STATUS_BAD_ARGUMENT and
+//            waits for nothing. Two handles are independent, but share the message of their context: give each thread its
+//            own. The `_cancel` functions are for every thread.
 // Processes  A graphics driver does not survive fork. In the child only what needs no handle works, every handle of the
 //            parent is PMT_STATUS_BAD_ARGUMENT there; a child that is to use the library must call exec first.
 // Time       Each function says how long it blocks. Work reaches the GPU in pieces of about 0.1 s, so other programs
@@ -227,6 +229,14 @@ size_t pmt_error_message(const struct pmt_context *context,
 // thread. Returns at once.
 enum pmt_status pmt_context_cancel(const struct pmt_context *context);
 
+// Names a file that keeps what the driver builds of the library's kernels, so that later programs start faster; NULL for none,
+// which is how a context begins. For handles whose device is opened after this. It is read when the device is opened and
+// written, whole, when the handle is freed; a driver that cannot do it leaves it alone, and a file that is missing, damaged
+// or another device's costs nothing but time. A driver believes what is in it: keep it where nobody else writes. Its folder
+// must be there. Returns at once.
+enum pmt_status pmt_context_pipeline_cache(const struct pmt_context *context,
+                                           const char *file);
+
 // Fills in the recommended settings, for GPUs; with a CPU driver set `max_seconds`, or draw fewer images. `size` is
 // `sizeof(pmt_config)`; one that is larger than the library knows, so of a newer header, is PMT_STATUS_BAD_ARGUMENT.
 // Returns at once.
@@ -278,8 +288,8 @@ enum pmt_status pmt_trainer_add_prompt(struct pmt_trainer *trainer,
                                        const char *prompt);
 
 // Trains a little. The first call opens the device and loads the reward model: seconds. Every later one encodes a text,
-// or submits or reads one piece of work, about 0.1 s; at first it also builds shaders, one after another as 0.1 s allow, so
-// that a call takes as long as the slowest shader: seconds on drivers that compile slowly. `progress` may be NULL; else `size` is `sizeof(pmt_progress)`. Call until
+// or submits or reads one piece of work, about 0.1 s; at first it also builds shaders, or waits for the threads that do, one
+// after another as 0.1 s allow, so that a call takes as long as the slowest shader: seconds on drivers that compile slowly. `progress` may be NULL; else `size` is `sizeof(pmt_progress)`. Call until
 // `progress->phase` is PMT_PHASE_DONE; calls after that do nothing. After a failure the adapter can still be saved.
 enum pmt_status pmt_trainer_step(struct pmt_trainer *trainer,
                                  struct pmt_progress *progress,

@@ -2,6 +2,7 @@
 # All tests: installs a software Vulkan driver where no adapter exists, then builds, lints and tests. Quiet on success.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+export PENTIMENTO_PIPELINE_CACHE=off # nothing in anybody's home
 quiet() { # name, command...: shows output only when the command fails
     local name=$1 log; shift
     log=$(mktemp)

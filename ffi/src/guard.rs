@@ -9,6 +9,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 
 #[cfg(panic = "abort")]
@@ -64,6 +65,8 @@ pub type Result<T> = std::result::Result<T, Failure>;
 #[derive(Default)]
 pub struct Shared {
     pub device: Option<String>,
+    /// Where built pipelines are kept.
+    pipelines: Mutex<Option<PathBuf>>,
     message: Mutex<String>,
     /// Of its trainers and pipelines.
     turns: Mutex<Vec<Weak<Turn>>>,
@@ -75,6 +78,14 @@ impl Shared {
     }
     pub fn message(&self) -> MutexGuard<'_, String> {
         self.message.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    /// Names another file for built pipelines, or none.
+    pub fn keep_pipelines(&self, file: Option<PathBuf>) {
+        *self.pipelines.lock().unwrap_or_else(PoisonError::into_inner) = file;
+    }
+    /// The file for built pipelines.
+    pub fn pipelines(&self) -> Option<PathBuf> {
+        self.pipelines.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
     /// Runs a body and keeps the message of its failure.
     pub fn run(&self, body: impl FnOnce() -> Result<()>) -> pmt_status {

@@ -13,7 +13,7 @@ use guard::{Failure, Handle, Shared, bytes, exclusive, guard, optional_text, pla
 use handles::{forget, keep};
 use pentimento_trainer::adapted::Source;
 use pentimento_trainer::images::MAX_SIDE;
-use session::{Artist, Session, deliver, native_side, picture, sampling};
+use session::{Artist, Session, absolute, deliver, native_side, picture, sampling};
 use std::ffi::{CStr, c_char};
 use std::path::Path;
 use std::ptr::null_mut;
@@ -149,6 +149,25 @@ pub unsafe extern "C" fn pmt_context_cancel(context: *const pmt_context) -> pmt_
     })
 }
 
+/// Names a file that keeps what the driver builds of the library's kernels, so that later programs start faster; NULL for none,
+/// which is how a context begins. For handles whose device is opened after this. It is read when the device is opened and
+/// written, whole, when the handle is freed; a driver that cannot do it leaves it alone, and a file that is missing, damaged
+/// or another device's costs nothing but time. A driver believes what is in it: keep it where nobody else writes. Its folder
+/// must be there. Returns at once.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pmt_context_pipeline_cache(
+    context: *const pmt_context,
+    file: *const c_char,
+) -> pmt_status {
+    guard!(context, {
+        // SAFETY: the rules in the header.
+        let file = unsafe { optional_text(file, "file")? };
+        let file = file.map(|file| absolute(Path::new(file), "file")).transpose()?;
+        context.0.keep_pipelines(file);
+        Ok(())
+    })
+}
+
 /// Fills in the recommended settings, for GPUs; with a CPU driver set `max_seconds`, or draw fewer images. `size` is
 /// `sizeof(pmt_config)`; one that is larger than the library knows, so of a newer header, is PMT_STATUS_BAD_ARGUMENT.
 /// Returns at once.
@@ -269,8 +288,8 @@ pub unsafe extern "C" fn pmt_trainer_add_prompt(
 }
 
 /// Trains a little. The first call opens the device and loads the reward model: seconds. Every later one encodes a text,
-/// or submits or reads one piece of work, about 0.1 s; at first it also builds shaders, one after another as 0.1 s allow, so
-/// that a call takes as long as the slowest shader: seconds on drivers that compile slowly. `progress` may be NULL; else `size` is `sizeof(pmt_progress)`. Call until
+/// or submits or reads one piece of work, about 0.1 s; at first it also builds shaders, or waits for the threads that do, one
+/// after another as 0.1 s allow, so that a call takes as long as the slowest shader: seconds on drivers that compile slowly. `progress` may be NULL; else `size` is `sizeof(pmt_progress)`. Call until
 /// `progress->phase` is PMT_PHASE_DONE; calls after that do nothing. After a failure the adapter can still be saved.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pmt_trainer_step(
@@ -284,7 +303,7 @@ pub unsafe extern "C" fn pmt_trainer_step(
         let progress = wanted.then(|| unsafe { record(progress, size, "progress") }).transpose()?;
         let mut session = exclusive(&trainer.session, "trainer")?;
         let turn = trainer.turn.begin();
-        let now = session.0.step(trainer.shared.device.as_deref())?;
+        let now = session.0.step(&trainer.shared)?;
         progress.into_iter().for_each(|p| p.fill(now));
         turn.check()
     })
@@ -349,7 +368,7 @@ pub unsafe extern "C" fn pmt_pipeline_new(
             (pipeline, text(model, "model")?, optional_text(adapter, "adapter")?)
         };
         let adapter: Vec<Source> = adapter.into_iter().map(Source::new).collect();
-        let artist = Mutex::new(Moved(Artist::new(model, &adapter, context.0.device.as_deref())?));
+        let artist = Mutex::new(Moved(Artist::new(model, &adapter, &context.0)?));
         *pipeline = keep(pmt_pipeline { shared: context.0.clone(), turn: context.0.turn(), artist });
         Ok(())
     })
@@ -373,7 +392,7 @@ pub unsafe extern "C" fn pmt_pipeline_new_adapted(
             let pipeline = place(pipeline, "pipeline", null_mut())?;
             (pipeline, text(model, "model")?, guard::adapters(adapters, strengths, count)?)
         };
-        let artist = Mutex::new(Moved(Artist::new(model, &adapters, context.0.device.as_deref())?));
+        let artist = Mutex::new(Moved(Artist::new(model, &adapters, &context.0)?));
         *pipeline = keep(pmt_pipeline { shared: context.0.clone(), turn: context.0.turn(), artist });
         Ok(())
     })

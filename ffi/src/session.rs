@@ -1,18 +1,19 @@
 //! What the two working handles hold.
-use crate::guard::{Failure, Result};
+use crate::guard::{Failure, Result, Shared};
 use crate::turn::Running;
 use crate::types::{no_recipe, pmt_recipe};
 use crate::{pmt_config, pmt_phase, pmt_progress};
 use pentimento_trainer::adapted::{self, Source};
 use pentimento_trainer::config::Config;
 use pentimento_trainer::images::Picture;
+use pentimento_trainer::pipeline_cache::{self, Kept, Place};
 use pentimento_trainer::recipe::Recipe;
 use pentimento_trainer::references::{Colour, Fit, Framing, Reference};
 use pentimento_trainer::reward::{self, backbone::Backbone};
 use pentimento_trainer::train::{Event, Setup, Trainer};
 use runtime::Error;
 use runtime::exec::cpu::Cpu;
-use runtime::exec::wgpu::Wgpu;
+use runtime::exec::wgpu::{Limits, Wgpu};
 use runtime::folder::ModelFolder;
 use runtime::pipeline::{Pipeline, Sampling, Text, TextSettings};
 use runtime::weights::Base;
@@ -35,6 +36,8 @@ pub struct Session {
     references: Vec<Reference>,
     prompts: Vec<String>,
     trainer: Option<Trainer>,
+    /// Behind the trainer, so that it is freed after it.
+    keeper: Option<Keeper>,
     progress: pmt_progress,
 }
 
@@ -61,6 +64,7 @@ impl Session {
             references: Vec::new(),
             prompts: Vec::new(),
             trainer: None,
+            keeper: None,
             progress: pmt_progress::default(),
         })
     }
@@ -87,9 +91,9 @@ impl Session {
     }
 
     /// Loads, the first time; else trains on.
-    pub fn step(&mut self, device: Option<&str>) -> Result<&pmt_progress> {
+    pub fn step(&mut self, shared: &Shared) -> Result<&pmt_progress> {
         match &mut self.trainer {
-            None => self.load(device)?,
+            None => self.load(shared)?,
             Some(trainer) => {
                 let event = trainer.step()?;
                 self.note(event);
@@ -97,7 +101,7 @@ impl Session {
         }
         Ok(&self.progress)
     }
-    fn load(&mut self, device: Option<&str>) -> Result<()> {
+    fn load(&mut self, shared: &Shared) -> Result<()> {
         let setup = Setup {
             model: &self.model,
             config: None,
@@ -106,12 +110,13 @@ impl Session {
             prompts: &self.prompts,
             text_cache: None,
         };
-        let mut trainer = Trainer::new(open(device)?, &setup, self.config.clone())?;
+        let (exec, keeper) = open(shared)?;
+        let mut trainer = Trainer::new(exec, &setup, self.config.clone())?;
         if self.seconds > 0.0 {
             trainer.set_deadline(self.seconds);
         }
         self.progress.iterations = if self.seconds > 0.0 { 0 } else { self.config.iterations as u32 };
-        self.trainer = Some(trainer);
+        (self.trainer, self.keeper) = (Some(trainer), keeper);
         self.references = Vec::new();
         Ok(())
     }
@@ -146,16 +151,28 @@ impl Session {
     }
 }
 
-fn absolute(path: &Path, name: &str) -> Result<PathBuf> {
+pub fn absolute(path: &Path, name: &str) -> Result<PathBuf> {
     std::path::absolute(path).map_err(|e| Failure::argument(name, "a path", e.to_string()))
 }
 
+/// Writes the kept pipelines when their handle is freed. They are never required, so a failure is nobody's.
+struct Keeper(Kept);
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        let _ = self.0.save();
+    }
+}
+
 /// A device of its own for each handle.
-fn open(device: Option<&str>) -> Result<Box<Wgpu>> {
-    Wgpu::open(device).map(Box::new).map_err(|e| match e {
+fn open(shared: &Shared) -> Result<(Box<Wgpu>, Option<Keeper>)> {
+    let place = shared.pipelines().map(Place::File);
+    let opened = pipeline_cache::open(shared.device.as_deref(), Limits::Adapter, place.as_ref());
+    let (exec, kept) = opened.map_err(|e| match e {
         Error::Bad { .. } => Failure::Argument(e), // no device of that name
         e => e.into(),
-    })
+    })?;
+    Ok((Box::new(exec), kept.map(Keeper)))
 }
 
 /// The host's settings on top of the defaults.
@@ -223,13 +240,16 @@ fn framing(c: &pmt_config) -> Result<Framing> {
 pub struct Artist {
     pub pipeline: Pipeline,
     null: Text,
+    /// Behind the pipeline, so that it is freed after it.
+    _keeper: Option<Keeper>,
 }
 
 impl Artist {
-    pub fn new(model: &str, adapters: &[Source], device: Option<&str>) -> Result<Self> {
-        let mut pipeline = adapted::open(Path::new(model), adapters, open(device)?)?;
+    pub fn new(model: &str, adapters: &[Source], shared: &Shared) -> Result<Self> {
+        let (exec, _keeper) = open(shared)?;
+        let mut pipeline = adapted::open(Path::new(model), adapters, exec)?;
         let null = pipeline.encode("")?;
-        Ok(Artist { pipeline, null })
+        Ok(Artist { pipeline, null, _keeper })
     }
     pub fn draw(&mut self, prompt: &str, seed: u64, how: &Sampling, turn: &Running<'_>) -> Result<Vec<f32>> {
         let text = self.pipeline.encode_while(&[prompt], &mut || !turn.asked())?.swap_remove(0);

@@ -50,6 +50,10 @@ static void nulls(const char *model) {
     CHECK(pmt_context_new("\xff", &none) == PMT_STATUS_BAD_ARGUMENT);
     CHECK(none == NULL);
     CHECK(pmt_context_cancel(NULL) == PMT_STATUS_BAD_ARGUMENT);
+    CHECK(pmt_context_pipeline_cache(NULL, "x") == PMT_STATUS_BAD_ARGUMENT);
+    BAD(pmt_context_pipeline_cache(context, "\xff"), "file: expected UTF-8");
+    BAD(pmt_context_pipeline_cache(context, ""), "file: expected a path");
+    OK(pmt_context_pipeline_cache(context, NULL));
     CHECK(pmt_trainer_cancel(NULL, 1) == PMT_STATUS_BAD_ARGUMENT);
     CHECK(pmt_pipeline_cancel(NULL, 1) == PMT_STATUS_BAD_ARGUMENT);
     CHECK(pmt_error_message(NULL, text, sizeof text) == 0);
@@ -397,7 +401,8 @@ static void interleaved(const char *model, const char *device) {
     context = own;
 }
 
-// A single file under a relative path, with the reward beside it; the program moves before the first step.
+// A single file under a relative path, with the reward beside it; the program moves before the first step. What is built is kept
+// under a relative path, too.
 static void away(const char *folder, const char *device) {
     pmt_progress now = {0};
     pmt_config config;
@@ -405,6 +410,7 @@ static void away(const char *folder, const char *device) {
     pmt_context *own = context;
     OK(pmt_context_new(*device ? device : NULL, &context));
     CHECK(chdir(folder) == 0);
+    OK(pmt_context_pipeline_cache(context, "pipelines"));
     OK(pmt_config_default(&config, sizeof config));
     config.warm_steps = config.warm_batch = 1;
     config.iterations = 0;

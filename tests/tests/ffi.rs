@@ -196,6 +196,10 @@ fn example_and_promises() {
         succeeds(&interface, &[model.as_os_str(), saved.as_os_str(), OsStr::new(&device)]);
         let folder = scratch("single");
         tiny::model(&folder);
+        std::fs::write(folder.join("pipelines"), "damaged").expect("a file");
         succeeds(&interface, &[OsStr::new("away"), folder.as_os_str(), OsStr::new(&device)]);
+        // All drivers are Vulkan's where C programs are compiled here.
+        let kept = std::fs::read(folder.join("pipelines")).expect("built pipelines");
+        assert!(kept.starts_with(b"pentimento pipelines "), "nothing was kept");
     }
 }

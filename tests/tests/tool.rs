@@ -33,6 +33,7 @@ fn pentimento(args: &[&str]) -> Command {
         command = Command::new("env");
         command.arg("--default-signal=HUP").arg(program());
     }
+    command.env("PENTIMENTO_PIPELINE_CACHE", "off"); // nothing in anybody's home
     command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
@@ -161,11 +162,55 @@ fn pictures_that_are_done_are_kept() {
     let mut shell = Command::new("sh");
     shell.args(["-c", "trap '' HUP; exec \"$@\"", "sh"]).arg(program());
     shell.args(["generate", "--model", model, "--prompt", "x", "--steps", "60", "--out", target]);
+    shell.env("PENTIMENTO_PIPELINE_CACHE", "off");
     let mut child = shell.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("a shell");
     wait_for(&out, &mut child);
     signal(&child, "-HUP");
     let (words, status) = end_of(child);
     assert!(status == Some(0) && contents(&out).len() == 1, "{status:?} {words}");
+}
+
+#[test]
+fn built_pipelines_are_kept_where_the_user_says() {
+    let Some(device) = adapter("kept pipelines") else { return };
+    drop(device);
+    let folder = Scratch::new("tool-pipelines");
+    let (model, out) = (tiny::model(&folder.0), folder.0.join("out"));
+    let (named, caches) = (folder.0.join("named"), folder.0.join("caches"));
+    let [model, target, name] = [&model, &out, &named].map(|p| p.to_str().expect("a path"));
+    let args = ["generate", "--model", model, "--prompt", "x", "--steps", "1", "--out", target];
+    let draw = |more: &[&str], variable: Option<&str>| {
+        let mut command = working(&args);
+        command.args(more).env("XDG_CACHE_HOME", &caches).env_remove("PENTIMENTO_PIPELINE_CACHE");
+        command.envs(variable.map(|value| ("PENTIMENTO_PIPELINE_CACHE", value)));
+        let (words, status) = ends(command);
+        assert_eq!(status, Some(0), "{words}");
+        (fs::read(out.join("0000.png")).expect("a picture"), words)
+    };
+    let ours = || fs::read_dir(caches.join("pentimento")).map_or(0, Iterator::count);
+    let (picture, _) = draw(&["--pipeline-cache", "off"], Some(name));
+    assert!(!named.exists() && ours() == 0, "off, but something was written");
+    draw(&[], Some("off"));
+    assert!(ours() == 0, "off, but something was written");
+    let (same, words) = draw(&[], Some(name));
+    if !named.exists() {
+        return println!("SKIPPED: kept pipelines (this driver keeps none)");
+    }
+    assert!(same == picture && !words.contains("kept"), "{words}");
+    let whole = fs::read(&named).expect("what is kept");
+    let (same, words) = draw(&["--pipeline-cache", name], None);
+    assert!(same == picture && !words.contains("kept"), "{words}");
+    assert!(ours() == 0, "a file was named, but another was written");
+    for bad in [&b"damaged"[..], &whole[..whole.len() - 1], b""] {
+        fs::write(&named, bad).expect("a file");
+        let (same, words) = draw(&["--pipeline-cache", name], None);
+        assert!(same == picture && words.contains("kept pipelines are not used: they are "), "{words}");
+        assert!(fs::read(&named).is_ok_and(|now| now.len() >= whole.len()), "it was not replaced");
+    }
+    let (same, words) = draw(&["--pipeline-cache", "/dev/null"], None);
+    assert!(same == picture && words.contains("are not kept: /dev/null: expected a regular file"), "{words}");
+    draw(&[], None);
+    assert_eq!(ours(), usize::from(cfg!(not(target_os = "macos"))), "the user's folder");
 }
 
 /// A model, two references with captions, and a folder for results.

@@ -14,6 +14,7 @@ pub mod images;
 mod machine;
 pub mod objective;
 pub mod optim;
+pub mod pipeline_cache;
 pub mod preprocess;
 pub mod recipe;
 pub mod references;

@@ -1,15 +1,18 @@
 //! Runs plans on an adapter through wgpu: the product. `wgpu` is named in this file and its parts only.
 mod adapters;
 mod bisect;
+mod cache;
 mod device;
+mod pipelines;
 mod profile;
 mod stage;
 mod trial;
 
 pub use adapters::{AdapterInfo, Limits, adapters, adapters_within};
 pub use bisect::{Checked, Difference, Follow, Note};
+pub use cache::{Load, MOST as MOST_CACHED, PipelineCache};
 use device::SUBMIT_SECONDS;
-pub use device::Wgpu;
+pub use device::{Options, Wgpu};
 pub use profile::{Clock, Peaks, Profile, Spent, Time};
 
 use super::{Executor, LeafData, PlanId, kept, null};
@@ -162,7 +165,6 @@ impl Wgpu {
         let p = &self.plans[plan.0];
         let variant = p.plan.commands[p.steps.len()].variant;
         let (pipeline, layout) = self.pipeline(&variant)?;
-        let p = &self.plans[plan.0];
         let c = &p.plan.commands[p.steps.len()];
         let memory = p.memory();
         let mut views = Vec::with_capacity(c.args.len());
@@ -279,6 +281,7 @@ impl Wgpu {
     /// Forgets every plan, weight and parameter and frees their memory; the device and its compiled pipelines stay. Ids
     /// of forgotten plans mean nothing any more.
     pub fn clear(&mut self) {
+        self.pipelines.stop();
         self.plans.clear();
         self.leaves.clear();
         // wgpu frees what is gone when it next looks; a failure comes up with the next use of the device.
@@ -356,6 +359,7 @@ impl Executor for Wgpu {
             Prepared { plan, slabs, inputs, unpacked, readback, steps, uniforms, next, cursor, pending };
         self.plans.push(prepared);
         let id = PlanId(self.plans.len() - 1);
+        self.pipelines.ahead(self.plans[id.0].plan.commands.iter().map(|c| c.variant));
         if self.validates() {
             (0..self.plans[id.0].plan.commands.len()).try_for_each(|_| self.build(id))?;
             self.failure()?;

@@ -170,13 +170,13 @@ fn put(tensors: &mut BTreeMap<String, (Vec<usize>, Vec<u8>)>, layout: &Layout, p
 }
 
 /// FNV-1a of 128 bits: names contents, protects from accidents, not from attacks.
-pub(super) struct Hash(u128);
+pub(crate) struct Hash(u128);
 
 impl Hash {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Hash(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d)
     }
-    fn bytes(&mut self, bytes: &[u8]) {
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) {
         for &b in bytes {
             self.0 = (self.0 ^ u128::from(b)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b);
         }
@@ -205,7 +205,7 @@ impl Hash {
         let words = pair.a.iter().chain(&pair.b).map(|v| v.to_bits());
         [pair.rank as u32].into_iter().chain(words).for_each(|word| self.bytes(&word.to_le_bytes()));
     }
-    pub(super) fn finish(self) -> String {
+    pub(crate) fn finish(self) -> String {
         format!("{:032x}", self.0)
     }
 }

@@ -1,11 +1,13 @@
 //! The device, buffers and pipelines.
 use super::adapters::{self, Limits, caps_of, features_of};
+use super::cache::{Load, PipelineCache};
+use super::pipelines::{Built, Pipelines, claim};
 use super::{LeafBuffer, Prepared, device_error, stage};
 use crate::Result;
 use crate::caps::Caps;
 use crate::plan::{Command, Plan};
 use alloc::{collections::BTreeMap, format, string::String, string::ToString, sync::Arc, vec::Vec};
-use pentimento_wgsl::{Binding, Class, Variant, link};
+use pentimento_wgsl::{Class, Variant};
 use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 
@@ -19,13 +21,40 @@ pub struct Wgpu {
     pub(super) plans: Vec<Prepared>,
     /// Work per submit, in FLOPs; follows the measured speed.
     pub(super) budget: u64,
-    pipelines: HashMap<Variant, (wgpu::ComputePipeline, wgpu::BindGroupLayout)>,
+    pub(super) pipelines: Pipelines,
     /// Variants that have run: drivers with a compiler of their own may put it off until then.
     pub(super) run: HashSet<Variant>,
     /// On noop, where nothing is computed: one buffer for all that are alike, so that a large plan needs little memory.
     alike: Option<Mutex<HashMap<(bool, u64), wgpu::Buffer>>>,
-    error: Arc<Mutex<Option<String>>>,
+    cache: Option<PipelineCache>,
+    error: Failure,
     pub(super) notes: Vec<String>,
+}
+
+/// The first error that nobody took.
+type Failure = Arc<Mutex<Option<String>>>;
+
+/// How a device is opened.
+#[derive(Clone, Copy, Default)]
+pub struct Options<'a> {
+    /// Limits and features; the planner's [`Caps`] follow them.
+    pub limits: Limits,
+    /// Threads that build pipelines, at most, from when a plan is prepared; with none each is built where it first runs. By
+    /// default as many as there are processors, up to eight, for a GPU, and none for a driver that computes on the
+    /// processors itself. They end when nothing is left to build, or with the executor, which waits for what is in work.
+    pub threads: Option<usize>,
+    /// Where [`Wgpu::pipeline_cache`] of an earlier run was kept; asked once, while the device is opened. What does not fit is
+    /// not used, and said in [`Wgpu::notes`].
+    pub cache: Option<&'a Load<'a>>,
+}
+
+/// Threads that suit a device.
+fn threads_for(class: Class) -> usize {
+    match class {
+        Class::Gpu => std::thread::available_parallelism().map_or(1, usize::from).min(8),
+        // llvmpipe compiles when a pipeline first runs; what could be done before that takes a hundredth of the time.
+        Class::Software => 0,
+    }
 }
 
 /// Seconds of work aimed at in one submit: far below the ~2 s after which operating systems kill a job.
@@ -46,7 +75,15 @@ impl Wgpu {
     /// # Errors
     /// As [`Wgpu::open`], or an adapter that offers less.
     pub fn open_within(choice: Option<&str>, limits: Limits) -> Result<Self> {
-        let mut exec = Self::from_adapter(&adapters::pick(choice)?, limits)?;
+        Self::open_with(choice, &Options { limits, ..Options::default() })
+    }
+
+    /// [`Wgpu::open`] with all that can be asked for.
+    ///
+    /// # Errors
+    /// As [`Wgpu::open_within`].
+    pub fn open_with(choice: Option<&str>, options: &Options<'_>) -> Result<Self> {
+        let mut exec = Self::from_adapter(&adapters::pick(choice)?, options)?;
         exec.try_matrices();
         Ok(exec)
     }
@@ -57,7 +94,8 @@ impl Wgpu {
     /// # Errors
     /// The backend is missing from this build.
     pub fn noop() -> Result<Self> {
-        let mut exec = Self::from_adapter(&adapters::noop()?, Limits::WebGpu)?;
+        let options = Options { limits: Limits::WebGpu, ..Options::default() };
+        let mut exec = Self::from_adapter(&adapters::noop()?, &options)?;
         exec.caps = Caps { name: exec.caps.name, ..Caps::webgpu() };
         exec.alike = Some(Mutex::default());
         Ok(exec)
@@ -68,22 +106,15 @@ impl Wgpu {
         &self.caps.name
     }
 
-    fn from_adapter(adapter: &wgpu::Adapter, limits: Limits) -> Result<Self> {
-        let mut caps = caps_of(adapter, limits);
-        let (device, queue) = request(adapter, limits, &mut caps)?;
-        let error = Arc::new(Mutex::new(None));
-        let note = |error: &Arc<Mutex<Option<String>>>, text: String| {
-            if let Ok(mut slot) = error.lock() {
-                slot.get_or_insert(text);
-            }
-        };
-        let (e1, e2) = (error.clone(), error.clone());
-        device.on_uncaptured_error(Arc::new(move |e: wgpu::Error| note(&e1, e.to_string())));
-        device.set_device_lost_callback(move |reason, text| {
-            if reason != wgpu::DeviceLostReason::Destroyed {
-                note(&e2, format!("the device was lost: {text}"));
-            }
-        });
+    fn from_adapter(adapter: &wgpu::Adapter, options: &Options<'_>) -> Result<Self> {
+        let mut caps = caps_of(adapter, options.limits);
+        let (device, queue) = request(adapter, options, &mut caps)?;
+        let error = listen(&device);
+        let mut notes = Vec::new();
+        let load = |load| PipelineCache::open(&device, &adapter.get_info(), load, &mut notes);
+        let cache = options.cache.and_then(load);
+        let threads = options.threads.unwrap_or_else(|| threads_for(caps.class));
+        let pipelines = Pipelines::new(device.clone(), cache.as_ref().map(PipelineCache::raw), threads);
         let usage = wgpu::BufferUsages::STORAGE;
         let dummy = device.create_buffer(&wgpu::BufferDescriptor {
             label: None,
@@ -100,12 +131,19 @@ impl Wgpu {
             leaves: BTreeMap::new(),
             plans: Vec::new(),
             budget,
-            pipelines: HashMap::new(),
+            pipelines,
             run: HashSet::new(),
             alike: None,
+            cache,
             error,
-            notes: Vec::new(),
+            notes,
         })
+    }
+
+    /// What its driver has built, to be kept for later runs; `None` unless [`Options::cache`] was given and the driver and its
+    /// interface can do it (Vulkan).
+    pub fn pipeline_cache(&self) -> Option<PipelineCache> {
+        self.cache.clone()
     }
 
     /// The first error the driver reported since the last call.
@@ -181,77 +219,11 @@ impl Wgpu {
         Ok(buffer)
     }
 
-    /// A pipeline, built on first use.
-    pub(super) fn pipeline(&mut self, v: &Variant) -> Result<(wgpu::ComputePipeline, wgpu::BindGroupLayout)> {
-        if let Some(found) = self.pipelines.get(v) {
-            return Ok(found.clone());
-        }
-        let source = wgpu::ShaderSource::Wgsl(link(v).into());
-        let descriptor = wgpu::ShaderModuleDescriptor { label: Some(v.entry()), source };
-        // SAFETY: kernels prove their own bounds (tests run them against their twins); loops end by construction.
-        let module = unsafe {
-            self.device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked())
-        };
+    /// A pipeline, built on first use unless a thread was faster.
+    pub(super) fn pipeline(&self, v: &Variant) -> Result<Built> {
+        let built = self.pipelines.get(v);
         self.failure()?;
-        let layout = self.layout(v);
-        let pipeline_layout = self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-            label: None,
-            bind_group_layouts: &[Some(&layout)],
-            ..Default::default()
-        });
-        let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-            label: Some(v.entry()),
-            layout: Some(&pipeline_layout),
-            module: &module,
-            entry_point: Some(v.entry()),
-            compilation_options: wgpu::PipelineCompilationOptions {
-                zero_initialize_workgroup_memory: false,
-                ..Default::default()
-            },
-            cache: None,
-        });
-        self.failure()?;
-        self.pipelines.insert(*v, (pipeline.clone(), layout.clone()));
-        Ok((pipeline, layout))
-    }
-
-    fn layout(&self, v: &Variant) -> wgpu::BindGroupLayout {
-        let storage = |read_only| wgpu::BindingType::Buffer {
-            ty: wgpu::BufferBindingType::Storage { read_only },
-            has_dynamic_offset: false,
-            min_binding_size: None,
-        };
-        let uniform = wgpu::BindingType::Buffer {
-            ty: wgpu::BufferBindingType::Uniform,
-            has_dynamic_offset: false,
-            min_binding_size: None,
-        };
-        let texture = wgpu::BindingType::StorageTexture {
-            access: wgpu::StorageTextureAccess::ReadOnly,
-            format: stage::FORMAT,
-            view_dimension: wgpu::TextureViewDimension::D2,
-        };
-        let kinds = v.bindings().into_iter().map(|(n, kind)| {
-            let ty = match kind {
-                Binding::Storage | Binding::Written(_) => storage(false),
-                Binding::Packed(_) => storage(true),
-                Binding::Texture => texture,
-            };
-            (n, ty)
-        });
-        let entries: Vec<_> = core::iter::once((0, uniform))
-            .chain(kinds)
-            .map(|(binding, ty)| wgpu::BindGroupLayoutEntry {
-                binding,
-                visibility: wgpu::ShaderStages::COMPUTE,
-                ty,
-                count: None,
-            })
-            .collect();
-        self.device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
-            label: Some(v.entry()),
-            entries: &entries,
-        })
+        built.map_err(|text| device_error(&self.caps.name, text))
     }
 
     /// Whether plans are only looked at, never run.
@@ -300,9 +272,34 @@ impl Wgpu {
     }
 }
 
+/// Where a device's errors are found from now on.
+fn listen(device: &wgpu::Device) -> Failure {
+    let error = Failure::default();
+    let note = |error: &Failure, text: String| {
+        if let Ok(mut slot) = error.lock() {
+            slot.get_or_insert(text);
+        }
+    };
+    let (e1, e2) = (error.clone(), error.clone());
+    device.on_uncaptured_error(Arc::new(move |e: wgpu::Error| {
+        claim(e.to_string()).into_iter().for_each(|text| note(&e1, text));
+    }));
+    device.set_device_lost_callback(move |reason, text| {
+        if reason != wgpu::DeviceLostReason::Destroyed {
+            note(&e2, format!("the device was lost: {text}"));
+        }
+    });
+    error
+}
+
 /// The device, with as many optional features as the driver gives; a driver that promises some and refuses them is opened
 /// without. `caps` keep what is there.
-fn request(adapter: &wgpu::Adapter, limits: Limits, caps: &mut Caps) -> Result<(wgpu::Device, wgpu::Queue)> {
+fn request(
+    adapter: &wgpu::Adapter,
+    options: &Options<'_>,
+    caps: &mut Caps,
+) -> Result<(wgpu::Device, wgpu::Queue)> {
+    let limits = options.limits;
     let ask = |required_features| {
         // SAFETY: what is experimental is cooperative matrices, whose kernels prove their own bounds and are tested on the device
         // before they are used.
@@ -316,11 +313,14 @@ fn request(adapter: &wgpu::Adapter, limits: Limits, caps: &mut Caps) -> Result<(
         }))
     };
     let (wanted, timestamps) = (features_of(caps.features), limits.timestamps(adapter));
-    if let Ok(opened) = ask(wanted | timestamps) {
-        return Ok(opened);
-    }
-    if let Ok(opened) = ask(wanted) {
-        return Ok(opened);
+    let cache = match options.cache {
+        Some(_) if limits != Limits::WebGpu => adapter.features() & wgpu::Features::PIPELINE_CACHE,
+        _ => wgpu::Features::empty(),
+    };
+    for optional in [timestamps | cache, timestamps, wgpu::Features::empty()] {
+        if let Ok(opened) = ask(wanted | optional) {
+            return Ok(opened);
+        }
     }
     caps.plain();
     ask(wgpu::Features::empty()).map_err(|e| device_error(&caps.name, format!("cannot be opened: {e}")))

@@ -3,6 +3,8 @@ use clap::{Args as ClapArgs, ValueEnum};
 use pentimento::exec::Executor;
 use pentimento::exec::wgpu::{Checked, Limits, Wgpu, adapters_within};
 use pentimento_trainer::Result;
+use pentimento_trainer::pipeline_cache::{self, Kept, Place};
+use std::ffi::OsString;
 
 /// `--limits`.
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -37,20 +39,47 @@ pub struct DeviceArgs {
     /// disagrees. Slow.
     #[arg(long)]
     bisect: bool,
+    /// File that keeps what the driver builds of the kernels, where it can, so that later runs start faster. By default what
+    /// PENTIMENTO_PIPELINE_CACHE says, else one for each adapter in the user's cache folder. Keep it where nobody else writes.
+    #[arg(long, value_name = "FILE|off")]
+    pipeline_cache: Option<OsString>,
+}
+
+/// Writes the kept pipelines when the work is over, however it ended.
+pub struct Keeper(Option<Kept>);
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        if let Some(Err(e)) = self.0.as_mut().map(Kept::save) {
+            eprintln!("built pipelines are not kept: {e}");
+        }
+    }
+}
+
+/// Where pipelines are kept, by the option and the environment.
+fn place(option: Option<&OsString>, variable: &dyn Fn(&str) -> Option<OsString>) -> Option<Place> {
+    let named = option.cloned().or_else(|| variable("PENTIMENTO_PIPELINE_CACHE"));
+    match named.filter(|name| !name.is_empty()) {
+        Some(name) if name == "off" => None,
+        Some(name) => Some(Place::File(name.into())),
+        None => Place::usual(variable),
+    }
 }
 
 impl DeviceArgs {
-    /// The device as asked for.
-    pub fn open(&self) -> Result<Box<dyn Executor>> {
-        let exec = Wgpu::open_within(self.device.as_deref(), self.limits.into())?;
-        exec.notes().iter().for_each(|note| crate::say::aside(format_args!("{note}")));
+    /// The device as asked for, and what is to be dropped behind it.
+    pub fn open(&self) -> Result<(Box<dyn Executor>, Keeper)> {
+        let place = place(self.pipeline_cache.as_ref(), &|name| std::env::var_os(name));
+        let (exec, kept) = pipeline_cache::open(self.device.as_deref(), self.limits.into(), place.as_ref())?;
+        let keeper = Keeper(kept);
+        exec.notes().iter().for_each(|note| eprintln!("{note}"));
         if !self.bisect {
-            return Ok(Box::new(exec));
+            return Ok((Box::new(exec), keeper));
         }
         let note = |d: &pentimento::exec::wgpu::Difference| {
             println!("no disagreement in {} commands; closest to its limit: {d}", d.commands);
         };
-        Ok(Box::new(Checked::new(exec, Box::new(note))))
+        Ok((Box::new(Checked::new(exec, Box::new(note))), keeper))
     }
 }
 
@@ -75,4 +104,27 @@ pub fn list(limits: Limits) -> Result<()> {
         );
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_option_goes_before_the_variable_and_both_may_say_off() {
+        let place = |option: Option<&str>, set: Option<&'static str>| {
+            super::place(option.map(OsString::from).as_ref(), &move |name| match name {
+                "PENTIMENTO_PIPELINE_CACHE" => set.map(OsString::from),
+                _ => Some("/caches".into()),
+            })
+        };
+        let file = |path: &str| Some(Place::File(path.into()));
+        assert_eq!(place(Some("a"), Some("b")), file("a"));
+        assert_eq!(place(Some("a"), Some("off")), file("a"));
+        assert_eq!(place(None, Some("b")), file("b"));
+        assert_eq!((place(Some("off"), Some("b")), place(None, Some("off"))), (None, None));
+        for usual in [place(None, None), place(None, Some("")), place(Some(""), None)] {
+            assert!(matches!(usual, Some(Place::Folder(_))), "{usual:?}");
+        }
+    }
 }

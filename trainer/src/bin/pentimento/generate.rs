@@ -142,7 +142,7 @@ pub fn run(args: &Args, stop: &Stop) -> Result<()> {
     let adapters = args.adapter.iter().map(|a| Source::parse(a)).collect::<Result<Vec<_>>>()?;
     let loading = Spinner::new("loading");
     let model = ModelFolder::open_with(&args.model, args.config.as_deref())?;
-    let exec = args.device.open()?;
+    let (exec, _keeper) = args.device.open()?;
     let cache = args.text_cache.as_deref();
     let text = TextSettings { t5_tokens: args.text_tokens, cache: texts::load(cache)? };
     let mut pipeline = adapted::open_with(&model, &adapters, exec, text)?;

@@ -140,7 +140,7 @@ pub fn run(args: &Args, stop: &Stop) -> Result<()> {
     if args.limit == Some(0) {
         return Err(Error::bad("--limit", "at least 1 reference", "0"));
     }
-    let exec = args.device.open()?;
+    let (exec, _keeper) = args.device.open()?;
     let config = args.settings(exec.caps().class == Class::Software || large(args)?)?;
     config.check()?;
     println!("training on {}", exec.caps().name);
