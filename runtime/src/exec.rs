@@ -18,7 +18,7 @@ use crate::caps::Caps;
 use crate::graph::{Graph, Id, Layout, Leaf, Node, Op};
 use crate::plan::{Plan, Slot};
 use crate::weights::{Base, TensorView, Weights};
-use alloc::{format, vec::Vec};
+use alloc::{format, string::String, vec::Vec};
 use pentimento_wgsl::Stored;
 use pentimento_wgsl::kernel::Plain;
 
@@ -75,6 +75,13 @@ pub trait Executor {
     /// # Errors
     /// Unknown name, or the device failed.
     fn peek(&mut self, plan: PlanId, output: &str) -> Result<Vec<f32>>;
+    /// [`Executor::peek`] for several outputs, which a device brings back together.
+    ///
+    /// # Errors
+    /// As [`Executor::peek`].
+    fn peek_all(&mut self, plan: PlanId, outputs: &[&str]) -> Result<Vec<Vec<f32>>> {
+        outputs.iter().map(|output| self.peek(plan, output)).collect()
+    }
     /// A plan as it was prepared.
     fn plan(&self, plan: PlanId) -> &Plan;
     /// The numbers of an argument of the command that ran last.
@@ -95,14 +102,24 @@ pub trait Executor {
     /// As [`Executor::peek`]; [`crate::Error::NotFinite`] tells where the first NaN or infinity came from, for which the plan
     /// runs once more.
     fn read(&mut self, plan: PlanId, output: &str) -> Result<Vec<f32>> {
-        let flag = format!("{FINITE}{output}");
-        if self.plan(plan).outputs.iter().any(|o| o.name == flag) {
-            let flags = self.peek(plan, &flag)?;
-            trace::accept(self, plan, output, &flags)?;
+        let all = self.read_all(plan, &[output])?;
+        Ok(all.into_iter().next().unwrap_or_default())
+    }
+
+    /// [`Executor::read`] for several outputs, which a device brings back together.
+    ///
+    /// # Errors
+    /// As [`Executor::read`].
+    fn read_all(&mut self, plan: PlanId, outputs: &[&str]) -> Result<Vec<Vec<f32>>> {
+        let flags: Vec<String> = outputs.iter().map(|output| format!("{FINITE}{output}")).collect();
+        let there = |flag: &&String| self.plan(plan).outputs.iter().any(|o| o.name == **flag);
+        let flags: Vec<&str> = flags.iter().filter(there).map(String::as_str).collect();
+        let names: Vec<&str> = flags.iter().chain(outputs).copied().collect();
+        let mut all = self.peek_all(plan, &names)?;
+        for (name, data) in names.iter().zip(&all) {
+            trace::accept(self, plan, name.strip_prefix(FINITE).unwrap_or(name), data)?;
         }
-        let data = self.peek(plan, output)?;
-        trace::accept(self, plan, output, &data)?;
-        Ok(data)
+        Ok(all.split_off(flags.len()))
     }
 
     /// Runs a plan from its first command to its last.

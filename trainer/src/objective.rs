@@ -64,12 +64,14 @@ impl Params {
     /// # Errors
     /// The device failed.
     pub fn gradients(&self, exec: &mut dyn Executor, plan: PlanId) -> Result<Vec<Vec<f32>>> {
-        let mut all = Vec::new();
-        for (name, shape) in self.leaves() {
-            let [host, device] = self.rows(&name, shape);
-            all.push(recut(&exec.read(plan, &name)?, device, host));
-        }
-        Ok(all)
+        let leaves = self.leaves();
+        let names: Vec<&str> = leaves.iter().map(|l| l.0.as_str()).collect();
+        let gradients = exec.read_all(plan, &names)?;
+        let one = |((name, shape), gradient): (&(String, [usize; 2]), Vec<f32>)| {
+            let [host, device] = self.rows(name, *shape);
+            recut(&gradient, device, host)
+        };
+        Ok(leaves.iter().zip(gradients).map(one).collect())
     }
     /// Numbers on the host and on the device in what padding continues: the whole of A, a row of B.
     fn rows(&self, name: &str, [_, columns]: [usize; 2]) -> [usize; 2] {

@@ -22,6 +22,7 @@ use crate::plan::{Command, Place, Plan, Slot, check_overlap};
 use crate::{Error, Result};
 use alloc::{
     borrow::{Cow, ToOwned},
+    collections::VecDeque,
     format,
     string::String,
     vec::Vec,
@@ -304,6 +305,15 @@ impl Prepared {
     }
 }
 
+/// Bytes of outputs that come back at once, where one alone has no more.
+const READBACK: u64 = 64 << 20;
+
+/// Room for the largest output, and for all together if they are small.
+fn readback_bytes(plan: &Plan) -> u64 {
+    let bytes = || plan.outputs.iter().map(|o| Stored::F32.bytes(o.slot.len) as u64);
+    bytes().sum::<u64>().min(READBACK).max(bytes().max().unwrap_or(0)).max(16)
+}
+
 /// Bytes of a leaf that is sent to the device at once.
 const LARGE_UPLOAD: usize = 1 << 22;
 
@@ -351,8 +361,7 @@ impl Executor for Wgpu {
         let unpacked = self.memory("unpacked weight", plan.unpacked, false)?;
         let uniforms = self.uniforms(&plan)?;
         let (steps, next) = (Vec::with_capacity(plan.commands.len()), (0, Stage::default()));
-        let largest = plan.outputs.iter().map(|o| Stored::F32.bytes(o.slot.len) as u64).max().unwrap_or(0);
-        let readback = self.readback_buffer(largest.max(16))?;
+        let readback = self.readback_buffer(readback_bytes(&plan))?;
         self.failure()?;
         let (cursor, pending) = (0, (0, None));
         let prepared =
@@ -387,21 +396,47 @@ impl Executor for Wgpu {
         }
     }
     fn peek(&mut self, plan: PlanId, output: &str) -> Result<Vec<f32>> {
+        let all = self.peek_all(plan, &[output])?;
+        Ok(all.into_iter().next().unwrap_or_default())
+    }
+    fn peek_all(&mut self, plan: PlanId, outputs: &[&str]) -> Result<Vec<Vec<f32>>> {
         let p = &self.plans[plan.0];
-        let slot = null::output(&p.plan, output)?.slot;
-        let memory = p.memory();
-        let (buffer, offset) = self.locate(&memory, &slot)?;
-        let bytes = Stored::F32.bytes(slot.len) as u64;
-        let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        encoder.copy_buffer_to_buffer(buffer, offset, &p.readback, 0, bytes);
-        self.queue.submit([encoder.finish()]);
-        let data: Vec<f32> = self.map(&p.readback, bytes)?;
+        let slots = outputs.iter().map(|output| Ok(null::output(&p.plan, output)?.slot));
+        let mut slots: VecDeque<Slot> = slots.collect::<Result<_>>()?;
+        let mut all = Vec::with_capacity(outputs.len());
+        while !slots.is_empty() {
+            let (memory, mut bytes, mut lengths) = (p.memory(), 0, Vec::new());
+            let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            while let Some(slot) = slots.front() {
+                let size = Stored::F32.bytes(slot.len) as u64;
+                if bytes > 0 && bytes + size > p.readback.size() {
+                    break;
+                }
+                let (buffer, offset) = self.locate(&memory, slot)?;
+                encoder.copy_buffer_to_buffer(buffer, offset, &p.readback, bytes, size);
+                bytes += size;
+                lengths.push(slot.len);
+                slots.pop_front();
+            }
+            self.queue.submit([encoder.finish()]);
+            let data: Vec<f32> = self.map(&p.readback, bytes)?;
+            if lengths.len() == 1 {
+                all.push(data);
+                continue;
+            }
+            let mut rest = data.as_slice();
+            for len in lengths {
+                let (one, more) = rest.split_at(len);
+                all.push(one.to_vec());
+                rest = more;
+            }
+        }
         let p = &mut self.plans[plan.0];
         if let (work, Some(since)) = core::mem::take(&mut p.pending) {
             let seconds = since.elapsed().as_secs_f64();
             self.learn(work, seconds);
         }
-        Ok(data)
+        Ok(all)
     }
     fn plan(&self, plan: PlanId) -> &Plan {
         &self.plans[plan.0].plan

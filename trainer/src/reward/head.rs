@@ -313,9 +313,9 @@ impl Head {
     /// # Errors
     /// The device failed.
     pub fn gradients(&self, exec: &mut dyn Executor) -> Result<Vec<Vec<f32>>> {
-        let hinge = exec.read(self.step_plan, "hinge")?;
-        let mut all =
-            NAMES[..3].iter().map(|name| exec.read(self.step_plan, name)).collect::<Result<Vec<_>>>()?;
+        let names = [NAMES[0], NAMES[1], NAMES[2], "hinge"];
+        let mut all = exec.read_all(self.step_plan, &names)?;
+        let hinge = all.pop().unwrap_or_default();
         all.push(vec![self.shift(&hinge)]);
         Ok(all)
     }

@@ -287,7 +287,8 @@ impl PickScore {
         Ok(step)
     }
     fn read_gradients(&self, exec: &mut dyn Executor) -> Result<Vec<Vec<f32>>> {
-        self.names.iter().map(|name| exec.read(self.step_plan, name)).collect()
+        let names: Vec<&str> = self.names.iter().map(AsRef::as_ref).collect();
+        exec.read_all(self.step_plan, &names)
     }
     /// After the second run: moves the trained layers.
     ///

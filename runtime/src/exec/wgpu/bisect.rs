@@ -293,6 +293,9 @@ impl Executor for Checked {
     fn peek(&mut self, plan: PlanId, output: &str) -> Result<Vec<f32>> {
         self.exec.peek(plan, output)
     }
+    fn peek_all(&mut self, plan: PlanId, outputs: &[&str]) -> Result<Vec<Vec<f32>>> {
+        self.exec.peek_all(plan, outputs)
+    }
     fn plan(&self, plan: PlanId) -> &Plan {
         self.exec.plan(plan)
     }
