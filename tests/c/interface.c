@@ -181,7 +181,7 @@ static void settings(const char *model) {
         config.size = size;
         if (size % (size < offsetof(pmt_config, width) ? 8 : 4) == 0) continue;
         CHECK(pmt_config_default(&larger.config, size) == PMT_STATUS_BAD_ARGUMENT);
-        BAD(pmt_trainer_new(context, model, NULL, &config, &trainer), "config.size: expected a structure of 8 to 104 bytes, whole");
+        BAD(pmt_trainer_new(context, model, NULL, &config, &trainer), "config.size: expected a structure of 8 to 112 bytes, whole");
     }
     config = before;
     REFUSED(rank, 0, "rank: expected 1 to 4096, found 0");

@@ -383,6 +383,27 @@ fn padding_is_inert() {
     }
 }
 
+/// What is computed again is what was kept, up to the roundings of what is fused with it.
+#[test]
+fn recomputing_changes_roundings_only() {
+    let mut run = SixRanks::open(plain_twins(), device_rank(SIX));
+    run.params.upload(&mut run.pipeline, &run.values).expect("parameters");
+    let [kept, again] = [false, true].map(|recompute| {
+        let plan = objective::flow::supervised(&mut run.pipeline, &run.params, 1, LATENTS, recompute);
+        let plan = plan.expect("a plan");
+        let loss = run.run(plan);
+        let gradients = run.params.gradients(&mut *run.pipeline.exec, plan).expect("gradients");
+        (run.pipeline.exec.plan(plan).commands.len(), loss, gradients)
+    });
+    assert!(again.0 > kept.0 && (again.1 - kept.1).abs() <= 1e-5 * kept.1.abs());
+    for (a, b) in again.2.iter().zip(&kept.2) {
+        let norm = |v: &mut dyn Iterator<Item = f32>| v.map(|v| v * v).sum::<f32>().sqrt();
+        let (off, size) = (norm(&mut a.iter().zip(b).map(|(a, b)| a - b)), norm(&mut b.iter().copied()));
+        assert!(off <= 1e-5 * size, "off by {off} of {size}");
+    }
+    assert!(kept.2.iter().flatten().any(|g| *g != 0.0), "no gradient at all");
+}
+
 #[test]
 fn the_released_objective_runs() {
     let released = Config::released();

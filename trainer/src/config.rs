@@ -18,6 +18,9 @@ pub struct Config {
     /// What the frozen matrices of the transformer's blocks are quantised to on the device, to save its memory; `None` leaves them as
     /// the file has them.
     pub base: Option<Base>,
+    /// Whether values of transformer blocks, decoder and backbone are computed again on the way back instead of kept: less memory, about
+    /// a third more work. Always so above [`KEPT`] latent positions.
+    pub recompute: bool,
     /// T5 tokens of a prompt (released: 128).
     pub text_tokens: usize,
     /// LoRA rank r, any (released: 32).
@@ -57,6 +60,7 @@ impl Default for Config {
             width: 0,
             height: 0,
             base: None,
+            recompute: false,
             text_tokens: pentimento::text::T5_TOKENS,
             rank: 16,
             lora_scale: 2.0,
@@ -132,12 +136,19 @@ impl Config {
         if held { self.prior.images } else { 0 }
     }
 
+    /// Whether plans for latents of this height and width recompute.
+    pub(crate) fn recomputes(&self, [height, width]: [usize; 2]) -> bool {
+        self.recompute || height * width > KEPT
+    }
+
     /// Images in an iteration.
     pub fn images(&self) -> usize {
         self.rollout.prompts * self.rollout.group
     }
 }
 
+/// Latent positions up to which values may be kept: 256 x 256 pixels.
+pub const KEPT: usize = 32 * 32;
 /// Optimiser steps, head steps and iterations are no more than this.
 pub(crate) const MOST_STEPS: usize = 1_000_000;
 /// Images that an iteration makes, or the head remembers, are no more than this.

@@ -141,6 +141,6 @@ pub(crate) fn add_supervised(m: &mut Machine, sum: &mut Gradients) -> Result<f32
 /// [`supervised`] in batches of the warm start's.
 pub(crate) fn supervised_plan(m: &mut Machine) -> Result<PlanId> {
     m.plan("supervised", |pipeline, params, config, size| {
-        supervised(pipeline, params, config.warm.batch, size, false)
+        supervised(pipeline, params, config.warm.batch, size, config.recomputes(size))
     })
 }

@@ -134,13 +134,7 @@ pub fn clipped(g: &mut Graph, old: Id, new: Id, advantage: Id, clip: f32) -> (Id
 ///
 /// # Errors
 /// The device refuses the plan.
-pub fn grpo(
-    pipeline: &mut Pipeline,
-    params: &Params,
-    config: &Config,
-    size: [usize; 2],
-    recompute: bool,
-) -> Result<PlanId> {
+pub fn grpo(pipeline: &mut Pipeline, params: &Params, config: &Config, size: [usize; 2]) -> Result<PlanId> {
     let n = config.optim.micro_batch;
     let mut g = Graph::new();
     let (x, v) = guided(pipeline, &mut g, config, size, None);
@@ -175,7 +169,7 @@ pub fn grpo(
         loss = g.add(loss, kl);
     }
     outputs.push(("loss".into(), loss));
-    let outputs = with_gradients(&mut g, loss, seed, params, recompute, outputs)?;
+    let outputs = with_gradients(&mut g, loss, seed, params, config.recomputes(size), outputs)?;
     compile(pipeline, g, &outputs, size)
 }
 
@@ -294,7 +288,7 @@ impl Objective for Grpo {
 }
 
 fn plan(m: &mut Machine) -> Result<PlanId> {
-    m.plan("grpo", |pipeline, params, config, size| grpo(pipeline, params, config, size, false))
+    m.plan("grpo", grpo)
 }
 
 /// One stochastic step of some images.

@@ -68,13 +68,7 @@ pub(crate) fn contrast(g: &mut Graph, [v, old, straight]: [Id; 3], sigma: Id, go
 ///
 /// # Errors
 /// The device refuses the plan.
-pub fn nft(
-    pipeline: &mut Pipeline,
-    params: &Params,
-    c: &Config,
-    size: [usize; 2],
-    recompute: bool,
-) -> Result<PlanId> {
+pub fn nft(pipeline: &mut Pipeline, params: &Params, c: &Config, size: [usize; 2]) -> Result<PlanId> {
     let n = c.optim.micro_batch;
     let mut g = Graph::new();
     let (x, v) = pipeline.velocity_graph(&mut g, "", n, size, None);
@@ -87,7 +81,8 @@ pub fn nft(
     let good = g.reshape(good, &if places == 1 { [n, 1, 1, 1] } else { [n, size[0], size[1], 1] });
     let loss = contrast(&mut g, [v, old, straight], sigma, good, c.nft.beta);
     let seed = g.input("seed", &[n]);
-    let outputs = with_gradients(&mut g, loss, seed, params, recompute, vec![("loss".into(), loss)])?;
+    let outputs =
+        with_gradients(&mut g, loss, seed, params, c.recomputes(size), vec![("loss".into(), loss)])?;
     compile(pipeline, g, &outputs, size)
 }
 
@@ -181,7 +176,7 @@ impl Objective for Nft {
 }
 
 fn plan(m: &mut Machine) -> Result<PlanId> {
-    m.plan("nft", |pipeline, params, config, size| nft(pipeline, params, config, size, false))
+    m.plan("nft", nft)
 }
 
 #[cfg(test)]

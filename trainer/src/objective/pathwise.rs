@@ -33,23 +33,11 @@ pub struct Settings {
     pub images: usize,
     /// Images in one training run.
     pub batch: usize,
-    /// Whether values of transformer blocks, decoder and backbone are computed again instead of kept; always above
-    /// [`KEPT`] latent positions.
-    pub recompute: bool,
 }
-
-/// Latent positions up to which values may be kept: 256 x 256 pixels.
-pub const KEPT: usize = 32 * 32;
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings {
-            from: From::Noised(0.1, 0.8),
-            detach_unconditional: false,
-            images: 16,
-            batch: 8,
-            recompute: false,
-        }
+        Settings { from: From::Noised(0.1, 0.8), detach_unconditional: false, images: 16, batch: 8 }
     }
 }
 
@@ -103,8 +91,7 @@ pub(crate) fn pathwise(
     }
     let seed = g.input("seed", &[n]);
     let outputs = vec![("reward".into(), reward), ("finite/reward".into(), level)];
-    let recompute = c.pathwise.recompute || size[0] * size[1] > KEPT;
-    let outputs = with_gradients(&mut g, reward, seed, params, recompute, outputs)?;
+    let outputs = with_gradients(&mut g, reward, seed, params, c.recomputes(size), outputs)?;
     critic.backbone.upload(&mut *pipeline.exec, &g)?;
     compile(pipeline, g, &outputs, size)
 }

@@ -1,9 +1,7 @@
 //! Quantised weights: the parts of shaders that read their blocks, and a kernel that writes a whole matrix out, for products
 //! that read it more than once.
 use super::family::{Accuracy, Built, Calls, Rounding};
-use super::{
-    Abilities, BLOCKS, Binding, Features, Needs, Operand, Part, Rows, Source, Stored, part, workgroups,
-};
+use super::{Abilities, BLOCKS, Binding, Features, Needs, Operand, Rows, Source, Stored, part, workgroups};
 use crate::Real;
 use alloc::{format, string::String, vec, vec::Vec};
 
@@ -92,7 +90,7 @@ impl Calls for Call {
         0
     }
     fn rows(&self) -> Option<Rows> {
-        Rows::new(self.params.n as usize, 1, [Part::Rows(1), Part::Rows(1)])
+        None // weights are bound from their beginning
     }
     fn counted(&mut self) -> &mut u32 {
         &mut self.params.n

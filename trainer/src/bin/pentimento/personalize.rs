@@ -92,6 +92,9 @@ pub struct Args {
     /// Quantise the model's matrices to 8 or 4 bits while loading: half or a quarter of the memory, and an approximation of the model.
     #[arg(long, value_name = "q8|q4")]
     base: Option<Base>,
+    /// Compute values again on the way back instead of keeping them: less memory, about a third more work. Always so above 256 x 256 pixels.
+    #[arg(long)]
+    recompute: bool,
     #[command(flatten)]
     device: DeviceArgs,
 }
@@ -104,7 +107,7 @@ impl Args {
     fn settings(&self, slow: bool) -> Result<Config> {
         let mut config = Config::recipe(self.name(), slow)?;
         config.seed = self.seed;
-        config.base = self.base;
+        (config.base, config.recompute) = (self.base, self.recompute);
         config.text_tokens = self.text_tokens.unwrap_or(config.text_tokens);
         config.rank = self.rank.unwrap_or(config.rank);
         config.iterations = self.iterations.unwrap_or(config.iterations);

@@ -39,7 +39,7 @@ fn plan(m: &mut Machine) -> Result<PlanId> {
     m.plan("grpo", |pipeline, params, config, size| {
         let mut config = config.clone();
         config.optim.micro_batch = samples(&config);
-        grpo::grpo(pipeline, params, &config, size, false)
+        grpo::grpo(pipeline, params, &config, size)
     })
 }
 
