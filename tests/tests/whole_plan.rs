@@ -115,18 +115,22 @@ fn sd35_medium_at_512_is_valid() {
     whole(64, true);
 }
 
-/// The largest training batches that fit WebGPU's limits; the next ones exceed a buffer, and the error says so.
-/// Dispatches, and bytes that all commands read and write, of SD3.5-medium at 512 x 512, batch 2, rank 32, on a GPU with cooperative
-/// matrices. Each dispatch costs some 2 us and memory is most of what is not a product: neither may grow unseen.
-#[test]
-fn dispatches_and_bytes_do_not_grow() {
-    let caps = Caps {
+/// A GPU with cooperative matrices and no limits worth naming.
+fn with_matrices() -> Caps {
+    Caps {
         invocations: 1024,
         workgroup_memory: 48 << 10,
         features: Features::MATRIX,
         matrix: Some(Matrix { edge: 16, subgroup: 32 }),
         ..Caps::unlimited("a GPU with matrices")
-    };
+    }
+}
+
+/// Dispatches, and bytes that all commands read and write, of SD3.5-medium at 512 x 512, batch 2, rank 32, on a GPU with cooperative
+/// matrices. Each dispatch costs some 2 us and memory is most of what is not a product: neither may grow unseen.
+#[test]
+fn dispatches_and_bytes_do_not_grow() {
+    let caps = with_matrices();
     for (train, dispatches, gigabytes) in [(false, 1215, 26.9), (true, 4659, 99.6)] {
         let work = work(&Config::sd35_medium(), 2, 64, 333, 32, train);
         let plan = work.plan(&caps, &|_| Stored::F16).expect("a plan");
@@ -141,13 +145,7 @@ fn dispatches_and_bytes_do_not_grow() {
 #[test]
 fn a_step_fits_small_cards() {
     let work = work(&Config::sd35_medium(), 2, 64, 333, 32, true);
-    let caps = Caps {
-        invocations: 1024,
-        workgroup_memory: 48 << 10,
-        features: Features::MATRIX,
-        matrix: Some(Matrix { edge: 16, subgroup: 32 }),
-        ..Caps::unlimited("a GPU with matrices")
-    };
+    let caps = with_matrices();
     for (name, base, most) in [("f16", None, 5.4), ("q8", Some(Base::Q8), 3.3), ("q4", Some(Base::Q4), 2.2)] {
         let asked = |leaf: &str| base.filter(|_| mmdit::quantised(leaf)).map_or(Stored::F16, Base::stored);
         let stored = kept(&caps, &work.graph, &asked);
@@ -172,6 +170,7 @@ fn a_step_fits_small_cards() {
     }
 }
 
+/// The largest training batches that fit WebGPU's limits; the next ones exceed a buffer, and the error says so.
 #[test]
 fn batches_end_at_the_size_of_a_buffer() {
     for (side, batch) in [(64, 8), (128, 2)] {
