@@ -107,19 +107,19 @@ impl Wgpu {
     }
 
     /// Buffer and byte offset of an argument; the dummy for an absent one.
-    fn locate<'a>(&'a self, p: &'a Memory<'_>, slot: &Slot) -> Result<(&'a wgpu::Buffer, u64)> {
+    fn locate<'a>(&'a self, p: &'a Prepared, slot: &Slot) -> Result<(&'a wgpu::Buffer, u64)> {
         Ok(match slot.place {
             Place::Absent => (&self.dummy, 0),
             Place::Arena { slab, offset } => (&p.slabs[slab], offset),
-            Place::Input(offset) => (p.inputs, offset),
-            Place::Unpacked => (p.unpacked, 0),
-            Place::Leaf(i) => (&self.leaf(p.plan, i)?.buffer, 0),
+            Place::Input(offset) => (&p.inputs, offset),
+            Place::Unpacked => (&p.unpacked, 0),
+            Place::Leaf(i) => (&self.leaf(&p.plan, i)?.buffer, 0),
         })
     }
 
     fn bind(
         &self,
-        p: &Memory<'_>,
+        p: &Prepared,
         c: &Command,
         uniforms: (&wgpu::Buffer, u64),
         views: &[Option<wgpu::TextureView>],
@@ -136,7 +136,7 @@ impl Wgpu {
                 Some(view) => wgpu::BindingResource::TextureView(view),
                 None => {
                     let (buffer, offset) = self.locate(p, slot)?;
-                    let bytes = self.kind(p.plan, slot)?.bytes(slot.len);
+                    let bytes = self.kind(&p.plan, slot)?.bytes(slot.len);
                     let size = core::num::NonZeroU64::new((bytes as u64).max(16).next_multiple_of(16));
                     wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size })
                 }
@@ -167,30 +167,29 @@ impl Wgpu {
         let variant = p.plan.commands[p.steps.len()].variant;
         let (pipeline, layout) = self.pipeline(&variant)?;
         let c = &p.plan.commands[p.steps.len()];
-        let memory = p.memory();
         let mut views = Vec::with_capacity(c.args.len());
         let mut copies = Vec::new();
         for ((_, kind), slot) in c.variant.bindings().iter().zip(&c.args) {
             views.push(match kind {
-                Binding::Texture => Some(self.texels(&memory, slot, stage, &mut copies)?),
+                Binding::Texture => Some(self.texels(p, slot, stage, &mut copies)?),
                 _ => None,
             });
         }
         stage.written(&c.args[c.args.len() - c.variant.outputs()..]);
-        let bind_group = self.bind(&memory, c, (&p.uniforms, p.next.0), &views, &layout)?;
+        let bind_group = self.bind(p, c, (&p.uniforms, p.next.0), &views, &layout)?;
         Ok((Step { pipeline, bind_group, copies, groups: c.groups, flops: c.flops }, self.uniform_stride(c)))
     }
 
     /// A view of an argument as texels; adds a copy where the staged texture is stale.
     fn texels(
         &self,
-        p: &Memory<'_>,
+        p: &Prepared,
         slot: &Slot,
         stage: &mut Stage,
         copies: &mut Vec<Copy>,
     ) -> Result<wgpu::TextureView> {
         if let Place::Leaf(i) = slot.place {
-            return Ok(self.leaf_texels(self.leaf(p.plan, i)?));
+            return Ok(self.leaf_texels(self.leaf(&p.plan, i)?));
         }
         let (buffer, offset) = self.locate(p, slot)?;
         let (texture, fresh) = stage.get(&self.device, slot);
@@ -287,21 +286,6 @@ impl Wgpu {
         self.leaves.clear();
         // wgpu frees what is gone when it next looks; a failure comes up with the next use of the device.
         let _ = self.device.poll(wgpu::PollType::Poll);
-    }
-}
-
-/// The buffers of a plan while it is being prepared.
-struct Memory<'a> {
-    plan: &'a Plan,
-    slabs: &'a [wgpu::Buffer],
-    inputs: &'a wgpu::Buffer,
-    unpacked: &'a wgpu::Buffer,
-}
-
-impl Prepared {
-    fn memory(&self) -> Memory<'_> {
-        let Prepared { plan, slabs, inputs, unpacked, .. } = self;
-        Memory { plan, slabs, inputs, unpacked }
     }
 }
 
@@ -405,14 +389,14 @@ impl Executor for Wgpu {
         let mut slots: VecDeque<Slot> = slots.collect::<Result<_>>()?;
         let mut all = Vec::with_capacity(outputs.len());
         while !slots.is_empty() {
-            let (memory, mut bytes, mut lengths) = (p.memory(), 0, Vec::new());
+            let (mut bytes, mut lengths) = (0, Vec::new());
             let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
             while let Some(slot) = slots.front() {
                 let size = Stored::F32.bytes(slot.len) as u64;
                 if bytes > 0 && bytes + size > p.readback.size() {
                     break;
                 }
-                let (buffer, offset) = self.locate(&memory, slot)?;
+                let (buffer, offset) = self.locate(p, slot)?;
                 encoder.copy_buffer_to_buffer(buffer, offset, &p.readback, bytes, size);
                 bytes += size;
                 lengths.push(slot.len);

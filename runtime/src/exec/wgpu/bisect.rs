@@ -185,8 +185,7 @@ impl Wgpu {
             return Ok(Vec::new());
         }
         let kind = self.kind(&p.plan, slot)?;
-        let memory = p.memory();
-        let (buffer, offset) = self.locate(&memory, slot)?;
+        let (buffer, offset) = self.locate(p, slot)?;
         let bytes = (kind.bytes(slot.len) as u64).max(4).next_multiple_of(4);
         let readback = self.readback_buffer(bytes)?;
         let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
@@ -204,8 +203,7 @@ impl Wgpu {
     fn store(&self, plan: PlanId, c: &Command, outputs: &[Vec<f32>]) -> Result<()> {
         let p = &self.plans[plan.0];
         for (slot, data) in c.args[c.args.len() - outputs.len()..].iter().zip(outputs) {
-            let memory = p.memory();
-            let (buffer, offset) = self.locate(&memory, slot)?;
+            let (buffer, offset) = self.locate(p, slot)?;
             match self.kind(&p.plan, slot)? {
                 Stored::F16 => {
                     let halves = data.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes());
