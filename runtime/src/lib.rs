@@ -10,6 +10,7 @@ pub mod error;
 pub mod exec;
 #[cfg(feature = "std")]
 pub mod file;
+pub mod fingerprint;
 #[cfg(feature = "std")]
 pub mod folder;
 mod fuse;

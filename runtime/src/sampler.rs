@@ -97,7 +97,7 @@ pub fn mean_square(a: &[f32], b: &[f32]) -> Result<f64> {
 /// With noise level eta: `std = sigma' sin(eta pi/2)`, `x0 = x - sigma v`, `x1 = x + (1 - sigma) v`,
 /// `mean = (1 - sigma') x0 + sqrt(sigma'^2 - std^2) x1` (Wang and Yu 2025, "Coefficients-preserving sampling"; as in the
 /// released Adv-GRPO code, `sde_step_with_logprob_new`). eta = 0 is [`euler`].
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq)]
 pub struct CpsCoefficients {
     /// Factor of `x` in the mean.
     pub mean_x: f32,

@@ -3,6 +3,7 @@
 //! Follows diffusers 0.42 `StableDiffusion3Pipeline.encode_prompt`: the CLIP states side by side on the channels, zeros up
 //! to the transformer's text width, T5's states after them on the sequence axis.
 use crate::exec::{self, Executor, PlanId, compile, upload};
+use crate::fingerprint::Hash;
 use crate::graph::Graph;
 use crate::model::lora::{self, Lora, Pairs};
 use crate::model::{clip, contents, t5};
@@ -152,7 +153,7 @@ impl TextEncoders {
     /// adapter of theirs adds a second part ([`cache::ADAPTED`]).
     pub fn fingerprint(&self) -> String {
         use core::fmt::Write;
-        let mut hash = cache::Hash::new();
+        let mut hash = Hash::new();
         // Writing to a hash cannot fail.
         let _ = write!(hash, "{:?}", self.layout());
         for (clip, _) in &self.clips {
@@ -167,7 +168,7 @@ impl TextEncoders {
         let pairs = clips.chain(self.t5.iter().map(|(t5, _)| &t5.pairs)).flat_map(|pairs| pairs.iter());
         let mut adapter = None;
         for (target, pair) in pairs {
-            adapter.get_or_insert_with(cache::Hash::new).pair(target, pair);
+            adapter.get_or_insert_with(Hash::new).pair(target, pair);
         }
         let adapter = adapter.map(|hash| format!("{}{}", cache::ADAPTED, hash.finish()));
         hash.finish() + &adapter.unwrap_or_default()

@@ -1,7 +1,8 @@
 //! Group-relative advantages: how much better an image, or a place in it, is than its group. Pure functions.
+use serde::Serialize;
 
 /// What the advantage is divided by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Spread {
     /// Standard deviation of all rewards of the iteration (released: `global_std`).
     Global,

@@ -5,9 +5,10 @@ use crate::reward::head;
 use crate::stage::{rollout, warm, watch};
 use crate::{Error, Result, optim};
 use pentimento::weights::Base;
+use serde::{Serialize, Serializer};
 
 /// Settings of a personalisation; see [`Config::recipe`] for those of the recipes.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Config {
     /// Everything random follows from it.
     pub seed: u64,
@@ -17,6 +18,7 @@ pub struct Config {
     pub height: usize,
     /// What the frozen matrices of the transformer's blocks are quantised to on the device, to save its memory; `None` leaves them as
     /// the file has them.
+    #[serde(serialize_with = "named")]
     pub base: Option<Base>,
     /// Whether values of transformer blocks, decoder and backbone are computed again on the way back instead of kept: less memory, about
     /// a third more work. Always so above [`KEPT`] latent positions.
@@ -51,6 +53,14 @@ pub struct Config {
     pub optim: optim::Settings,
     /// How a training watches itself.
     pub watch: watch::Settings,
+}
+
+fn named<S: Serializer>(base: &Option<Base>, to: S) -> core::result::Result<S::Ok, S::Error> {
+    match base {
+        None => to.serialize_none(),
+        Some(Base::Q8) => to.serialize_str("q8"),
+        Some(Base::Q4) => to.serialize_str("q4"),
+    }
 }
 
 impl Default for Config {

@@ -8,6 +8,7 @@
 pub mod adapted;
 pub mod adapter;
 pub mod advantage;
+mod archive;
 pub mod config;
 pub mod files;
 pub mod images;

@@ -1,22 +1,20 @@
-//! What a training runs on, and what it has come to. Stages change both; everything in [`State`] is plain data.
+//! What a training runs on. Stages change it, and what it has come to, [`State`].
 use crate::adapter::{Adapter, Pair};
 use crate::config::Config;
-use crate::objective::grpo::Taken;
-use crate::objective::{Gradients, Params};
-use crate::optim::{AdamW, Ema};
+use crate::objective::Params;
 use crate::recipe::released::Bench;
 use crate::reward::host::HostReward;
-use crate::reward::{self, Critic};
+use crate::reward::{self, Critic, Learned};
 use crate::stage::prepare::Known;
-use crate::stage::watch::Seen;
-use crate::train::{Event, Metrics, Setup};
+use crate::train::Setup;
+use crate::train::state::State;
 use crate::{Result, texts};
 use pentimento::exec::{Executor, PlanId};
 use pentimento::folder::ModelFolder;
 use pentimento::model::lora::{Lora, Pairs, device_rank};
-use pentimento::pipeline::{Pipeline, Text, TextSettings};
+use pentimento::pipeline::{Pipeline, TextSettings};
 use pentimento::rng::Philox;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -42,71 +40,7 @@ pub(crate) struct Machine {
     plans: BTreeMap<&'static str, PlanId>,
 }
 
-/// What training has changed.
-pub(crate) struct State {
-    /// The adapter, A then B of each target.
-    pub values: Vec<Vec<f32>>,
-    /// The adapter as the warm start left it, for the anchor.
-    pub warm: Vec<Vec<f32>>,
-    pub adam: AdamW,
-    /// The averaged adapter, once there is one.
-    pub ema: Option<Ema>,
-    pub rng: Philox,
-    /// Prompts drawn and not used yet.
-    pub order: Vec<usize>,
-    /// Complete iterations.
-    pub iteration: usize,
-    /// Deviations of the first rewards within groups: of images', of patches'.
-    pub spread: [Option<f64>; 2],
-    /// Running mean of the gradients' agreement.
-    pub agreement: Option<f32>,
-    /// Tokens of earlier images.
-    pub replay: VecDeque<Vec<f32>>,
-    /// What this iteration has made so far.
-    pub batch: Batch,
-    pub metrics: Metrics,
-    /// What looks at fixed pictures have shown.
-    pub watch: Seen,
-    /// Model runs of this iteration, done and all.
-    pub parts: (usize, usize),
-    /// Gradients of training runs that have not made a step yet (released schedule).
-    pub carried: Gradients,
-    /// Training runs, optimiser steps, and those with the judge's steps (released schedule).
-    pub micro_steps: usize,
-    pub optimiser_steps: usize,
-    pub global_step: u32,
-}
-
-/// Images of an iteration, group after group, and what is known of them. Each stage adds its part.
-#[derive(Default)]
-pub(crate) struct Batch {
-    /// Index of each group's prompt.
-    pub prompts: Vec<usize>,
-    /// Its stochastic steps.
-    pub taken: Vec<Taken>,
-    /// Latents before the last sampling step, image after image.
-    pub before_last: Vec<f32>,
-    /// Finished latents.
-    pub images: Vec<Vec<f32>>,
-    /// What the reward reads of each image.
-    pub tokens: Vec<Vec<f32>>,
-    /// How far each image is what its prompt says, where the reward asks for it.
-    pub alignment: Vec<f32>,
-    /// The head's outputs for each image.
-    pub scores: Vec<Vec<f32>>,
-    pub rewards: Vec<f32>,
-}
-
-impl Batch {
-    /// The prompt of each row, `repeat` rows a group.
-    pub fn texts<'a>(&self, known: &'a Known, repeat: usize) -> Vec<&'a Text> {
-        let texts = self.prompts.iter().map(|&p| &known.prompts[p]);
-        texts.flat_map(|t| core::iter::repeat_n(t, repeat)).collect()
-    }
-}
-
-/// Seconds spent in steps: what a host does between two of them, pauses and drawing above all, is not training. No state
-/// keeps them.
+/// Seconds spent in steps: what a host does between two of them, pauses and drawing above all, is not training.
 #[derive(Default)]
 pub(crate) struct Clock {
     /// In finished steps, and when the one in progress began.
@@ -134,6 +68,14 @@ impl Clock {
     /// Seconds left of a part of the deadline's time, where there is one.
     pub fn left(&self, part: f64) -> Option<f64> {
         self.deadline.map(|(since, seconds)| part * seconds - (self.now() - since))
+    }
+    /// Goes on from a run's seconds spent and its iteration's beginning; preparing again counts, too. Returns what moments of that run
+    /// are moved by.
+    pub fn go_on(&mut self, (spent, started): (f64, f64)) -> f64 {
+        let again = self.now();
+        self.spent += spent;
+        self.started = started + again;
+        again
     }
     /// Seconds of the iteration so far.
     pub fn iteration(&self) -> f64 {
@@ -165,26 +107,7 @@ impl Machine {
         let known = known(pixels)?;
         let params = Params::new(&pipeline.mmdit, config.rank);
         let values = initial(&mut pipeline, &params, &config)?;
-        let state = State {
-            adam: adam(&config, &values),
-            values,
-            warm: Vec::new(),
-            ema: None,
-            rng: Philox::new(config.seed, 1),
-            order: Vec::new(),
-            iteration: 0,
-            spread: [None; 2],
-            agreement: None,
-            replay: VecDeque::new(),
-            batch: Batch::default(),
-            metrics: Metrics::default(),
-            watch: Seen::new(&config.watch),
-            parts: (0, 0),
-            carried: Gradients::default(),
-            micro_steps: 0,
-            optimiser_steps: 0,
-            global_step: 0,
-        };
+        let state = State::new(&config, values);
         let reward = reward::folder(&folder, setup.reward);
         let clock = Clock::default();
         let (critic, host, bench, plans) = (None, None, None, BTreeMap::new());
@@ -227,6 +150,20 @@ impl Machine {
         let critic = self.critic.as_mut().ok_or_else(reward::none)?;
         Ok((&mut self.pipeline, critic))
     }
+    /// What the reward has learnt, in recipes where it learns.
+    pub fn learned(&self) -> Option<&Learned> {
+        let head = self.critic.as_ref().map(|critic| critic.head.learned());
+        head.or_else(|| self.bench.as_ref().map(|bench| bench.judge.learned()))
+    }
+    /// Goes on from what another reward has learnt.
+    pub fn learn_from(&mut self, learned: Learned) -> Result<()> {
+        let exec = &mut *self.pipeline.exec;
+        match (&mut self.critic, &mut self.bench) {
+            (Some(critic), _) => critic.head.learn_from(exec, learned),
+            (None, Some(bench)) => bench.judge.learn_from(exec, learned),
+            (None, None) => Ok(()),
+        }
+    }
     /// Patches drawn with replacement for each of some images, as released; `None` where all of them count.
     pub fn pick_patches(&self, s: &mut State, images: usize) -> Result<Option<Vec<Vec<u32>>>> {
         let grid = self.critic.as_ref().ok_or_else(reward::none)?.backbone.grid();
@@ -247,34 +184,6 @@ impl Machine {
         let pairs = pairs.map(|((target, _, _), ab)| Ok((target.clone(), pair(ab)?)));
         Ok(Adapter { pairs: pairs.collect::<Result<_>>()? })
     }
-}
-
-impl State {
-    /// Starts optimiser and average anew: two losses differ in scale.
-    pub fn restart(&mut self, config: &Config) {
-        self.adam = adam(config, &self.values);
-        self.warm.clone_from(&self.values);
-        self.ema = Some(Ema::new(config.optim.ema, &self.values));
-    }
-    /// The averaged adapter; the current one before there is an average.
-    pub fn average(&self) -> &[Vec<f32>] {
-        self.ema.as_ref().map_or(&self.values, |e| &e.average)
-    }
-    /// The adapter to hand out: the averaged one, or the best one seen where that is better.
-    pub fn kept(&self) -> &[Vec<f32>] {
-        let average = self.average();
-        let good = !self.watch.verdict.refuses() && average.iter().flatten().all(|v| v.is_finite());
-        if good || self.watch.best.is_empty() { average } else { &self.watch.best }
-    }
-    /// One more model run of this iteration is done.
-    pub fn part(&mut self) -> Event {
-        self.parts.0 += 1;
-        Event::Part(self.parts.0, self.parts.1)
-    }
-}
-
-fn adam(config: &Config, values: &[Vec<f32>]) -> AdamW {
-    AdamW::new((0.9, 0.999), config.optim.weight_decay, values.iter().map(Vec::len))
 }
 
 /// A: normal with deviation 1/r, B: zero, as released; so the first images are the base model's.

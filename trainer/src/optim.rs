@@ -1,9 +1,12 @@
 //! Optimisers on the host: an adapter is small beside the work that makes its gradient, and host f32 arithmetic is
 //! the same on every adapter.
+use crate::archive::kept;
 use crate::{Result, config};
+use serde::Serialize;
+use std::sync::Arc;
 
 /// Settings of the adapter's optimiser.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Settings {
     /// AdamW learning rate (released: 3e-4).
     pub rate: f32,
@@ -52,19 +55,28 @@ pub struct AdamW {
     eps: f32,
     weight_decay: f32,
     step: i32,
-    m: Vec<Vec<f32>>,
-    v: Vec<Vec<f32>>,
+    m: Tensors,
+    v: Tensors,
 }
+kept!(AdamW { step, m, v });
+
+/// A list of tensors, shared by copies until one changes.
+pub type Tensors = Arc<Vec<Vec<f32>>>;
 
 impl AdamW {
     /// Zero moments for tensors of these lengths; eps is 1e-8.
     pub fn new(betas: (f32, f32), weight_decay: f32, lengths: impl Iterator<Item = usize>) -> Self {
-        let m: Vec<Vec<f32>> = lengths.map(|n| vec![0.0; n]).collect();
+        let m: Tensors = Arc::new(lengths.map(|n| vec![0.0; n]).collect());
         AdamW { beta1: betas.0, beta2: betas.1, eps: 1e-8, weight_decay, step: 0, v: m.clone(), m }
     }
     /// With another epsilon than 1e-8.
     pub fn with_eps(self, eps: f32) -> Self {
         AdamW { eps, ..self }
+    }
+    /// Whether its moments are those of these tensors.
+    pub(crate) fn fits(&self, params: &[Vec<f32>]) -> bool {
+        let like = |t: &[Vec<f32>]| t.iter().map(Vec::len).eq(params.iter().map(Vec::len));
+        self.step >= 0 && like(&self.m) && like(&self.v)
     }
     /// One step with learning rate `rate`, in torch's order: decay first, then the bias-corrected update.
     pub fn update(&mut self, params: &mut [Vec<f32>], grads: &[Vec<f32>], rate: f32) {
@@ -72,7 +84,8 @@ impl AdamW {
         let correct1 = 1.0 - f64::from(self.beta1).powi(self.step);
         let correct2 = (1.0 - f64::from(self.beta2).powi(self.step)).sqrt();
         let size = (f64::from(rate) / correct1) as f32;
-        for ((p, g), (m, v)) in params.iter_mut().zip(grads).zip(self.m.iter_mut().zip(&mut self.v)) {
+        let (m, v) = (Arc::make_mut(&mut self.m), Arc::make_mut(&mut self.v));
+        for ((p, g), (m, v)) in params.iter_mut().zip(grads).zip(m.iter_mut().zip(v)) {
             for (((p, &g), m), v) in p.iter_mut().zip(g).zip(m).zip(v) {
                 *p *= 1.0 - rate * self.weight_decay;
                 *m += (g - *m) * (1.0 - self.beta1);
@@ -98,13 +111,20 @@ pub struct Ema {
     limit: f32,
     n: u32,
     /// The averaged parameters.
-    pub average: Vec<Vec<f32>>,
+    pub average: Tensors,
+}
+kept!(Ema { limit, n, average });
+/// One that a file's fills.
+impl Default for Ema {
+    fn default() -> Self {
+        Ema::new(0.0, &[])
+    }
 }
 
 impl Ema {
     /// Starts at `params`.
     pub fn new(limit: f32, params: &[Vec<f32>]) -> Self {
-        Ema { limit, n: 0, average: params.to_vec() }
+        Ema { limit, n: 0, average: Arc::new(params.to_vec()) }
     }
     /// `min(limit, (1 + n) / (10 + n))`.
     pub fn decay(&self, n: u32) -> f32 {
@@ -125,7 +145,7 @@ impl Ema {
         due
     }
     fn blend(&mut self, params: &[Vec<f32>], decay: f32) {
-        for (a, p) in self.average.iter_mut().zip(params) {
+        for (a, p) in Arc::make_mut(&mut self.average).iter_mut().zip(params) {
             a.iter_mut().zip(p).for_each(|(a, p)| *a += (1.0 - decay) * (p - *a));
         }
     }

@@ -5,12 +5,15 @@ pub mod released;
 pub(crate) mod supervised;
 
 use crate::Result;
-use crate::machine::{Machine, State};
+use crate::machine::Machine;
 use crate::stage::Stage;
 use crate::train::Metrics;
+use crate::train::state::Finds;
+use crate::train::state::State;
+use serde::Serialize;
 
 /// Which recipe. All but the released one begin with a supervised warm start; [`crate::config::Config::recipe`] has settings for each.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub enum Recipe {
     /// The adversarial reward's own gradient, through backbone, decoder and a sampling step; see
     /// [`crate::objective::pathwise`].
@@ -40,6 +43,12 @@ impl Recipe {
 pub(crate) trait Course {
     /// The stage after the one that is complete, or the first; `None` at the end.
     fn next(&mut self, m: &mut Machine, s: &mut State) -> Result<Option<Box<dyn Stage>>>;
+    /// The name of what comes next; `None` while prompts and references are prepared, which is always done anew.
+    fn phase(&self) -> Option<&'static str>;
+    /// What a phase finds of an iteration's batch; `None` for one that this course does not have.
+    fn finds(&self, phase: &str) -> Option<Finds>;
+    /// Goes to a phase, if the course has it.
+    fn go(&mut self, phase: &str);
 }
 
 /// Begins an iteration's clock and metrics, if there is to be one: the deadline leaves time for one as long as the last, or

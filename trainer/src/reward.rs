@@ -5,7 +5,9 @@ pub mod host;
 pub mod judge;
 pub mod pickscore;
 
+use crate::archive::kept;
 use crate::config::Config;
+use crate::optim::{AdamW, Tensors};
 use crate::stage::describe;
 use crate::{Error, Result};
 use backbone::Backbone;
@@ -13,7 +15,9 @@ use head::{Head, Shape};
 use pentimento::exec::PlanId;
 use pentimento::folder::ModelFolder;
 use pentimento::pipeline::Pipeline;
+use pentimento::rng::Philox;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// What a step of a reward that learns reports.
 #[derive(Clone, Copy, Debug, Default)]
@@ -22,6 +26,39 @@ pub struct HeadStep {
     pub loss: f32,
     /// Part of class logits on the right side of zero, before the step.
     pub accuracy: f32,
+}
+
+/// What a reward has learnt: plain data.
+#[derive(Clone)]
+pub(crate) struct Learned {
+    pub params: Tensors,
+    pub adam: AdamW,
+    /// Signs of the noise that holds a head steady.
+    pub signs: Philox,
+}
+kept!(Learned { params, adam, signs });
+
+impl Learned {
+    /// Nothing yet. Adam with the released betas.
+    pub fn new(params: Vec<Vec<f32>>, seed: u64) -> Self {
+        let adam = AdamW::new((0.5, 0.999), 0.0, params.iter().map(Vec::len));
+        Learned { params: Arc::new(params), adam, signs: Philox::new(seed, 0x516) }
+    }
+    /// One step along gradients.
+    pub fn step(&mut self, gradients: &[Vec<f32>], rate: f32) {
+        self.adam.update(Arc::<Vec<_>>::make_mut(&mut self.params), gradients, rate);
+    }
+    /// Whether another's numbers could take the place of these.
+    pub fn fits(&self, other: &Learned) -> bool {
+        let lengths = |l: &Learned| l.params.iter().map(Vec::len).collect::<Vec<_>>();
+        lengths(self) == lengths(other) && other.adam.fits(&other.params)
+    }
+}
+/// One that a file's fills.
+impl Default for Learned {
+    fn default() -> Self {
+        Learned::new(Vec::new(), 0)
+    }
 }
 
 /// The reward on latents: decoded and described on the device, judged by a head that learns.

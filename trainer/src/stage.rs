@@ -12,8 +12,9 @@ pub mod warm;
 pub mod watch;
 
 use crate::Result;
-use crate::machine::{Machine, State};
+use crate::machine::Machine;
 use crate::train::Event;
+use crate::train::state::State;
 use pentimento::exec::PlanId;
 
 /// A part of a training. It keeps only what must not outlive it: an interrupted stage begins anew.
@@ -22,4 +23,8 @@ pub(crate) trait Stage {
     fn launch(&mut self, m: &mut Machine, s: &mut State) -> Result<Option<PlanId>>;
     /// Reads the finished run.
     fn collect(&mut self, m: &mut Machine, s: &mut State) -> Result<Event>;
+    /// Whether the stage, begun anew at this moment, would go on from here.
+    fn rests(&self) -> bool {
+        false
+    }
 }

@@ -2,10 +2,14 @@
 //! been submitted, so a host may pause between any two calls, for as long as it likes. The work is in [`crate::stage`]s,
 //! their order in a [`crate::recipe`].
 mod draw;
+mod identity;
+mod resume;
+pub(crate) mod state;
 
 use crate::adapter::Adapter;
+use crate::archive::kept;
 use crate::config::Config;
-use crate::machine::{Machine, State};
+use crate::machine::Machine;
 use crate::recipe::adversarial::Adversarial;
 use crate::recipe::released::{self, Released};
 use crate::recipe::supervised::Supervised;
@@ -16,9 +20,14 @@ use crate::stage::Stage;
 use crate::stage::prepare::Known;
 use crate::stage::watch::Look;
 use crate::{Error, Result};
+use identity::Identity;
 use pentimento::exec::{Executor, PlanId};
 use pentimento::pipeline::Pipeline;
+use state::{Saved, State};
 use std::path::Path;
+
+/// Seconds between two moments that are kept within a stage: what they share is copied when it changes next.
+const REST: f64 = 2.0;
 
 /// What one iteration did.
 #[derive(Clone, Debug, Default)]
@@ -61,6 +70,26 @@ pub struct Metrics {
     /// Seconds spent in the steps of the whole iteration.
     pub seconds: f64,
 }
+kept!(Metrics {
+    iteration,
+    reward_generated,
+    reward_reference,
+    head_loss,
+    head_accuracy,
+    reward_spread,
+    advantage_spread,
+    clip_fraction,
+    head_steps,
+    updates,
+    agreement,
+    rate,
+    gradient_norm,
+    reward_pathwise,
+    anchor_loss,
+    supervised_loss,
+    prior_loss,
+    seconds,
+});
 
 /// What a step brought.
 #[derive(Clone, Debug)]
@@ -109,6 +138,17 @@ pub struct Trainer {
     held: Option<Event>,
     /// Why training cannot go on.
     failed: Option<Error>,
+    /// What a run must have in common with one that it goes on from.
+    identity: Identity,
+    /// The stage in progress, by its recipe's names.
+    phase: &'static str,
+    /// The last moment that another process could go on from.
+    kept: Option<Saved>,
+    /// When that was, by the clock of this run, and the least time to the next one within a stage.
+    kept_at: f64,
+    rest: f64,
+    /// The run to go on with, once everything is prepared.
+    resumed: Option<Saved>,
 }
 
 impl Trainer {
@@ -168,10 +208,26 @@ impl Trainer {
             Recipe::Supervised => Box::new(Supervised::default()),
             _ => Box::new(Adversarial::open(&mut machine)?),
         };
-        Ok(Trainer { machine, state, course, stage: None, running: None, held: None, failed: None })
+        let identity = Identity::new(&machine, setup)?;
+        Ok(Trainer {
+            machine,
+            state,
+            course,
+            stage: None,
+            running: None,
+            held: None,
+            failed: None,
+            identity,
+            phase: "",
+            kept: None,
+            kept_at: 0.0,
+            rest: REST,
+            resumed: None,
+        })
     }
 
     /// Ends after about `seconds` spent in [`Trainer::step`] from now on instead of after the configured iterations: 40 % for the warm start.
+    /// Set before a first step that resumes a run, it counts what that run has spent, too.
     pub fn set_deadline(&mut self, seconds: f64) {
         self.machine.clock.deadline = Some((self.machine.clock.now(), seconds));
     }
@@ -216,9 +272,14 @@ impl Trainer {
                 return Ok(Event::Working);
             }
             self.running = None;
-            return stage.collect(m, s);
+            let event = stage.collect(m, s)?;
+            if stage.rests() && m.clock.now() - self.kept_at >= self.rest {
+                self.keep();
+            }
+            return Ok(event);
         }
         loop {
+            let (m, s) = (&mut self.machine, &mut self.state);
             if let Some(stage) = &mut self.stage
                 && let Some(plan) = stage.launch(m, s)?
             {
@@ -226,7 +287,13 @@ impl Trainer {
                 self.running = Some(plan);
                 return Ok(Event::Working);
             }
-            self.stage = self.course.next(m, s)?;
+            self.stage = None;
+            if let Some(phase) = self.course.phase() {
+                self.go_on()?;
+                self.phase = self.course.phase().unwrap_or(phase);
+                self.keep();
+            }
+            self.stage = self.course.next(&mut self.machine, &mut self.state)?;
             if self.stage.is_none() {
                 return Ok(Event::Done);
             }

@@ -6,7 +6,6 @@
 //! themselves are absent, their name cannot be compared: the cache is then believed, and only its sizes are checked, unless
 //! an adapter of the encoders had part in it.
 use super::{Layout, Text};
-use crate::model::lora::Pair;
 use crate::weights::Weights;
 use crate::{Error, Result};
 use alloc::collections::BTreeMap;
@@ -88,6 +87,11 @@ impl TextCache {
         self.key.as_ref().map(|key| key.1)
     }
 
+    /// Whose prompts these are; `None` before the first use.
+    pub fn encoders(&self) -> Option<&str> {
+        self.key.as_ref().map(|key| key.0.as_str())
+    }
+
     /// Says whose prompts these are to be.
     ///
     /// # Errors
@@ -167,54 +171,6 @@ fn put(tensors: &mut BTreeMap<String, (Vec<usize>, Vec<u8>)>, layout: &Layout, p
     let shape = [layout.tokens, layout.width].into();
     tensors.insert(format!("context.{prompt}"), (shape, bytes(&text.context)));
     tensors.insert(format!("pooled.{prompt}"), ([layout.pooled].into(), bytes(&text.pooled)));
-}
-
-/// FNV-1a of 128 bits: names contents, protects from accidents, not from attacks.
-pub(crate) struct Hash(u128);
-
-impl Hash {
-    pub(crate) fn new() -> Self {
-        Hash(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d)
-    }
-    pub(crate) fn bytes(&mut self, bytes: &[u8]) {
-        for &b in bytes {
-            self.0 = (self.0 ^ u128::from(b)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b);
-        }
-    }
-    /// Names, types and shapes of all tensors, all bytes of small ones and samples of large ones.
-    pub(super) fn weights(&mut self, weights: &Weights) {
-        const SMALL: usize = 4096;
-        const SAMPLES: usize = 8;
-        const SAMPLE: usize = 64;
-        for name in weights.names() {
-            self.bytes(name.as_bytes());
-            let Ok(view) = weights.get(name) else { continue };
-            self.bytes(format!("{:?} {:?}", view.dtype, view.shape).as_bytes());
-            view.scale.iter().for_each(|scale| self.bytes(&scale.to_le_bytes()));
-            if view.bytes.len() <= SMALL {
-                self.bytes(view.bytes);
-                continue;
-            }
-            let step = view.bytes.len() / SAMPLES;
-            view.bytes.chunks(step).for_each(|part| self.bytes(part.get(..SAMPLE).unwrap_or(part)));
-        }
-    }
-    /// A correction with its target, all of it: strengths and small changes count.
-    pub(super) fn pair(&mut self, target: &str, pair: &Pair) {
-        self.bytes(target.as_bytes());
-        let words = pair.a.iter().chain(&pair.b).map(|v| v.to_bits());
-        [pair.rank as u32].into_iter().chain(words).for_each(|word| self.bytes(&word.to_le_bytes()));
-    }
-    pub(crate) fn finish(self) -> String {
-        format!("{:032x}", self.0)
-    }
-}
-
-impl core::fmt::Write for Hash {
-    fn write_str(&mut self, text: &str) -> core::fmt::Result {
-        self.bytes(text.as_bytes());
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -2,12 +2,14 @@
 //! frozen warm start. Style, decided later, stays free.
 use super::flow::{Pull, Rows, add_supervised};
 use super::{At, Gradients, Objective};
-use crate::machine::{Machine, State};
+use crate::machine::Machine;
+use crate::train::state::State;
 use crate::{Result, config};
 use pentimento::exec::PlanId;
+use serde::Serialize;
 
 /// Settings of the anchor.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Settings {
     /// Weight of `mean((v - v_warm)^2)`, conditional velocities, beside the objective's loss; 0 leaves it out.
     pub weight: f32,

@@ -1,7 +1,8 @@
 //! Supervised flow matching on the references.
 use super::{At, Gradients, Objective, Params, compile, with_gradients};
 use crate::Result;
-use crate::machine::{Machine, State};
+use crate::machine::Machine;
+use crate::train::state::State;
 use pentimento::exec::PlanId;
 use pentimento::graph::Graph;
 use pentimento::model::mmdit::time_projection;

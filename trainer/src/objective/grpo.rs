@@ -2,17 +2,20 @@
 use super::{At, Gradients, Objective, Params, compile, with_gradients};
 use crate::Result;
 use crate::advantage::{Spread, advantages, resample, within};
+use crate::archive::kept;
 use crate::config::{self, Config};
-use crate::machine::{Machine, State};
+use crate::machine::Machine;
+use crate::train::state::State;
 use pentimento::exec::PlanId;
 use pentimento::graph::{Graph, Id};
 use pentimento::model::mmdit::time_projection;
 use pentimento::pipeline::{Pipeline, Text};
 use pentimento::sampler::{CpsCoefficients, mean_square};
 use pentimento_wgsl::kernel::{Binary, Unary};
+use serde::Serialize;
 
 /// Which part of an image an advantage is credited to.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub enum Credit {
     /// One advantage and one probability ratio per image, as released.
     Image,
@@ -22,7 +25,7 @@ pub enum Credit {
 }
 
 /// Settings of the clipped objective.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Settings {
     /// Credit assignment.
     pub credit: Credit,
@@ -292,6 +295,7 @@ fn plan(m: &mut Machine) -> Result<PlanId> {
 }
 
 /// One stochastic step of some images.
+#[derive(Clone, Debug, Default)]
 pub struct Taken {
     /// Noise level before the step.
     pub sigma: f32,
@@ -306,6 +310,9 @@ pub struct Taken {
     /// `-logp` of each place, image after image.
     pub old: Vec<f32>,
 }
+
+kept!(CpsCoefficients { mean_x, mean_v, std });
+kept!(Taken { sigma, coefficients, per, x, next, old });
 
 /// The images of one training run and what they count.
 pub struct Rows<'a> {

@@ -1,8 +1,11 @@
 //! From objectives to an optimiser step.
-use crate::machine::{Machine, State};
+use crate::archive::{Kept, Read, Written};
+use crate::machine::Machine;
 use crate::optim::clip_norm;
+use crate::train::state::State;
 use crate::{Error, Result};
 use pentimento::exec::{PlanId, finite};
+use std::sync::Arc;
 
 /// Which run of which optimiser step of an iteration, both from 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,8 +43,17 @@ pub(crate) trait Objective {
 const DIVERGED: &str = "Training diverged: use a smaller learning rate.";
 
 /// Gradients of the adapter's parameters, summed over runs.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Gradients(pub Vec<Vec<f32>>);
+
+impl Kept for Gradients {
+    fn put<'a>(&'a self, at: &str, file: &mut Written<'a>) {
+        self.0.put(at, file);
+    }
+    fn fill(&mut self, at: &str, file: &Read<'_>) -> Result<()> {
+        self.0.fill(at, file)
+    }
+}
 
 impl Gradients {
     /// Adds a finished run's, outputs named by their leaves.
@@ -88,8 +100,8 @@ impl Gradients {
         let norm = clip_norm(&mut grads, m.config.optim.max_norm);
         finite("the gradient's norm", &[norm]).map_err(|e| e.with_hint(DIVERGED))?;
         let mut values = s.values.clone();
-        s.adam.update(&mut values, &grads, rate);
-        for ((name, _), tensor) in m.params.leaves().iter().zip(&values) {
+        s.adam.update(Arc::<Vec<_>>::make_mut(&mut values), &grads, rate);
+        for ((name, _), tensor) in m.params.leaves().iter().zip(values.iter()) {
             finite(&format!("`{name}` after an optimiser step"), tensor)
                 .map_err(|e| e.with_hint(DIVERGED))?;
         }
@@ -130,6 +142,10 @@ impl Learn {
             return Err(Error::bad("objective", "at least one", "none"));
         };
         objective.launch(m, s, self.at)
+    }
+    /// Whether no run of an optimiser step is done yet.
+    pub fn rests(&self) -> bool {
+        (self.who, self.at.run) == (0, 0)
     }
     /// True when the gradients of the step are complete: [`Learn::apply`] is next.
     pub fn collect(&mut self, m: &mut Machine, s: &mut State) -> Result<bool> {

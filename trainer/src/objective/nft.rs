@@ -4,16 +4,18 @@
 use super::flow::Rows;
 use super::{At, Gradients, Objective, Params, compile, grpo, with_gradients};
 use crate::config::Config;
-use crate::machine::{Machine, State};
+use crate::machine::Machine;
+use crate::train::state::State;
 use crate::{Result, config};
 use pentimento::exec::PlanId;
 use pentimento::graph::{Graph, Id};
 use pentimento::pipeline::Pipeline;
 use pentimento_wgsl::kernel::Unary;
+use serde::Serialize;
 
 /// Settings of the forward-process objective. Credit, spread and limit of its advantages, and the norm its gradient is
 /// brought to, are those of [`grpo::Settings`].
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Settings {
     /// How far v+ and v- stand from the averaged adapter's velocity; at 1, v+ is the velocity itself.
     pub beta: f32,

@@ -2,17 +2,19 @@
 //! step into the adapter (as DRaFT, arXiv 2309.17400, with one step). It needs no log-probabilities and no groups, and its
 //! gradients of independent batches agree much better than those of the clipped objective.
 use super::{At, Gradients, Objective, Params, compile, with_gradients};
-use crate::machine::{Machine, State};
+use crate::machine::Machine;
 use crate::reward::Critic;
 use crate::stage::rollout;
+use crate::train::state::State;
 use crate::{Error, Result, config};
 use pentimento::exec::PlanId;
 use pentimento::graph::{Graph, Id};
 use pentimento::model::mmdit::time_projection;
 use pentimento::pipeline::{Pipeline, Text};
+use serde::Serialize;
 
 /// Where the sampling step begins that gradients go through.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub enum From {
     /// At the states that the rollout's last step began with.
     LastStep,
@@ -22,7 +24,7 @@ pub enum From {
 }
 
 /// Settings of the pathwise objective.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Settings {
     /// Where the step begins.
     pub from: From,

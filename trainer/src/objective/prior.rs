@@ -3,12 +3,14 @@
 //! hardly takes on a style that its captions do not name.
 use super::flow::{Pull, Rows, add_supervised};
 use super::{At, Gradients, Objective};
-use crate::machine::{Machine, State};
+use crate::machine::Machine;
+use crate::train::state::State;
 use crate::{Result, config};
 use pentimento::exec::PlanId;
+use serde::Serialize;
 
 /// Settings of prior preservation.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Settings {
     /// Weight of `mean((v - v_base)^2)`, conditional velocities, beside the supervised loss; 0 leaves it out.
     pub weight: f32,

@@ -8,7 +8,7 @@
 //! Between iterations a training looks at itself, see [`watch`].
 use super::{Course, Recipe};
 use crate::Result;
-use crate::machine::{Machine, State};
+use crate::machine::Machine;
 use crate::objective::{
     Objective, anchor::Anchor, flow::Supervised, grpo::Grpo, nft::Nft, pathwise::Pathwise,
 };
@@ -23,8 +23,10 @@ use crate::stage::score::Score;
 use crate::stage::update::Update;
 use crate::stage::warm::Warm;
 use crate::stage::watch::{self, Watch};
+use crate::train::state::{Finds, State};
 
 /// What comes next.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Next {
     Texts,
     Latents,
@@ -42,6 +44,21 @@ enum Next {
     Score,
     Update,
 }
+
+/// What a saved state calls them, and what they find of an iteration's batch. Those that prepare are done anew.
+const PHASES: [(Next, &str, Finds); 11] = [
+    (Next::Warm, "warm start", Finds::Nothing),
+    (Next::Restart, "restart", Finds::Nothing),
+    (Next::Base, "look at the base model", Finds::Nothing),
+    (Next::Start, "look at the start", Finds::Nothing),
+    (Next::Seen, "look", Finds::Nothing),
+    (Next::Iteration, "iteration", Finds::Nothing),
+    (Next::Describe, "describe", Finds::Images),
+    (Next::Ask, "ask", Finds::Images),
+    (Next::Teach, "teach", Finds::Tokens),
+    (Next::Score, "score", Finds::Tokens),
+    (Next::Update, "update", Finds::Rewards),
+];
 
 /// The course of the default recipe.
 pub(crate) struct Adversarial {
@@ -91,7 +108,7 @@ impl Course for Adversarial {
             Next::Latents => (Box::new(Latents), if m.host.is_some() { Next::Warm } else { Next::Aligned }),
             Next::Aligned => (Box::new(Aligned), Next::References),
             Next::References => (Box::new(Describe::new(Of::References)), Next::Warm),
-            Next::Warm => (Box::new(Warm::new(m, vec![Box::new(Supervised)])), Next::Restart),
+            Next::Warm => (Box::new(Warm::new(m, s, vec![Box::new(Supervised)])), Next::Restart),
             Next::Restart => {
                 s.restart(&m.config);
                 self.next = if Watch::wanted(m) { Next::Base } else { Next::Iteration };
@@ -127,5 +144,14 @@ impl Course for Adversarial {
         };
         self.next = next;
         Ok(Some(stage))
+    }
+    fn phase(&self) -> Option<&'static str> {
+        PHASES.iter().find(|p| p.0 == self.next).map(|p| p.1)
+    }
+    fn finds(&self, phase: &str) -> Option<Finds> {
+        PHASES.iter().find(|p| p.1 == phase).map(|p| p.2)
+    }
+    fn go(&mut self, phase: &str) {
+        PHASES.iter().filter(|p| p.1 == phase).for_each(|p| self.next = p.0);
     }
 }

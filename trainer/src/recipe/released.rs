@@ -28,20 +28,22 @@ pub use script::{Script, Seeded};
 
 use super::Course;
 use crate::config::{self, Config};
-use crate::machine::{Machine, State};
+use crate::machine::Machine;
 use crate::references::Reference;
 use crate::reward::judge::{self, Judge};
 use crate::stage::Stage;
 use crate::stage::prepare::{Known, Texts};
+use crate::train::state::{Finds, State};
 use crate::train::{Event, Metrics, Setup};
 use crate::{Error, Result};
 use generator::Generate;
 use learn::Learn;
 use rollout::{Made, Sample};
 use score::Score;
+use serde::Serialize;
 
 /// What the released script has besides [`Config`].
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Schedule {
     /// The head trains in every epoch but each `d_times`-th (released: 10).
     pub d_times: usize,
@@ -95,7 +97,7 @@ pub(crate) struct Prompt {
 pub(crate) struct Bench {
     schedule: Schedule,
     prompts: Vec<Prompt>,
-    judge: Box<dyn Judge>,
+    pub judge: Box<dyn Judge>,
     pub script: Box<dyn Script>,
     /// Prompts of the epoch's batches, and those sampled so far.
     order: Vec<usize>,
@@ -114,6 +116,9 @@ impl Bench {
 pub(crate) fn known(setup: &Setup<'_>) -> Result<Known> {
     Ok(Known::texts(setup, names(setup)?, Vec::new()))
 }
+
+/// What a saved state calls the one phase that it can be in.
+const EPOCH: &str = "epoch";
 
 /// What comes next.
 enum Next {
@@ -196,6 +201,18 @@ impl Course for Released {
         };
         self.next = next;
         Ok(Some(stage))
+    }
+    // Images of an epoch's batches are large and few epochs are long: what is kept is kept between them.
+    fn phase(&self) -> Option<&'static str> {
+        matches!(self.next, Next::Epoch).then_some(EPOCH)
+    }
+    fn finds(&self, phase: &str) -> Option<Finds> {
+        (phase == EPOCH).then_some(Finds::Nothing)
+    }
+    fn go(&mut self, phase: &str) {
+        if phase == EPOCH {
+            self.next = Next::Epoch;
+        }
     }
 }
 

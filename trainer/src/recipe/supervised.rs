@@ -6,19 +6,20 @@
 //! ```
 use super::Course;
 use crate::Result;
-use crate::machine::{Machine, State};
+use crate::machine::Machine;
 use crate::objective::{Objective, flow, prior::Prior};
 use crate::stage::Stage;
 use crate::stage::base::Base;
 use crate::stage::prepare::{Latents, Texts};
 use crate::stage::update::Update;
 use crate::stage::warm::Warm;
+use crate::train::state::{Finds, State};
 
 /// Optimiser steps in an iteration.
 const STEPS: usize = 10;
 
 /// What comes next.
-#[derive(Default)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum Next {
     #[default]
     Texts,
@@ -28,6 +29,10 @@ enum Next {
     Restart,
     Iteration,
 }
+
+/// What a saved state calls them.
+const PHASES: [(Next, &str); 3] =
+    [(Next::Warm, "warm start"), (Next::Restart, "restart"), (Next::Iteration, "iteration")];
 
 /// The course of supervised fine-tuning.
 #[derive(Default)]
@@ -51,7 +56,7 @@ impl Course for Supervised {
             Next::Texts => (Box::new(Texts::default()), Next::Latents),
             Next::Latents => (Box::new(Latents), Next::Base),
             Next::Base => (Box::new(Base::begin(m)?), Next::Warm),
-            Next::Warm => (Box::new(Warm::new(m, Self::objectives(m))), Next::Restart),
+            Next::Warm => (Box::new(Warm::new(m, s, Self::objectives(m))), Next::Restart),
             Next::Restart => {
                 s.restart(&m.config);
                 self.next = Next::Iteration;
@@ -69,5 +74,14 @@ impl Course for Supervised {
         };
         self.next = next;
         Ok(Some(stage))
+    }
+    fn phase(&self) -> Option<&'static str> {
+        PHASES.iter().find(|p| p.0 == self.next).map(|p| p.1)
+    }
+    fn finds(&self, phase: &str) -> Option<Finds> {
+        PHASES.iter().any(|p| p.1 == phase).then_some(Finds::Nothing)
+    }
+    fn go(&mut self, phase: &str) {
+        PHASES.iter().filter(|p| p.1 == phase).for_each(|p| self.next = p.0);
     }
 }

@@ -63,6 +63,10 @@ impl Backbone {
         let net = Net::Clip(Box::new(Clip { vision, text, scale, tokenizer }));
         Ok(Backbone { net, pixels, weights, constants: Constants::new() })
     }
+    /// Names its weights.
+    pub fn fingerprint(&self) -> String {
+        self.weights.fingerprint()
+    }
     /// Patches a side at the native size.
     pub fn grid(&self) -> usize {
         match &self.net {

@@ -1,17 +1,18 @@
 //! The reward head: a small head over frozen tokens that learns to tell references from generated images.
 //! `Linear(D, 512) -> GELU -> Linear(512, 1)` on the class token and on patch tokens alike.
-use super::HeadStep;
 use super::backbone::Backbone;
-use crate::optim::AdamW;
+use super::{HeadStep, Learned};
 use crate::{Error, Result, config};
 use pentimento::exec::{Executor, LeafData, PlanId, compile, finite};
 use pentimento::grad::gradients;
 use pentimento::graph::{Graph, Id};
 use pentimento::rng::Philox;
 use pentimento_wgsl::kernel::{Act, Unary};
+use serde::Serialize;
+use std::sync::Arc;
 
 /// Settings of the head and of the reward it gives.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Settings {
     /// Weight of the class token in the reward, the patches get the rest (released: 0.7).
     pub class_weight: f32,
@@ -152,10 +153,7 @@ pub struct Head {
     patch_loss: f32,
     rate: f32,
     steady: f32,
-    /// Signs of the noise.
-    signs: Philox,
-    params: Vec<Vec<f32>>,
-    adam: AdamW,
+    learned: Learned,
     step_plan: PlanId,
     /// Images of the step in progress, real and generated.
     images: usize,
@@ -208,7 +206,6 @@ impl Head {
             uniform(hidden, hidden),
             uniform(1, hidden),
         ];
-        let adam = AdamW::new((0.5, 0.999), 0.0, params.iter().map(Vec::len));
         for (name, data) in NAMES.iter().zip(&params) {
             exec.set_leaf(name, LeafData::F32(data))?;
         }
@@ -225,9 +222,7 @@ impl Head {
             patch_loss,
             rate,
             steady: settings.steady,
-            signs: Philox::new(seed, 0x516),
-            params,
-            adam,
+            learned: Learned::new(params, seed),
             step_plan,
             images,
             weights,
@@ -238,7 +233,22 @@ impl Head {
 
     /// The four tensors, in the order of [`NAMES`].
     pub fn params(&self) -> &[Vec<f32>] {
-        &self.params
+        &self.learned.params
+    }
+    /// What it has learnt.
+    pub(crate) fn learned(&self) -> &Learned {
+        &self.learned
+    }
+    /// Goes on from what another one has learnt.
+    ///
+    /// # Errors
+    /// Other lengths; the device failed.
+    pub(crate) fn learn_from(&mut self, exec: &mut dyn Executor, learned: Learned) -> Result<()> {
+        if !self.learned.fits(&learned) {
+            return Err(Error::bad("head", "tensors of its own lengths", "others"));
+        }
+        self.learned = learned;
+        self.upload(exec)
     }
     /// Replaces the four tensors; the optimiser keeps its moments.
     ///
@@ -246,15 +256,15 @@ impl Head {
     /// Other lengths than before; the device failed.
     pub fn set_params(&mut self, exec: &mut dyn Executor, params: Vec<Vec<f32>>) -> Result<()> {
         let lengths = |p: &[Vec<f32>]| p.iter().map(Vec::len).collect::<Vec<_>>();
-        if lengths(&params) != lengths(&self.params) {
-            let expected = format!("tensors of {:?} numbers", lengths(&self.params));
+        if lengths(&params) != lengths(self.params()) {
+            let expected = format!("tensors of {:?} numbers", lengths(self.params()));
             return Err(Error::bad("head", expected, format!("{:?}", lengths(&params))));
         }
-        self.params = params;
+        self.learned.params = Arc::new(params);
         self.upload(exec)
     }
     fn upload(&self, exec: &mut dyn Executor) -> Result<()> {
-        NAMES.iter().zip(&self.params).try_for_each(|(name, data)| exec.set_leaf(name, LeafData::F32(data)))
+        NAMES.iter().zip(self.params()).try_for_each(|(name, data)| exec.set_leaf(name, LeafData::F32(data)))
     }
 
     /// Writes the inputs of one step: as many real as generated images, at most `batch` of each, tokens `[1 + N, D]`
@@ -282,7 +292,7 @@ impl Head {
         if self.steady > 0.0 {
             let known = &x[..n * self.shape.tokens * self.shape.width];
             let size = STEADY * deviation(known);
-            let signs = self.signs.signs(x.len());
+            let signs = self.learned.signs.signs(x.len());
             let noisy: Vec<f32> = x.iter().zip(signs).map(|(v, s)| v + s * size).collect();
             exec.write(self.step_plan, "noisy", &noisy)?;
         }
@@ -342,8 +352,8 @@ impl Head {
         let class = hinge.iter().step_by(self.shape.tokens).take(self.images);
         let accuracy = class.filter(|h| **h < 1.0).count() as f32 / self.images.max(1) as f32;
         let grads = self.gradients(exec)?;
-        self.adam.update(&mut self.params, &grads, self.rate);
-        for (name, tensor) in NAMES.iter().zip(&self.params) {
+        self.learned.step(&grads, self.rate);
+        for (name, tensor) in NAMES.iter().zip(self.params()) {
             finite(&format!("`{name}` after a step of the reward head"), tensor)?;
         }
         self.upload(exec)?;

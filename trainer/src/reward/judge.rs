@@ -2,7 +2,7 @@
 mod dino;
 mod pick;
 
-use super::HeadStep;
+use super::{HeadStep, Learned};
 use crate::config::Config;
 use crate::recipe::released::{Schedule, Script};
 use crate::references::Reference;
@@ -47,7 +47,13 @@ pub(crate) trait Judge {
     fn launch(&mut self, exec: &mut dyn Executor) -> Result<PlanId>;
     /// Reads the finished run; true when it was the last.
     fn collect(&mut self, exec: &mut dyn Executor) -> Result<bool>;
-    /// Replaces what it has learned.
+    /// What it has learned.
+    fn learned(&self) -> &Learned;
+    /// Goes on from that of another one.
+    fn learn_from(&mut self, exec: &mut dyn Executor, learned: Learned) -> Result<()>;
+    /// Whose network judges.
+    fn fingerprint(&self) -> String;
+    /// Replaces what it has learned, its optimiser's moments aside.
     fn start_from(&mut self, exec: &mut dyn Executor, params: Vec<Vec<f32>>) -> Result<()>;
 }
 

@@ -1,7 +1,6 @@
 //! PickScore as a reward that learns: CLIP's similarity of prompt and image, whose last image layers are tuned to tell
 //! references from generated images of the same prompt. Released as `train_sd3_fast_pickscore.py`.
-use super::HeadStep;
-use crate::optim::AdamW;
+use super::{HeadStep, Learned};
 use crate::{Error, Result};
 use pentimento::exec::{Executor, LeafData, PlanId, compile, upload};
 use pentimento::folder::open_component;
@@ -60,8 +59,7 @@ pub struct PickScore {
     batch: usize,
     rate: f32,
     names: Vec<String>,
-    params: Vec<Vec<f32>>,
-    adam: AdamW,
+    learned: Learned,
     text_plan: PlanId,
     hidden_plan: PlanId,
     score_plan: PlanId,
@@ -89,7 +87,6 @@ impl PickScore {
         for (name, data) in names.iter().zip(&params) {
             exec.set_leaf(name, LeafData::F32(data))?;
         }
-        let adam = AdamW::new((0.5, 0.999), 0.0, params.iter().map(Vec::len));
         let text_plan = text_plan(exec, &model)?;
         let hidden_plan = hidden_plan(exec, &model, batch, from)?;
         let score_plan = tail_plan(exec, &model, batch, from, &[])?;
@@ -99,8 +96,7 @@ impl PickScore {
             batch,
             rate,
             names,
-            params,
-            adam,
+            learned: Learned::new(params, 0),
             text_plan,
             hidden_plan,
             score_plan,
@@ -113,7 +109,7 @@ impl PickScore {
     }
     /// Trained tensors: leaf names and values.
     pub fn params(&self) -> impl Iterator<Item = (&str, &[f32])> {
-        self.names.iter().map(String::as_str).zip(self.params.iter().map(Vec::as_slice))
+        self.names.iter().map(String::as_str).zip(self.learned.params.iter().map(Vec::as_slice))
     }
 
     /// Prompts in one run.
@@ -296,9 +292,26 @@ impl PickScore {
     /// The device failed.
     pub fn end_step(&mut self, exec: &mut dyn Executor) -> Result<()> {
         let grads = self.read_gradients(exec)?;
-        self.adam.update(&mut self.params, &grads, self.rate);
-        let mut all = self.names.iter().zip(&self.params);
-        all.try_for_each(|(name, data)| exec.set_leaf(name, LeafData::F32(data)))
+        self.learned.step(&grads, self.rate);
+        self.upload(exec)
+    }
+    fn upload(&self, exec: &mut dyn Executor) -> Result<()> {
+        self.params().try_for_each(|(name, data)| exec.set_leaf(name, LeafData::F32(data)))
+    }
+    /// What it has learnt.
+    pub(crate) fn learned(&self) -> &Learned {
+        &self.learned
+    }
+    /// Goes on from what another one has learnt.
+    ///
+    /// # Errors
+    /// Other lengths; the device failed.
+    pub(crate) fn learn_from(&mut self, exec: &mut dyn Executor, learned: Learned) -> Result<()> {
+        if !self.learned.fits(&learned) {
+            return Err(Error::bad("PickScore", "tensors of its own lengths", "others"));
+        }
+        self.learned = learned;
+        self.upload(exec)
     }
     /// One adversarial step; returns loss and accuracy before it.
     ///

@@ -2,11 +2,12 @@
 use super::describe::BATCH;
 use super::{Stage, score};
 use crate::Result;
-use crate::machine::{Machine, State};
+use crate::machine::Machine;
 use crate::objective::grpo::Credit;
 use crate::reward::head::{Patches, rewards};
 use crate::reward::host::{Drawn, checked};
 use crate::train::Event;
+use crate::train::state::State;
 use pentimento::exec::PlanId;
 
 /// Asks for each image in turn.

@@ -1,8 +1,9 @@
 //! The base model's own images of the training prompts, for prior preservation.
 use super::{Stage, prepare, rollout};
 use crate::Result;
-use crate::machine::{Machine, State};
+use crate::machine::Machine;
 use crate::train::Event;
+use crate::train::state::State;
 use pentimento::exec::PlanId;
 use pentimento::pipeline::{Text, Velocity};
 use pentimento::rng::Philox;

@@ -1,12 +1,14 @@
 //! Latents to what the reward reads: decoded and described on the device, several images a run.
 use super::{Stage, prepare};
 use crate::Result;
-use crate::machine::{Machine, State};
+use crate::machine::Machine;
 use crate::reward::backbone::Backbone;
 use crate::train::Event;
+use crate::train::state::State;
 use pentimento::exec::PlanId;
 use pentimento::graph::Graph;
 use pentimento::pipeline::Pipeline;
+use std::sync::Arc;
 
 /// Images described in one run.
 pub(crate) const BATCH: usize = 8;
@@ -72,7 +74,7 @@ impl Stage for Describe {
                 Ok(prepare::encoded(m, None))
             }
             Of::Images => {
-                s.batch.tokens.extend(tokens);
+                s.batch.tokens.extend(tokens.map(Arc::new));
                 if critic.prompt.is_some() {
                     let each = pipeline.exec.read(critic.describe, "alignment")?;
                     s.batch.alignment.extend(each.into_iter().take(wanted));

@@ -1,10 +1,11 @@
 //! Steps of the reward head: references against images of this iteration and earlier ones.
 use super::Stage;
 use crate::Result;
-use crate::machine::{Machine, State};
+use crate::machine::Machine;
 use crate::reward::HeadStep;
 use crate::reward::head::Patches;
 use crate::train::Event;
+use crate::train::state::State;
 use pentimento::exec::PlanId;
 
 /// Head steps of an iteration: `head.warm` in the first, `head.steps` in the others.

@@ -1,7 +1,8 @@
 //! What comes before training: prompts and references as the networks see them, one piece a step.
 use super::Stage;
-use crate::machine::{Machine, State};
+use crate::machine::Machine;
 use crate::reward::pickscore::unit;
+use crate::train::state::State;
 use crate::train::{Event, Setup};
 use crate::{Error, Result};
 use pentimento::exec::PlanId;
@@ -58,6 +59,10 @@ impl Known {
         let count = prompts.len();
         let list = core::iter::once(String::new()).chain(prompts).chain(captions).collect();
         Known { list, count, text_cache: setup.text_cache.map(Path::to_path_buf), ..Known::default() }
+    }
+    /// How many training prompts there are.
+    pub fn count(&self) -> usize {
+        self.count
     }
     /// A training prompt.
     pub fn prompt(&self, i: usize) -> &str {

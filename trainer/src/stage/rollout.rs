@@ -1,16 +1,18 @@
 //! Sampling a batch of groups.
 use super::Stage;
 use crate::config::{self, counts};
-use crate::machine::{Batch, Machine, State};
+use crate::machine::Machine;
 use crate::objective::grpo::Taken;
 use crate::train::Event;
+use crate::train::state::{Batch, State};
 use crate::{Error, Result};
 use pentimento::exec::PlanId;
 use pentimento::pipeline::{Text, Velocity};
 use pentimento::sampler;
+use serde::Serialize;
 
 /// Settings of rollouts.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Settings {
     /// Prompts in an iteration.
     pub prompts: usize,

@@ -2,9 +2,10 @@
 use super::Stage;
 use crate::Result;
 use crate::advantage::moments;
-use crate::machine::{Machine, State};
+use crate::machine::Machine;
 use crate::reward::head::{Patches, rewards};
 use crate::train::Event;
+use crate::train::state::State;
 use pentimento::exec::PlanId;
 
 /// Scores images, then references, from `first` on.
@@ -21,7 +22,8 @@ impl Stage for Score {
         }
         let made = &s.batch.tokens;
         let critic = m.critic.as_mut().ok_or_else(crate::reward::none)?;
-        let all = made.iter().chain(m.known.tokens.iter().take(made.len())).map(Vec::as_slice);
+        let known = m.known.tokens.iter().take(made.len()).map(Vec::as_slice);
+        let all = made.iter().map(|t| t.as_slice()).chain(known);
         let tokens: Vec<&[f32]> = all.skip(self.first).take(critic.head.score_batch()).collect();
         let normalise = m.config.head.normalise_reward;
         critic.head.begin_score(&mut *m.pipeline.exec, &tokens, normalise).map(Some)

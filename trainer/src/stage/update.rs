@@ -1,9 +1,10 @@
 //! The generator's optimiser steps of an iteration, and its end.
 use super::Stage;
 use crate::Result;
-use crate::machine::{Machine, State};
+use crate::machine::Machine;
 use crate::objective::{Learn, Objective};
 use crate::train::Event;
+use crate::train::state::State;
 use pentimento::exec::PlanId;
 
 /// `grpo.updates` optimiser steps of an objective and its extra terms, then the average.

@@ -1,13 +1,15 @@
 //! The warm start: supervised steps on the references before anything is sampled.
 use super::Stage;
-use crate::machine::{Machine, State};
+use crate::machine::Machine;
 use crate::objective::{Learn, Objective};
 use crate::train::Event;
+use crate::train::state::{State, Warmed};
 use crate::{Result, config};
 use pentimento::exec::PlanId;
+use serde::Serialize;
 
 /// Settings of the warm start.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Settings {
     /// Supervised flow-matching steps on the references before the first rollout (released: 0).
     pub steps: usize,
@@ -39,34 +41,34 @@ const SHARE: f64 = 0.4;
 /// `steps` optimiser steps of one objective; with a deadline perhaps fewer.
 pub(crate) struct Warm {
     learn: Learn,
-    done: usize,
-    steps: usize,
-    /// When it began, by the training's clock.
-    began: f64,
 }
 
 impl Warm {
-    pub fn new(m: &Machine, objectives: Vec<Box<dyn Objective>>) -> Self {
-        Warm { learn: Learn::new(objectives), done: 0, steps: m.config.warm.steps, began: m.clock.now() }
+    pub fn new(m: &Machine, s: &mut State, objectives: Vec<Box<dyn Objective>>) -> Self {
+        if s.warmed.steps.is_none() {
+            s.warmed = Warmed { done: 0, steps: Some(m.config.warm.steps), began: m.clock.now() };
+        }
+        Warm { learn: Learn::new(objectives) }
     }
     /// Under a deadline: as many steps as fit, by the speed of those so far.
-    fn refit(&mut self, m: &Machine) {
-        if let (Some(left), 6) = (m.clock.left(SHARE), self.done) {
-            let each = (m.clock.now() - self.began) / self.done as f64;
-            self.steps = (self.done + (left / each).max(0.0) as usize).min(self.steps);
+    fn refit(m: &Machine, w: &mut Warmed) {
+        if let (Some(left), 6) = (m.clock.left(SHARE), w.done) {
+            let each = (m.clock.now() - w.began) / w.done as f64;
+            w.steps = w.steps.map(|steps| (w.done + (left / each).max(0.0) as usize).min(steps));
         }
     }
-    /// Ramp and cosine; `k` counts from 0.
-    fn rate(&self, highest: f32, k: usize) -> f32 {
-        let ramp = ((k + 1) as f32 / 10.0).min(1.0);
-        let cosine = 0.5 * (1.0 + (core::f32::consts::PI * k as f32 / self.steps as f32).cos());
-        highest * ramp * (0.1 + 0.9 * cosine)
-    }
+}
+
+/// Ramp and cosine; `k` counts from 0.
+fn rate(highest: f32, k: usize, steps: usize) -> f32 {
+    let ramp = ((k + 1) as f32 / 10.0).min(1.0);
+    let cosine = 0.5 * (1.0 + (core::f32::consts::PI * k as f32 / steps as f32).cos());
+    highest * ramp * (0.1 + 0.9 * cosine)
 }
 
 impl Stage for Warm {
     fn launch(&mut self, m: &mut Machine, s: &mut State) -> Result<Option<PlanId>> {
-        if self.done >= self.steps {
+        if s.warmed.left() == 0 {
             return Ok(None);
         }
         self.learn.launch(m, s).map(Some)
@@ -75,14 +77,17 @@ impl Stage for Warm {
         if !self.learn.collect(m, s)? {
             return Ok(Event::Working);
         }
-        let k = self.done;
-        self.done += 1;
-        self.refit(m);
-        let (steps, rate) = (self.steps, self.rate(m.config.warm.rate, k));
-        self.learn.apply(m, s, rate)?;
+        let k = s.warmed.done;
+        s.warmed.done += 1;
+        Self::refit(m, &mut s.warmed);
+        let steps = s.warmed.done + s.warmed.left();
+        self.learn.apply(m, s, rate(m.config.warm.rate, k, steps))?;
         if m.clock.left(SHARE).is_some_and(|left| left <= 0.0) {
-            self.steps = self.done;
+            s.warmed.steps = Some(s.warmed.done);
         }
-        Ok(Event::Warm(self.done, steps, s.metrics.supervised_loss))
+        Ok(Event::Warm(s.warmed.done, steps, s.metrics.supervised_loss))
+    }
+    fn rests(&self) -> bool {
+        self.learn.rests()
     }
 }

@@ -9,17 +9,22 @@ mod verdict;
 pub use verdict::Look;
 
 use super::{Stage, describe, rollout};
-use crate::machine::{Machine, State};
+use crate::archive::kept;
+use crate::machine::Machine;
+use crate::optim::Tensors;
 use crate::train::Event;
+use crate::train::state::State;
 use crate::{Error, Result, config};
 use pentimento::exec::PlanId;
 use pentimento::pipeline::{Text, Velocity};
 use pentimento::rng::Philox;
 use pentimento::sampler;
+use serde::Serialize;
+use std::sync::Arc;
 use verdict::Verdict;
 
 /// Settings of the watch.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Settings {
     /// Iterations from one look to the next, the last of which is at the end; 0: none at all. The released schedule has none.
     pub every: usize,
@@ -50,22 +55,29 @@ const PICTURES: usize = describe::BATCH;
 const STREAM: u64 = 0x100c;
 
 /// What was seen so far.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Seen {
     pub verdict: Verdict,
     /// Silhouettes of the base model's pictures.
     base: Vec<Vec<bool>>,
     /// The adapter of the best look.
-    pub best: Vec<Vec<f32>>,
+    pub best: Tensors,
     /// The head's losses since the last look, their sum and how many.
     head_loss: (f64, usize),
     /// Duration of the last look.
     pub seconds: f64,
 }
 
+kept!(Seen { verdict, base, best, head_loss, seconds });
+
 impl Seen {
     pub fn new(settings: &Settings) -> Self {
         Seen { verdict: Verdict::new(settings.silhouettes), ..Seen::default() }
+    }
+    /// Whether it is of a training's size.
+    pub fn fits(&self, m: &Machine) -> bool {
+        let pixels = m.pixels.0 * m.pixels.1;
+        [0, PICTURES].contains(&self.base.len()) && self.base.iter().all(|s| s.len() == pixels)
     }
     /// Takes in an iteration.
     pub fn note(&mut self, head_loss: f32) {
@@ -191,7 +203,7 @@ impl Watch {
             ..Look::default()
         };
         if s.watch.verdict.see(&mut look) {
-            s.watch.best = s.average().to_vec();
+            s.watch.best = Arc::new(s.average().to_vec());
         }
         s.watch.seconds = m.clock.now() - self.began;
         Ok(Event::Watch(look))

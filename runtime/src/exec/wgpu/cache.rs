@@ -4,7 +4,7 @@
 //! changed. That finds accidents, not attacks: they belong where nobody else writes.
 use super::pipelines::caught;
 use crate::Result;
-use crate::text::cache::Hash;
+use crate::fingerprint::Hash;
 use alloc::{borrow::ToOwned, format, string::String, vec::Vec};
 use std::sync::Arc;
 

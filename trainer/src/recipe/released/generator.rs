@@ -2,10 +2,11 @@
 use super::{Bench, finish};
 use crate::Result;
 use crate::config::Config;
-use crate::machine::{Machine, State};
+use crate::machine::Machine;
 use crate::objective::grpo::{self, Rows};
 use crate::stage::Stage;
 use crate::train::Event;
+use crate::train::state::State;
 use pentimento::exec::PlanId;
 use pentimento::pipeline::Text;
 
@@ -140,7 +141,7 @@ fn average(m: &mut Machine, s: &mut State) -> Result<()> {
     let call = [s.iteration as f32, s.global_step as f32, f32::from(u8::from(changed))];
     bench.script.note("ema.call", &call);
     if changed {
-        for ((name, _), data) in leaves.iter().zip(&ema.average) {
+        for ((name, _), data) in leaves.iter().zip(ema.average.iter()) {
             bench.script.note(&format!("ema.{}", name.replacen('/', ".", 1)), data);
         }
     }
@@ -159,7 +160,7 @@ fn optimiser_step(m: &mut Machine, s: &mut State) -> Result<f32> {
     let norm = sum.apply(m, s, m.config.optim.rate)?;
     let script = &mut Bench::of(m)?.script;
     script.note(&format!("{name}.grad_norm"), &[norm]);
-    for ((leaf, _), data) in leaves.iter().zip(&s.values) {
+    for ((leaf, _), data) in leaves.iter().zip(s.values.iter()) {
         script.note(&format!("{name}.{leaf}"), data);
     }
     s.optimiser_steps += 1;

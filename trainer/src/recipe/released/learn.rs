@@ -1,11 +1,12 @@
 //! The judge's turn: one step over everything the epoch brought.
 use super::{Bench, finish};
 use crate::Result;
-use crate::machine::{Machine, State};
+use crate::machine::Machine;
 use crate::reward::HeadStep;
 use crate::reward::judge::Pairs;
 use crate::stage::Stage;
 use crate::train::Event;
+use crate::train::state::State;
 use pentimento::exec::PlanId;
 
 /// The step in progress.

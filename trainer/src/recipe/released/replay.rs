@@ -6,6 +6,7 @@ use crate::train::Trainer;
 use crate::{Error, Result};
 use pentimento::pipeline::Text;
 use pentimento::sampler::CpsCoefficients;
+use std::sync::Arc;
 
 impl Trainer {
     /// Takes the released schedule's randomness from elsewhere than the seed.
@@ -34,7 +35,7 @@ impl Trainer {
             values.push(pair.a.clone());
             values.push(pair.b.iter().map(|b| b / scale).collect());
         }
-        s.values = values;
+        s.values = Arc::new(values);
         s.restart(&m.config);
         m.set_adapter(&s.values)
     }

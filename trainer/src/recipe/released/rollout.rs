@@ -1,10 +1,11 @@
 //! One batch: images of one prompt, each from its own noise.
 use super::Bench;
 use crate::Result;
-use crate::machine::{Machine, State};
+use crate::machine::Machine;
 use crate::objective::grpo::Taken;
 use crate::stage::Stage;
 use crate::train::Event;
+use crate::train::state::State;
 use pentimento::exec::PlanId;
 use pentimento::pipeline::{Text, Velocity};
 use pentimento::sampler::CpsCoefficients;

@@ -2,9 +2,10 @@
 use super::Bench;
 use crate::Result;
 use crate::advantage;
-use crate::machine::{Machine, State};
+use crate::machine::Machine;
 use crate::stage::Stage;
 use crate::train::Event;
+use crate::train::state::State;
 use pentimento::exec::PlanId;
 
 /// Generated images, then references, batch after batch.

@@ -1,4 +1,5 @@
 //! Where a released run's randomness comes from, and who watches it.
+use crate::archive::kept;
 use pentimento::rng::Philox;
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -16,6 +17,10 @@ pub trait Script {
     /// Something was computed: latents and images in the device's layout (channels last), the rest as it is.
     fn note(&mut self, name: &str, values: &[f32]) {
         let _ = (name, values);
+    }
+    /// The ordinary script, where it is that: only then can a run be saved.
+    fn seeded(&mut self) -> Option<&mut Seeded> {
+        None
     }
 }
 
@@ -36,9 +41,16 @@ impl<S: Script> Script for Rc<RefCell<S>> {
 }
 
 /// The ordinary script: everything from one seed, nothing noted.
+#[derive(Clone, Debug)]
 pub struct Seeded {
-    rng: Philox,
-    left: Vec<usize>,
+    pub(crate) rng: Philox,
+    pub(crate) left: Vec<usize>,
+}
+kept!(Seeded { rng, left });
+impl Default for Seeded {
+    fn default() -> Self {
+        Seeded::new(0)
+    }
 }
 
 impl Seeded {
@@ -49,6 +61,9 @@ impl Seeded {
 }
 
 impl Script for Seeded {
+    fn seeded(&mut self) -> Option<&mut Seeded> {
+        Some(self)
+    }
     fn order(&mut self, _: usize, batches: usize, prompts: usize) -> Vec<usize> {
         while self.left.len() < batches && prompts > 0 {
             let mut more: Vec<usize> = (0..prompts).collect();

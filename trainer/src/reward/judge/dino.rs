@@ -3,9 +3,9 @@ use super::{Judge, Pairs};
 use crate::config::Config;
 use crate::preprocess::{head_picture, head_pixels};
 use crate::recipe::released::{Schedule, Script};
-use crate::reward::HeadStep;
 use crate::reward::backbone::Backbone;
 use crate::reward::head::{Head, NAMES, Patches, Settings, Shape, rewards};
+use crate::reward::{HeadStep, Learned};
 use crate::{Error, Result};
 use pentimento::exec::{Executor, PlanId, compile};
 use pentimento::graph::Graph;
@@ -175,6 +175,15 @@ impl Judge for DinoHead {
         let left = (w.tokens.len() - w.scores.len()).min(self.head.score_batch());
         w.scores.extend(self.head.end_score(exec, left)?);
         Ok(w.scores.len() == w.tokens.len())
+    }
+    fn learned(&self) -> &Learned {
+        self.head.learned()
+    }
+    fn learn_from(&mut self, exec: &mut dyn Executor, learned: Learned) -> Result<()> {
+        self.head.learn_from(exec, learned)
+    }
+    fn fingerprint(&self) -> String {
+        self.backbone.fingerprint()
     }
     fn start_from(&mut self, exec: &mut dyn Executor, params: Vec<Vec<f32>>) -> Result<()> {
         self.head.set_params(exec, params)

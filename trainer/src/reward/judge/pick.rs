@@ -4,8 +4,8 @@ use crate::config::Config;
 use crate::images::Picture;
 use crate::preprocess::{clip_pixels, head_picture};
 use crate::recipe::released::{Schedule, Script};
-use crate::reward::HeadStep;
 use crate::reward::pickscore::{Model, PickScore};
+use crate::reward::{HeadStep, Learned};
 use crate::{Error, Result};
 use pentimento::exec::{Executor, PlanId};
 use pentimento::folder::tokenizer_folder;
@@ -167,6 +167,15 @@ impl Judge for Pick {
         let left = (w.hidden.len() - w.scores.len()).min(self.score.batch());
         w.scores.extend(self.score.end_scores(exec, left)?);
         Ok(w.scores.len() == w.hidden.len())
+    }
+    fn learned(&self) -> &Learned {
+        self.score.learned()
+    }
+    fn learn_from(&mut self, exec: &mut dyn Executor, learned: Learned) -> Result<()> {
+        self.score.learn_from(exec, learned)
+    }
+    fn fingerprint(&self) -> String {
+        self.score.model().weights.fingerprint()
     }
     fn start_from(&mut self, _: &mut dyn Executor, _: Vec<Vec<f32>>) -> Result<()> {
         Err(Error::bad("PickScore", "its own checkpoint to start from", "tensors of a DINOv2 head"))

@@ -4,6 +4,8 @@
 //! 1.2: never the best) and diversities of 0.03 to 0.6 (stripes) or 0.8 to 0.9 (noise), good adapters at most 1.3 and at
 //! least 0.7. Silhouettes of both overlap, and slow loss of subjects is found in about half of the sets only.
 
+use crate::archive::kept;
+
 /// A distance is clearly worse beyond this many times the best one, if it is also beyond the start's.
 const FURTHER: f32 = 1.5;
 /// Beyond this many times the best distance, the best adapter is kept instead of the last.
@@ -36,6 +38,8 @@ pub struct Look {
     pub stop: Option<String>,
 }
 
+kept!(Look { iteration, silhouettes, distance, diversity, head_loss, best, stop });
+
 impl Look {
     fn finite(&self) -> bool {
         self.distance.is_finite() && self.diversity.is_finite()
@@ -60,6 +64,8 @@ pub(crate) struct Verdict {
     stopped: bool,
     diverged: bool,
 }
+
+kept!(Verdict { start, best, last, worse, stopped, diverged });
 
 impl Verdict {
     pub fn new(enough: f32) -> Self {
