@@ -23,6 +23,7 @@ use crate::{Error, Result};
 use identity::Identity;
 use pentimento::exec::{Executor, PlanId};
 use pentimento::pipeline::Pipeline;
+pub use resume::Progress;
 use state::{Saved, State};
 use std::path::Path;
 

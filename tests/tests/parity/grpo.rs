@@ -178,7 +178,7 @@ fn averages_follow_the_released_schedule() {
             p.iter_mut().zip(d).for_each(|(p, d)| *p += 0.1 * d);
         }
         ema.step(&params, call, interval);
-        history.iter_mut().zip(&ema.average).for_each(|(h, a)| h.extend(a));
+        history.iter_mut().zip(ema.average.iter()).for_each(|(h, a)| h.extend(a));
     }
     for (i, h) in history.iter().enumerate() {
         check.tensor(&format!("ema_p{i}"), h);

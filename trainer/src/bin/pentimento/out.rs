@@ -17,22 +17,24 @@ pub const BEFORE: &str = "before.png";
 pub const AFTER: &str = "after.png";
 pub const METRICS: &str = "metrics.jsonl";
 pub const REFERENCES: &str = "references.txt";
+/// All that the run is, to go on with.
+pub const STATE: &str = "state.safetensors";
 
 /// The adapter after an iteration.
 pub fn iteration(n: usize) -> String {
     format!("iteration-{n}.safetensors")
 }
 
-/// Whether a run writes adapters of that name.
-fn is_adapter(name: &str) -> bool {
+/// Whether a file of that name may hold hours of work.
+fn is_work(name: &str) -> bool {
     let n = name.strip_prefix("iteration-").and_then(|n| n.strip_suffix(".safetensors"));
     let numbered = n.is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
-    numbered || [ADAPTER, WARM_START].contains(&name)
+    numbered || [ADAPTER, WARM_START, STATE].contains(&name)
 }
 
 /// Whether a run writes files of that name.
 fn is_ours(name: &str) -> bool {
-    is_adapter(name) || [BEFORE, AFTER, METRICS, REFERENCES].contains(&name)
+    is_work(name) || [BEFORE, AFTER, METRICS, REFERENCES].contains(&name)
 }
 
 fn failed(path: &Path, action: &'static str) -> impl Fn(io::Error) -> Error {
@@ -64,15 +66,19 @@ pub struct Out {
     folder: PathBuf,
     /// Where the run's files are until it is complete.
     work: PathBuf,
+    /// Whether an earlier run is gone on with.
+    pub resumes: bool,
+    /// Whether one that is not complete could be.
+    pub left: bool,
     _lock: Option<File>,
 }
 
 impl Out {
-    /// Creates the folder where there is none.
+    /// Creates the folder where there is none. With `resume` the run is the one that left off there, if there is one.
     ///
     /// # Errors
     /// The references' own folder, one that another run is using, or one that cannot be written to.
-    pub fn open(folder: &Path, references: &Path) -> Result<Self> {
+    pub fn open(folder: &Path, references: &Path, resume: bool) -> Result<Self> {
         make_folder(folder)?;
         let place = folder.display().to_string();
         let real = |p: &Path| fs::canonicalize(p).ok();
@@ -81,9 +87,12 @@ impl Out {
                 .with_hint("Pictures that the run draws would be references of the next one."));
         }
         let lock = lock(folder)?;
-        let work = workplace(folder)?;
+        let last = left_off(folder);
+        let left = last.as_ref().is_some_and(|work| !work.join(AFTER).exists());
+        let last = last.filter(|_| resume);
+        let (resumes, work) = (last.is_some(), last.map_or_else(|| workplace(folder), Ok)?);
         make_folder(&work)?;
-        Ok(Out { folder: folder.to_path_buf(), work, _lock: lock })
+        Ok(Out { folder: folder.to_path_buf(), work, resumes, left, _lock: lock })
     }
 
     /// Path of one of the run's files.
@@ -124,7 +133,7 @@ fn workplace(folder: &Path) -> Result<PathBuf> {
     let (mut work, mut number) = (folder.to_path_buf(), 0);
     loop {
         let left = ours(&work)?;
-        if !left.iter().any(|name| is_adapter(name)) {
+        if !left.iter().any(|name| is_work(name)) {
             // The first file that a run writes tells its leavings from a person's pictures.
             if left.iter().any(|name| name == REFERENCES) {
                 remove(&work, &left)?;
@@ -132,8 +141,21 @@ fn workplace(folder: &Path) -> Result<PathBuf> {
             return Ok(work);
         }
         number += 1;
-        work = folder.join(if number == 1 { UNFINISHED.into() } else { format!("{UNFINISHED}-{number}") });
+        work = unfinished(folder, number);
     }
+}
+
+/// The folder within where the `number`-th run works while there is something to lose.
+fn unfinished(folder: &Path, number: usize) -> PathBuf {
+    folder.join(if number == 1 { UNFINISHED.into() } else { format!("{UNFINISHED}-{number}") })
+}
+
+/// Where the last run of a folder left a state, if any did.
+fn left_off(folder: &Path) -> Option<PathBuf> {
+    let within = (1..).map(|number| unfinished(folder, number)).take_while(|work| work.is_dir());
+    let changed = |work: &PathBuf| fs::metadata(work.join(STATE)).and_then(|m| m.modified()).ok();
+    let states = core::iter::once(folder.to_path_buf()).chain(within);
+    states.filter_map(|work| Some((changed(&work)?, work))).max_by_key(|(at, _)| *at).map(|(_, work)| work)
 }
 
 /// The lock, or none on a file system that has no locks.
@@ -163,16 +185,16 @@ mod tests {
         path
     }
     fn open(folder: &Path) -> Out {
-        Out::open(folder, Path::new("no/references")).expect("a folder of its own")
+        Out::open(folder, Path::new("no/references"), false).expect("a folder of its own")
     }
 
     #[test]
     fn only_its_own_names_are_a_runs() {
-        for name in ["iteration-12.safetensors", ADAPTER, WARM_START] {
-            assert!(is_adapter(name) && is_ours(name), "{name}");
+        for name in ["iteration-12.safetensors", ADAPTER, WARM_START, STATE] {
+            assert!(is_work(name) && is_ours(name), "{name}");
         }
         for name in ["iteration-.safetensors", "iteration-1x.safetensors", "a.safetensors", "before.png"] {
-            assert!(!is_adapter(name), "{name}");
+            assert!(!is_work(name), "{name}");
         }
         assert!(is_ours(BEFORE) && !is_ours("0000.png") && !is_ours("notes.txt"));
     }
@@ -185,8 +207,8 @@ mod tests {
         }
         let out = open(&folder);
         assert!(!out.guards() && !folder.join(METRICS).exists() && folder.join("notes.txt").exists());
-        assert!(Out::open(&folder, &folder).is_err(), "its own references");
-        let busy = Out::open(&folder, Path::new("x")).err().expect("busy").to_string();
+        assert!(Out::open(&folder, &folder, false).is_err(), "its own references");
+        let busy = Out::open(&folder, Path::new("x"), false).err().expect("busy").to_string();
         assert!(busy.contains("one that a run is using"), "{busy}");
         fs::write(out.path(ADAPTER), "first").expect("a file");
         drop(out);
@@ -201,6 +223,30 @@ mod tests {
         assert_eq!(fs::read(folder.join(ADAPTER)).expect("an adapter"), b"third");
         assert_eq!(third.path(ADAPTER), folder.join(ADAPTER));
         assert!(!folder.join("unfinished-2").exists() && folder.join("unfinished").join(WARM_START).exists());
+        fs::remove_dir_all(&folder).expect("removed");
+    }
+
+    #[test]
+    fn the_last_run_that_left_a_state_is_gone_on_with() {
+        let folder = scratch("out-resume");
+        let resume = || Out::open(&folder, Path::new("x"), true).expect("a folder");
+        let first = resume();
+        assert!(!first.resumes && !first.guards());
+        fs::write(first.path(STATE), "one").expect("a file");
+        drop(first);
+        let second = open(&folder);
+        assert!(second.guards() && !second.resumes, "a state is not replaced by another run");
+        fs::write(second.path(ADAPTER), "two").expect("a file");
+        drop(second);
+        let again = resume();
+        assert!(again.resumes && !again.guards(), "only one of them has a state");
+        drop(again);
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        fs::write(folder.join("unfinished").join(STATE), "two").expect("a file");
+        let mut last = resume();
+        assert!(last.resumes && last.path(STATE) == folder.join("unfinished").join(STATE));
+        last.complete().expect("moved");
+        assert_eq!(fs::read(folder.join(STATE)).expect("a state"), b"two");
         fs::remove_dir_all(&folder).expect("removed");
     }
 

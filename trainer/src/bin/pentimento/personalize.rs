@@ -1,7 +1,7 @@
 //! `pentimento personalize`.
 use crate::device::DeviceArgs;
 use crate::generate::{draw, lines, say_cuts};
-use crate::out::{ADAPTER, AFTER, BEFORE, Out, REFERENCES};
+use crate::out::{ADAPTER, AFTER, BEFORE, Out, REFERENCES, STATE};
 use crate::progress::Spinner;
 use crate::report::Report;
 use crate::stop::Stop;
@@ -14,7 +14,7 @@ use pentimento_trainer::files::write_atomically;
 use pentimento_trainer::images::contact_sheet;
 use pentimento_trainer::recipe::Recipe;
 use pentimento_trainer::references::{Colour, Fit, Framing, Reference, Survey, load, summary as framed};
-use pentimento_trainer::train::{Setup, Trainer};
+use pentimento_trainer::train::{Progress, Setup, Trainer};
 use pentimento_trainer::{Error, Result};
 use pentimento_wgsl::Class;
 use std::path::{Path, PathBuf};
@@ -30,7 +30,7 @@ pub struct Args {
     /// Folder of PNG, JPEG or WebP images; captions in NAME.txt, NAME.caption, metadata.jsonl or metadata.csv.
     #[arg(long)]
     references: PathBuf,
-    /// Folder for the adapter, the pictures and the metrics. A complete run replaces the files of an earlier one; a run that
+    /// Folder for the adapter, the pictures, the metrics and the run's state. A complete run replaces the files of an earlier one; a run that
     /// fails or is stopped leaves them alone, and its own in OUT/unfinished.
     #[arg(long)]
     out: PathBuf,
@@ -68,6 +68,14 @@ pub struct Args {
     /// Use at most this many references, chosen by the seed.
     #[arg(long)]
     limit: Option<usize>,
+    /// Go on with the run that left off in OUT: killed, stopped, out of power. Everything else is to be as it was, but for more
+    /// --iterations or --minutes, which count what was done. Without such a run, one begins.
+    #[arg(long)]
+    resume: bool,
+    /// Save the run's state, for --resume, at least every so many minutes. It is saved more often where that takes less than a
+    /// hundredth of the time.
+    #[arg(long, value_name = "MINUTES", default_value_t = 5.0)]
+    save_every: f64,
     /// Keep the adapter of every iteration, as iteration-N.safetensors.
     #[arg(long)]
     keep: bool,
@@ -98,6 +106,9 @@ pub struct Args {
     #[command(flatten)]
     device: DeviceArgs,
 }
+
+/// A hundred years.
+const MOST_MINUTES: f64 = 60.0 * 24.0 * 36525.0;
 
 /// Images in a contact sheet, and how they are sampled.
 const SHEET: usize = 8;
@@ -137,8 +148,10 @@ impl Args {
 
 pub fn run(args: &Args, stop: &Stop) -> Result<()> {
     let framing = args.framing()?;
-    if let Some(m) = args.minutes.filter(|m| !(m.is_finite() && *m > 0.0)) {
-        return Err(Error::bad("--minutes", "a positive number", m.to_string()));
+    for (name, minutes) in [("--minutes", args.minutes), ("--save-every", Some(args.save_every))] {
+        if let Some(m) = minutes.filter(|m| !(*m > 0.0 && *m <= MOST_MINUTES)) {
+            return Err(Error::bad(name, "a positive number", m.to_string()));
+        }
     }
     if args.limit == Some(0) {
         return Err(Error::bad("--limit", "at least 1 reference", "0"));
@@ -151,13 +164,16 @@ pub fn run(args: &Args, stop: &Stop) -> Result<()> {
     let references = references(args, &framing, side)?;
     let prompts = args.prompts.as_deref().map_or(Ok(Vec::new()), lines)?;
     let show = shown(args, &references, &prompts)?;
-    let mut out = Out::open(&args.out, &args.references)?;
+    let mut out = Out::open(&args.out, &args.references, args.resume)?;
     if out.guards() {
         let (folder, work) = (args.out.display(), out.path(""));
         println!(
             "{folder} keeps an earlier run's files until this run is complete; its own are in {}",
             work.display()
         );
+    }
+    if out.left && !args.resume {
+        println!("a run left off in {}: --resume would go on with it", args.out.display());
     }
     let used: String = references.iter().map(|r| format!("{}\n", r.name)).collect();
     write_atomically(&out.path(REFERENCES), used.as_bytes())?;
@@ -174,18 +190,42 @@ pub fn run(args: &Args, stop: &Stop) -> Result<()> {
     if let Some(minutes) = args.minutes {
         work.set_deadline(60.0 * minutes);
     }
+    let from = go_on(args, &out, &mut work)?;
     drop(loading);
     let read =
         [&prompts, &show].into_iter().flatten().chain(references.iter().filter_map(|r| r.caption.as_ref()));
     say_cuts(work.pipeline(), read.map(String::as_str));
     let sheet = Sheet { prompts: &show, side, cache: args.text_cache.as_deref(), stop };
-    sheet.draw(&mut work, &out.path(BEFORE))?;
-    let mut report = Report::new(&out, args.keep, args.minutes.is_none().then(|| work.config().iterations));
+    if from.is_none() || !out.path(BEFORE).is_file() {
+        sheet.draw(&mut work, &out.path(BEFORE))?;
+    }
+    let iterations = args.minutes.is_none().then(|| work.config().iterations);
+    let mut report =
+        Report::new(&out, args.keep, iterations, std::time::Duration::from_secs_f64(60.0 * args.save_every));
+    from.map_or(Ok(()), |from| report.go_on(&from))?;
     let ended = report.train(&mut work, stop);
     let trained = report.trained;
+    let saved = report.save(&work);
     drop(report);
-    finish(&mut work, &mut out, ended, trained, &sheet)
+    finish(&mut work, &mut out, ended, trained, saved, &sheet)
 }
+
+/// Takes up the run that left off in the folder, if that is asked for and there is one.
+fn go_on(args: &Args, out: &Out, work: &mut Trainer) -> Result<Option<Progress>> {
+    if !out.resumes {
+        if args.resume {
+            println!("{} has no run to go on with, so one begins", args.out.display());
+        }
+        return Ok(None);
+    }
+    let path = out.path(STATE);
+    let progress = work.resume(&path.display().to_string(), &pentimento::file::read(&path, MOST_STATE)?)?;
+    let Progress { warm, iteration, seconds, .. } = &progress;
+    println!("going on after {warm} warm-start steps and {iteration} iterations, {seconds:.0} s of training");
+    Ok(Some(progress))
+}
+/// Largest state that is read, bytes.
+const MOST_STATE: u64 = 1 << 36;
 
 /// Keeps what there is: in the folder where the run is complete, else where it worked.
 fn finish(
@@ -193,6 +233,7 @@ fn finish(
     out: &mut Out,
     ended: Result<bool>,
     trained: bool,
+    state: Result<bool>,
     sheet: &Sheet<'_>,
 ) -> Result<()> {
     let complete = ended == Ok(true);
@@ -207,17 +248,25 @@ fn finish(
         if trained && saved.is_ok() {
             println!("adapter so far: {}", out.path(ADAPTER).display());
         }
+        if state == Ok(true) {
+            println!("the same command with --resume goes on from here");
+        }
         ended?;
         saved?;
+        state?;
         return Err(Error::Cancelled);
     }
     saved?;
     let drawn = work.show_average(true).and_then(|()| sheet.draw(work, &out.path(AFTER)));
-    out.complete()?;
+    if trained || !out.guards() {
+        out.complete()?;
+    } else {
+        println!("nothing was trained, so the earlier run's files stay");
+    }
     println!("adapter: {}", out.path(ADAPTER).display());
     drawn?;
     println!("pictures: {} and {}", out.path(BEFORE).display(), out.path(AFTER).display());
-    Ok(())
+    state.map(drop)
 }
 
 /// The references to train on, and a line about them.

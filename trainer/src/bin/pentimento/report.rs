@@ -1,11 +1,11 @@
 //! A training as it is told: lines and bars for people, `metrics.jsonl` for programs, adapters on the way.
-use crate::out::{ADAPTER, METRICS, Out, WARM_START, iteration};
+use crate::out::{ADAPTER, METRICS, Out, STATE, WARM_START, iteration};
 use crate::progress::Phase;
 use crate::stop::Stop;
 use pentimento_trainer::Result;
 use pentimento_trainer::files::write_atomically;
 use pentimento_trainer::stage::watch::Look;
-use pentimento_trainer::train::{Event, Metrics, Trainer};
+use pentimento_trainer::train::{Event, Metrics, Progress, Trainer};
 use serde_json::json;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -18,18 +18,80 @@ struct Log {
     path: PathBuf,
     text: String,
     start: Instant,
+    /// Seconds until then, of the run that is gone on with.
+    before: f64,
 }
 
 impl Log {
     fn new(path: PathBuf) -> Self {
-        Log { path, text: String::new(), start: Instant::now() }
+        Log { path, text: String::new(), start: Instant::now(), before: 0.0 }
+    }
+    /// Keeps the lines of what a run had come to when it was saved.
+    fn go_on(&mut self, from: &Progress) -> Result<()> {
+        let old = pentimento::file::text_if_there(&self.path, MOST_METRICS)?.unwrap_or_default();
+        for line in old.lines() {
+            let Ok(row) = serde_json::from_str::<serde_json::Value>(line) else { continue };
+            let within = |key: &str, most: Option<usize>| {
+                row.get(key)
+                    .and_then(serde_json::Value::as_u64)
+                    .is_none_or(|n| most.is_some_and(|m| n <= m as u64))
+            };
+            if within("warm", Some(from.warm))
+                && within("iteration", Some(from.iteration))
+                && within("watch", from.looked)
+            {
+                self.text.push_str(line);
+                self.text.push('\n');
+                self.before = row.get("elapsed").and_then(serde_json::Value::as_f64).unwrap_or(self.before);
+            }
+        }
+        Ok(())
     }
     /// Adds an object, with the seconds so far.
     fn add(&mut self, mut line: serde_json::Value) -> Result<()> {
-        line["elapsed"] = json!(self.start.elapsed().as_secs_f64());
+        line["elapsed"] = json!(self.before + self.start.elapsed().as_secs_f64());
         self.text.push_str(&line.to_string());
         self.text.push('\n');
         write_atomically(&self.path, self.text.as_bytes())
+    }
+}
+
+/// A metrics file of that many bytes has lines of a million iterations.
+const MOST_METRICS: u64 = 1 << 30;
+/// A state is saved when so many times the time that it takes have passed: it costs less than a hundredth.
+const COST: u32 = 100;
+
+/// Saves the training's state, now and then.
+struct Saver {
+    path: PathBuf,
+    every: Duration,
+    /// What the file holds.
+    last: Option<Progress>,
+    at: Instant,
+    /// How long it took.
+    cost: Duration,
+}
+
+impl Saver {
+    fn new(path: PathBuf, every: Duration) -> Self {
+        Saver { path, every, last: None, at: Instant::now(), cost: Duration::ZERO }
+    }
+    /// Saves where there is something new and it is time.
+    fn now_and_then(&mut self, trainer: &Trainer) -> Result<()> {
+        let due = self.last.is_none() || self.at.elapsed() >= self.every.min(self.cost * COST);
+        if due && trainer.saved() != self.last {
+            self.save(trainer)?;
+        }
+        Ok(())
+    }
+    fn save(&mut self, trainer: &Trainer) -> Result<bool> {
+        let Some(progress) = trainer.saved() else { return Ok(false) };
+        let began = Instant::now();
+        if self.last.as_ref() != Some(&progress) {
+            write_atomically(&self.path, &trainer.save()?)?;
+            (self.last, self.cost, self.at) = (Some(progress), began.elapsed(), Instant::now());
+        }
+        Ok(true)
     }
 }
 
@@ -43,6 +105,7 @@ pub struct Report<'a> {
     /// What the phase is.
     label: &'static str,
     saved: Instant,
+    state: Saver,
     /// Iterations done, and all of them where time does not decide.
     iteration: usize,
     iterations: Option<usize>,
@@ -51,11 +114,22 @@ pub struct Report<'a> {
 }
 
 impl<'a> Report<'a> {
-    pub fn new(out: &'a Out, keep: bool, iterations: Option<usize>) -> Self {
+    pub fn new(out: &'a Out, keep: bool, iterations: Option<usize>, every: Duration) -> Self {
         let label = "preparing";
         let (log, phase) = (Log::new(out.path(METRICS)), Phase::new(label, 1));
         let (saved, iteration, trained) = (Instant::now(), 0, false);
-        Report { out, keep, log, phase, label, saved, iteration, iterations, trained }
+        let state = Saver::new(out.path(STATE), every);
+        Report { out, keep, log, phase, label, saved, state, iteration, iterations, trained }
+    }
+    /// Goes on with what was told of a run until it was saved.
+    pub fn go_on(&mut self, from: &Progress) -> Result<()> {
+        self.iteration = from.iteration;
+        self.trained = from.warm + from.iteration > 0;
+        self.log.go_on(from)
+    }
+    /// Saves all that the run is, whatever it costs; false when there is nothing to save.
+    pub fn save(&mut self, trainer: &Trainer) -> Result<bool> {
+        self.state.save(trainer)
     }
 
     /// Steps until done; false when stopped before.
@@ -66,6 +140,7 @@ impl<'a> Report<'a> {
                 return Ok(true);
             }
             self.tell(trainer, event)?;
+            self.state.now_and_then(trainer)?;
         }
         Ok(false)
     }
@@ -91,7 +166,7 @@ impl<'a> Report<'a> {
                 self.log.add(json!({"warm": done, "loss": loss}))?;
             }
             Event::Part(done, all) => {
-                if self.begins("training", all) {
+                if self.begins("training", all) && self.iteration == 0 {
                     // What the warm start alone gives, for comparison.
                     trainer.average()?.save(&self.out.path(WARM_START))?;
                 }
