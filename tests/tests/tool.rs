@@ -307,7 +307,8 @@ fn nothing_replaces_an_earlier_run_but_a_complete_one() {
             "metrics.jsonl",
             "notes.txt",
             "pytorch_lora_weights.safetensors",
-            "references.txt"
+            "references.txt",
+            "state.safetensors"
         ]
     );
 
@@ -325,7 +326,7 @@ fn nothing_replaces_an_earlier_run_but_a_complete_one() {
     // A fourth, killed: it leaves no lock, and the stopped one's adapter stays as well.
     let stopped = contents(&unfinished);
     let mut fourth = job.train("out", "4", "1000000").spawn().expect("the tool runs");
-    wait_for(&job.path("out/unfinished-2/metrics.jsonl"), &mut fourth);
+    wait_for(&job.path("out/unfinished-2/state.safetensors"), &mut fourth);
     signal(&fourth, "-KILL");
     assert_eq!(fourth.wait().expect("it ends").signal(), Some(9));
     assert!(contents(&out) == first && contents(&unfinished) == stopped);
@@ -336,12 +337,16 @@ fn nothing_replaces_an_earlier_run_but_a_complete_one() {
     let last = contents(&out);
     let names: Vec<&str> = last.iter().map(|(name, _)| name.as_str()).collect();
     let all = ["after.png", "before.png", "metrics.jsonl", "notes.txt"];
-    assert_eq!(names, [&all[..], &["pytorch_lora_weights.safetensors", "references.txt"]].concat());
+    assert_eq!(
+        names,
+        [&all[..], &["pytorch_lora_weights.safetensors", "references.txt", "state.safetensors"]].concat()
+    );
     let metrics = fs::read_to_string(out.join("metrics.jsonl")).expect("a file");
     assert_eq!(metrics.lines().count(), 3, "{metrics}");
     let adapter = |all: &[(String, Vec<u8>)]| all.iter().find(|(n, _)| n.starts_with("pytorch")).cloned();
     assert!(adapter(&last) != adapter(&first) && contents(&unfinished) == stopped);
-    assert!(!job.path("out/unfinished-2").exists(), "its place of work stays");
+    assert!(!job.path("out/unfinished-3").exists(), "its place of work stays");
+    assert!(job.path("out/unfinished-2/state.safetensors").exists(), "what a killed run had come to");
 }
 
 #[test]

@@ -85,7 +85,9 @@ impl Saver {
         Ok(())
     }
     fn save(&mut self, trainer: &Trainer) -> Result<bool> {
-        let Some(progress) = trainer.saved() else { return Ok(false) };
+        // What comes before training is done anew anyway.
+        let worth = |p: &Progress| p.warm + p.iteration > 0;
+        let Some(progress) = trainer.saved().filter(worth) else { return Ok(false) };
         let began = Instant::now();
         if self.last.as_ref() != Some(&progress) {
             write_atomically(&self.path, &trainer.save()?)?;
