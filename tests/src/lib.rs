@@ -9,6 +9,7 @@ pub mod draw;
 pub mod fixture;
 pub mod fuzz;
 pub mod icons;
+pub mod job;
 pub mod known;
 pub mod memory;
 pub mod real;

@@ -37,7 +37,9 @@ impl Job {
         command.args(["personalize", "--resume", "--seed", "3", "--iterations", "2", "--rank", "2"]);
         command.args(["--recipe", recipe, "--warm-steps", if recipe == "released" { "0" } else { "12" }]);
         let folders = [("--model", self.model.as_path()), ("--out", out)];
-        folders.into_iter().for_each(|(name, path)| drop(command.arg(name).arg(path)));
+        for (name, path) in folders {
+            command.arg(name).arg(path);
+        }
         command.arg("--references").arg(self.folder.0.join("references"));
         if let Ok(device) = std::env::var("PENTIMENTO_ADAPTER") {
             command.args(["--device", &device]);

@@ -1,93 +1,9 @@
 //! A training that is cut off anywhere and goes on in another process ends with the same adapter, bit for bit, as one that nobody
 //! disturbed; and what it cannot go on with is refused by name. On the CPU's twins, with the smallest model.
-use pentimento::exec::cpu::Cpu;
 use pentimento::rng::Philox;
-use pentimento_trainer::Result;
-use pentimento_trainer::config::Config;
-use pentimento_trainer::images::Picture;
-use pentimento_trainer::references::Reference;
-use pentimento_trainer::train::{Event, Setup, Trainer};
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use tests::scratch::Scratch;
-use tests::tiny;
+use pentimento_trainer::train::Event;
+use tests::job::{ENOUGH, Job, bytes, run};
 
-struct Job {
-    _folder: Scratch,
-    model: PathBuf,
-    references: Vec<Reference>,
-    prompts: Vec<String>,
-    config: Config,
-}
-
-impl Job {
-    /// A recipe in small: everything happens at least twice.
-    fn new(recipe: &str) -> Self {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let folder = Scratch::new(&format!("resume-{}", COUNT.fetch_add(1, Ordering::Relaxed)));
-        let model = tiny::model(&folder.0);
-        let picture = |k: u8| {
-            let bytes = (0..=255u8).flat_map(|i| [i, i.wrapping_mul(k), 255 - i]).collect();
-            Picture::new(16, 16, bytes).expect("a picture")
-        };
-        let reference = |(k, caption)| Reference::new(caption, Some(caption), &picture(k), 16, 16);
-        let references = [(3, "a cat"), (7, "two dogs")].map(|r| reference(r).expect("a reference"));
-        let own = Config::recipe(recipe, true).expect("a recipe");
-        let mut c = Config { seed: 3, rank: 2, iterations: 2, ..own };
-        (c.warm.steps, c.warm.batch) = (if recipe == "released" { 0 } else { 4 }, 2);
-        let window = c.rollout.window.min(1);
-        (c.rollout.prompts, c.rollout.group, c.rollout.steps, c.rollout.window) = (2, 2, 2, window);
-        (c.head.warm, c.head.steps, c.head.batch, c.head.replay) = (2, c.head.steps, 2, 6);
-        (c.grpo.updates, c.optim.micro_batch) = (window.max(1), 3);
-        (c.pathwise.images, c.pathwise.batch, c.prior.images, c.watch.every) = (3, 2, 3, 1);
-        if recipe == "released" {
-            (c.iterations, c.watch.every) = (4, 0);
-            let pentimento_trainer::recipe::Recipe::Released(schedule) = &mut c.recipe else {
-                unreachable!()
-            };
-            (schedule.d_times, schedule.ema_interval) = (2, 2);
-        }
-        let prompts = ["a cat", "two dogs", "a tree"].map(String::from).to_vec();
-        Job { _folder: folder, model, references: references.to_vec(), prompts, config: c }
-    }
-    fn open(&self) -> Trainer {
-        let setup = Setup {
-            model: &self.model,
-            config: None,
-            reward: None,
-            references: &self.references,
-            prompts: &self.prompts,
-            text_cache: None,
-        };
-        let mut trainer = Trainer::new(Box::new(Cpu::new()), &setup, self.config.clone()).expect("a trainer");
-        trainer.keep_every(0.0);
-        trainer
-    }
-    fn resumed(&self, state: &[u8]) -> Result<Trainer> {
-        let mut trainer = self.open();
-        trainer.resume("state", state)?;
-        Ok(trainer)
-    }
-    fn refused(&self, state: &[u8]) -> String {
-        self.resumed(state).err().expect("it is refused").to_string()
-    }
-}
-
-fn bytes(trainer: &Trainer) -> [Vec<u8>; 2] {
-    [trainer.adapter(), trainer.average()].map(|a| a.and_then(|a| a.write_bytes()).expect("an adapter"))
-}
-
-/// Steps until the end, at most `most`; true at the end.
-fn run(trainer: &mut Trainer, most: usize) -> (usize, bool) {
-    for step in 0..most {
-        if matches!(trainer.step().expect("a step"), Event::Done) {
-            return (step, true);
-        }
-    }
-    (most, false)
-}
-
-const ENOUGH: usize = 100_000;
 const RECIPES: [&str; 6] = ["pathwise", "grpo", "flow-grpo", "nft", "sft", "released"];
 
 /// States that a run can be saved in, all of them where PENTIMENTO_CUTS is set, and random ones one after the other.
