@@ -325,6 +325,35 @@ pub unsafe extern "C" fn pmt_trainer_save_adapter(
     })
 }
 
+/// Writes all that the training is, as of the last moment between two of its stages or two steps of the warm start: adapter, averages,
+/// optimisers, reward head, random streams. `pmt_trainer_resume` goes on from there to the same adapter, bit for bit, on the same device
+/// and driver. After a failure, a lost device for one, too. PMT_STATUS_BAD_ARGUMENT while prompts and references are still being
+/// prepared: there is nothing to save then. A reader never sees half a file, and the one that is replaced stays whole until then. As
+/// long as writing takes: the file is about six adapters and the images that the head remembers.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pmt_trainer_save_state(
+    trainer: *mut pmt_trainer,
+    path: *const c_char,
+) -> pmt_status {
+    guard!(trainer, {
+        // SAFETY: the rules in the header.
+        let path = unsafe { text(path, "path")? };
+        exclusive(&trainer.session, "trainer")?.0.save_state(Path::new(path))
+    })
+}
+
+/// Goes on with a training that `pmt_trainer_save_state` wrote: to be called before the first step of a training of the same model,
+/// reward, settings, prompts and references, but for more `iterations`; `max_seconds` counts those of the saved one, too. The file is
+/// read now; whether it fits is told by the first step, with a sentence that names the difference.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pmt_trainer_resume(trainer: *mut pmt_trainer, path: *const c_char) -> pmt_status {
+    guard!(trainer, {
+        // SAFETY: the rules in the header.
+        let path = unsafe { text(path, "path")? };
+        exclusive(&trainer.session, "trainer")?.0.resume(Path::new(path))
+    })
+}
+
 /// Draws an image with the adapter that `pmt_trainer_save_adapter` would write; training goes on as if nothing had been
 /// drawn. Not before the first step. Parameters and time as `pmt_pipeline_generate`.
 #[unsafe(no_mangle)]

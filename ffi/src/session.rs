@@ -5,6 +5,7 @@ use crate::types::{no_recipe, pmt_recipe};
 use crate::{pmt_config, pmt_phase, pmt_progress};
 use pentimento_trainer::adapted::{self, Source};
 use pentimento_trainer::config::Config;
+use pentimento_trainer::files::write_atomically;
 use pentimento_trainer::images::Picture;
 use pentimento_trainer::pipeline_cache::{self, Kept, Place};
 use pentimento_trainer::recipe::Recipe;
@@ -19,6 +20,9 @@ use runtime::pipeline::{Pipeline, Sampling, Text, TextSettings};
 use runtime::weights::Base;
 use std::mem::MaybeUninit;
 use std::path::{Path, PathBuf};
+
+/// Largest state that is read, bytes.
+const MOST_STATE: u64 = 1 << 36;
 
 /// Width and height, pixels.
 pub type Size = [u32; 2];
@@ -35,6 +39,8 @@ pub struct Session {
     pub size: Size,
     references: Vec<Reference>,
     prompts: Vec<String>,
+    /// The state to go on from, and where it was.
+    state: Option<(String, Vec<u8>)>,
     trainer: Option<Trainer>,
     /// Behind the trainer, so that it is freed after it.
     keeper: Option<Keeper>,
@@ -63,6 +69,7 @@ impl Session {
             size: [width as u32, height as u32],
             references: Vec::new(),
             prompts: Vec::new(),
+            state: None,
             trainer: None,
             keeper: None,
             progress: pmt_progress::default(),
@@ -79,6 +86,23 @@ impl Session {
         self.not_started("prompts")?;
         self.prompts.push(prompt.into());
         Ok(())
+    }
+    pub fn resume(&mut self, path: &Path) -> Result<()> {
+        self.not_started("a state")?;
+        let bytes = runtime::file::read(path, MOST_STATE)?;
+        self.state = Some((path.display().to_string(), bytes));
+        Ok(())
+    }
+    pub fn save_state(&mut self, path: &Path) -> Result<()> {
+        let trainer = self.trainer()?;
+        if trainer.saved().is_none() {
+            return Err(Failure::argument(
+                "trainer",
+                "one that has prepared prompts and references",
+                "one that has not",
+            ));
+        }
+        Ok(write_atomically(path, &trainer.save()?)?)
     }
     fn not_started(&self, what: &str) -> Result<()> {
         let late = || Failure::argument(what, "all of them before the first step", "one more");
@@ -115,6 +139,10 @@ impl Session {
         if self.seconds > 0.0 {
             trainer.set_deadline(self.seconds);
         }
+        if let Some((label, bytes)) = &self.state {
+            trainer.resume(label, bytes)?;
+        }
+        self.state = None;
         self.progress.iterations = if self.seconds > 0.0 { 0 } else { self.config.iterations as u32 };
         (self.trainer, self.keeper) = (Some(trainer), keeper);
         self.references = Vec::new();

@@ -88,6 +88,8 @@ static void nulls(const char *model) {
     CHECK(pmt_trainer_step(NULL, NULL, 0) == PMT_STATUS_BAD_ARGUMENT);
     CHECK(pmt_trainer_resolution(NULL, &side, &side) == PMT_STATUS_BAD_ARGUMENT);
     CHECK(pmt_trainer_save_adapter(NULL, "x") == PMT_STATUS_BAD_ARGUMENT);
+    CHECK(pmt_trainer_save_state(NULL, "x") == PMT_STATUS_BAD_ARGUMENT);
+    CHECK(pmt_trainer_resume(NULL, "x") == PMT_STATUS_BAD_ARGUMENT);
     CHECK(pmt_trainer_generate(NULL, "x", 0, 1, 1, 8, 8, rgb, 3) == PMT_STATUS_BAD_ARGUMENT);
     CHECK(pmt_pipeline_resolution(NULL, &side) == PMT_STATUS_BAD_ARGUMENT);
     CHECK(pmt_pipeline_generate(NULL, "x", 0, 1, 1, 8, 8, rgb, 3) == PMT_STATUS_BAD_ARGUMENT);
@@ -359,10 +361,12 @@ static void drawing(const char *model, const char *adapter, const char *device) 
     free(c);
 }
 
-// Drawing between steps, often in the middle of a run, must not change what is learnt.
+// Drawing between steps, often in the middle of a run, must not change what is learnt; nor must going on from a saved state.
 static void interleaved(const char *model, const char *device) {
     pmt_context *own = context;
-    pmt_progress ends[2];
+    pmt_progress ends[3];
+    char state[] = "/tmp/pentimento-state-XXXXXX";
+    int file = mkstemp(state), saved = 0;
     pmt_config config;
     uint32_t side;
     OK(pmt_context_new(*device ? device : NULL, &context));
@@ -371,7 +375,7 @@ static void interleaved(const char *model, const char *device) {
     config.warm_batch = config.group = config.steps = config.micro_batch = config.head_batch = 2;
     config.rank = 3;
     config.watch_every = 0;
-    for (int k = 0; k < 2; k++) {
+    for (int k = 0; k < 3; k++) {
         pmt_trainer *trainer;
         pmt_progress now = {0};
         unsigned char white[12], *rgb = NULL;
@@ -382,10 +386,15 @@ static void interleaved(const char *model, const char *device) {
         rgb = malloc(bytes);
         OK(pmt_trainer_add_reference(trainer, white, 2, 2, 6, "icon of snow"));
         OK(pmt_trainer_add_prompt(trainer, "icon of a white wall"));
+        BAD(pmt_trainer_save_state(trainer, state), "trainer: expected a first step");
+        if (k == 2) OK(pmt_trainer_resume(trainer, state));
+        FAILS(pmt_trainer_resume(trainer, "no/state"), PMT_STATUS_IO, "no/state");
         for (int calls = 0; now.phase != PMT_PHASE_DONE && !failures; calls++) {
             OK(pmt_trainer_step(trainer, &now, sizeof now));
             if (k == 1 && calls > 1 && calls < 40 && calls % 9 == 2) // two samples a run, as in training: the same plan
                 OK(pmt_trainer_generate(trainer, "icon of snow", 1, 1, 4.5f, side, side, rgb, bytes));
+            if (k == 1 && !saved) saved = pmt_trainer_save_state(trainer, state) == PMT_STATUS_OK;
+            if (calls == 0) BAD(pmt_trainer_resume(trainer, state), "a state: expected all of them before");
             if (calls == 0) BAD(pmt_trainer_add_prompt(trainer, "late"), "prompts: expected all of them before");
         }
         OK(pmt_trainer_step(trainer, &now, sizeof now)); // nothing more to do, and no error
@@ -396,7 +405,21 @@ static void interleaved(const char *model, const char *device) {
         pmt_trainer_free(trainer);
         free(rgb);
     }
-    CHECK(!memcmp(&ends[0], &ends[1], sizeof ends[0]));
+    CHECK(saved && !memcmp(&ends[0], &ends[1], sizeof ends[0]) && !memcmp(&ends[0], &ends[2], sizeof ends[0]));
+    // Another training's, and damaged ones: told by the first step.
+    pmt_trainer *other;
+    config.rank = 4;
+    OK(pmt_trainer_new(context, model, NULL, &config, &other));
+    OK(pmt_trainer_add_reference(other, (const uint8_t *)"rgb", 1, 1, 3, "icon of snow"));
+    OK(pmt_trainer_add_prompt(other, "icon of a white wall"));
+    OK(pmt_trainer_resume(other, state));
+    FAILS(pmt_trainer_step(other, NULL, 0), PMT_STATUS_BAD_FILE, "rank: expected 3, found 4");
+    CHECK(truncate(state, 100) == 0);
+    OK(pmt_trainer_resume(other, state));
+    FAILS(pmt_trainer_step(other, NULL, 0), PMT_STATUS_BAD_FILE, "expected a safetensors file");
+    pmt_trainer_free(other);
+    close(file);
+    unlink(state);
     pmt_context_free(context);
     context = own;
 }

@@ -23,6 +23,8 @@ pub struct Config {
     /// Whether values of transformer blocks, decoder and backbone are computed again on the way back instead of kept: less memory, about
     /// a third more work. Always so above [`KEPT`] latent positions.
     pub recompute: bool,
+    /// How many images the device works on at a time.
+    pub at_once: AtOnce,
     /// T5 tokens of a prompt (released: 128).
     pub text_tokens: usize,
     /// LoRA rank r, any (released: 32).
@@ -55,6 +57,24 @@ pub struct Config {
     pub watch: watch::Settings,
 }
 
+/// How many images go through the device in one run, at most: fewer take less memory and a little more time. Sums are made of other
+/// parts then, so their last bits differ, and agreement (see [`optim::Settings`]) is that of other halves; what is learnt is the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct AtOnce {
+    /// In training runs, whatever the settings of warm start and objectives say.
+    pub train: usize,
+    /// While images are sampled, where guidance counts twice.
+    pub sample: usize,
+    /// While images are decoded and described for the reward. The released schedule describes a group at a time.
+    pub describe: usize,
+}
+
+impl Default for AtOnce {
+    fn default() -> Self {
+        AtOnce { train: 4096, sample: 4096, describe: 8 }
+    }
+}
+
 fn named<S: Serializer>(base: &Option<Base>, to: S) -> core::result::Result<S::Ok, S::Error> {
     match base {
         None => to.serialize_none(),
@@ -71,6 +91,7 @@ impl Default for Config {
             height: 0,
             base: None,
             recompute: false,
+            at_once: AtOnce::default(),
             text_tokens: pentimento::text::T5_TOKENS,
             rank: 16,
             lora_scale: 2.0,
@@ -98,6 +119,8 @@ impl Config {
     pub fn check(&self) -> Result<()> {
         let (window, updates) = (self.rollout.window, self.grpo.updates);
         counts(&[("rank", self.rank), ("text_tokens", self.text_tokens)])?;
+        let AtOnce { train, sample, describe } = self.at_once;
+        counts(&[("at_once.train", train), ("at_once.sample", sample), ("at_once.describe", describe)])?;
         most(&[("iterations", self.iterations, MOST_STEPS)])?;
         positive(&[("lora_scale", self.lora_scale, 1000.0)])?;
         self.warm.check()?;
@@ -144,6 +167,11 @@ impl Config {
     pub(crate) fn base_images(&self) -> usize {
         let held = matches!(self.recipe, Recipe::Supervised) && self.prior.weight > 0.0;
         if held { self.prior.images } else { 0 }
+    }
+
+    /// Images in a training run of the warm start, and of terms that pull to other velocities.
+    pub(crate) fn warm_rows(&self) -> usize {
+        self.warm.batch.min(self.at_once.train)
     }
 
     /// Whether plans for latents of this height and width recompute.
@@ -261,6 +289,9 @@ mod tests {
     fn no_count_is_taken_as_it_comes() {
         let fields: &[(&str, Set<usize>)] = &[
             ("text_tokens", |c, v| c.text_tokens = v),
+            ("at_once.train", |c, v| c.at_once.train = v),
+            ("at_once.sample", |c, v| c.at_once.sample = v),
+            ("at_once.describe", |c, v| c.at_once.describe = v),
             ("rank", |c, v| c.rank = v),
             ("warm.batch", |c, v| c.warm.batch = v),
             ("rollout.prompts", |c, v| c.rollout.prompts = v),

@@ -94,7 +94,9 @@ impl Machine {
         config.check()?;
         // More places than images would be computed and thrown away.
         let mut config = config;
-        config.optim.micro_batch = config.optim.micro_batch.min(config.images());
+        let train = config.at_once.train;
+        config.optim.micro_batch = config.optim.micro_batch.min(config.images()).min(train);
+        config.pathwise.batch = config.pathwise.batch.min(train);
         let folder = ModelFolder::open_with(setup.model, setup.config)?;
         let text = TextSettings { t5_tokens: config.text_tokens, cache: texts::load(setup.text_cache)? };
         let mut pipeline = Pipeline::open_with(&folder, exec, Pairs::new(), text)?;

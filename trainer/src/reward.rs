@@ -79,7 +79,7 @@ impl Critic {
         let head = Head::new(&mut *pipeline.exec, shape, &config.head, config.seed, images)?;
         let aligned = config.head.alignment > 0.0;
         let prompt = if aligned { Some(backbone.prompt_plan(&mut *pipeline.exec)?) } else { None };
-        let describe = describe::plan(pipeline, &mut backbone, aligned, size)?;
+        let describe = describe::plan(pipeline, &mut backbone, aligned, config.at_once.describe, size)?;
         Ok(Critic { backbone, head, describe, prompt })
     }
 }

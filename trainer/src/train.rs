@@ -200,7 +200,7 @@ impl Trainer {
             }
             _ => Known::new(setup, width),
         };
-        let (mut machine, mut state) = Machine::open(exec, setup, config, known)?;
+        let (mut machine, mut state) = Machine::open(exec, setup, config.clone(), known)?;
         machine.host = reward;
         let course: Box<dyn Course> = match recipe.clone() {
             Recipe::Released(schedule) => {
@@ -209,7 +209,7 @@ impl Trainer {
             Recipe::Supervised => Box::new(Supervised::default()),
             _ => Box::new(Adversarial::open(&mut machine)?),
         };
-        let identity = Identity::new(&machine, setup)?;
+        let identity = Identity::new(&machine, setup, &config)?;
         Ok(Trainer {
             machine,
             state,

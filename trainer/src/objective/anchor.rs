@@ -1,6 +1,6 @@
 //! The layout anchor: where noise is high, a sampling step decides the layout, so there the velocity is held to that of the
 //! frozen warm start. Style, decided later, stays free.
-use super::flow::{Pull, Rows, add_supervised};
+use super::flow::{Pull, Rows};
 use super::{At, Gradients, Objective};
 use crate::machine::Machine;
 use crate::train::state::State;
@@ -29,18 +29,12 @@ impl Settings {
     }
 }
 
-/// The anchor on images of the iteration: one run with the frozen adapter for its velocities, one for the gradients.
+/// The anchor on images of the iteration: with the frozen adapter for its velocities, then for the gradients.
 #[derive(Default)]
 pub(crate) struct Anchor(Pull);
 
-impl Objective for Anchor {
-    fn runs(&self, _: &Machine) -> usize {
-        2
-    }
-    fn launch(&mut self, m: &mut Machine, s: &mut State, at: At) -> Result<PlanId> {
-        if at.run > 0 {
-            return self.0.follow(m, m.config.anchor.weight);
-        }
+impl Anchor {
+    fn draw(&mut self, m: &Machine, s: &mut State) {
         let mut rows = Rows::default();
         let group = m.config.rollout.group;
         for _ in 0..m.config.warm.batch {
@@ -55,13 +49,23 @@ impl Objective for Anchor {
                 &mut s.rng,
             );
         }
-        self.0.aim(m, rows, &s.warm)
+        self.0.rows = rows;
+    }
+}
+
+impl Objective for Anchor {
+    fn runs(&self, m: &Machine) -> usize {
+        Pull::runs(m)
+    }
+    fn launch(&mut self, m: &mut Machine, s: &mut State, at: At) -> Result<PlanId> {
+        if at.run == 0 {
+            self.draw(m, s);
+        }
+        self.0.launch(m, at.run, &s.warm, m.config.anchor.weight)
     }
     fn collect(&mut self, m: &mut Machine, s: &mut State, at: At, sum: &mut Gradients) -> Result<()> {
-        if at.run == 0 {
-            return self.0.aimed(m, &s.values);
-        }
-        s.metrics.anchor_loss = add_supervised(m, sum)?;
+        let loss = self.0.collect(m, at.run, &s.values, sum)?;
+        s.metrics.anchor_loss = loss.unwrap_or(s.metrics.anchor_loss);
         Ok(())
     }
 }

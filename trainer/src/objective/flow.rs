@@ -64,84 +64,184 @@ impl Rows {
         super::write_condition(&mut m.pipeline, plan, "", &self.time, &texts)?;
         m.pipeline.exec.write(plan, "latents", &self.noisy)
     }
+    /// The rows of one run of several; places that are left over repeat the last row.
+    pub fn part(&self, part: Part) -> Rows {
+        let each = |list: &[f32]| part.of(list, self.texts.len());
+        Rows {
+            noisy: each(&self.noisy),
+            straight: each(&self.straight),
+            time: each(&self.time),
+            texts: part.places(self.texts.len()).map(|i| self.texts[i].clone()).collect(),
+        }
+    }
+}
+
+/// One of the runs that rows are spread over.
+#[derive(Clone, Copy)]
+pub(crate) struct Part {
+    pub run: usize,
+    /// Rows in a run.
+    pub rows: usize,
+}
+
+impl Part {
+    /// Which of `all` rows stand in its places.
+    fn places(self, all: usize) -> impl Iterator<Item = usize> {
+        let first = self.run * self.rows;
+        (first..first + self.rows).map(move |i| i.min(all - 1))
+    }
+    /// Of numbers that belong to `all` rows, those of its places.
+    pub fn of(self, list: &[f32], all: usize) -> Vec<f32> {
+        let each = list.len() / all;
+        self.places(all).flat_map(|i| &list[i * each..][..each]).copied().collect()
+    }
+    /// Rows that are not repeated.
+    pub fn real(self, all: usize) -> usize {
+        self.rows.min(all - self.run * self.rows)
+    }
+}
+
+/// Runs that a batch of the warm start's takes.
+pub(crate) fn runs(m: &Machine) -> usize {
+    m.config.warm.batch.div_ceil(m.config.warm_rows())
+}
+
+/// Training runs of [`supervised_plan`] on a batch of the warm start's.
+#[derive(Default)]
+struct Steps {
+    /// Sum of the losses so far.
+    loss: f32,
+}
+
+impl Steps {
+    /// Launches the gradients of `weight mean((v - target)^2)` of one part; `target` has all rows.
+    fn launch(
+        &mut self,
+        m: &mut Machine,
+        rows: &Rows,
+        target: &[f32],
+        run: usize,
+        weight: f32,
+    ) -> Result<PlanId> {
+        let plan = supervised_plan(m)?;
+        let (batch, part) = (m.config.warm.batch, Part { run, rows: m.config.warm_rows() });
+        let real = part.real(batch);
+        rows.part(part).write(m, plan)?;
+        let seed = (0..part.rows).map(|i| if i < real { weight / batch as f32 } else { 0.0 });
+        let exec = &mut m.pipeline.exec;
+        exec.write(plan, "target", &part.of(target, batch))?;
+        exec.write(plan, "seed", &seed.collect::<Vec<f32>>())?;
+        Ok(plan)
+    }
+    /// Adds the gradients of a finished run; the mean of the losses, without their weight, when it was the last.
+    fn collect(&mut self, m: &mut Machine, run: usize, sum: &mut Gradients) -> Result<Option<f32>> {
+        let plan = supervised_plan(m)?;
+        let batch = m.config.warm.batch;
+        let real = Part { run, rows: m.config.warm_rows() }.real(batch);
+        let loss = m.pipeline.exec.read(plan, "loss")?;
+        sum.add(m, plan)?;
+        self.loss += loss.iter().take(real).sum::<f32>();
+        if run + 1 < runs(m) {
+            return Ok(None);
+        }
+        Ok(Some(core::mem::take(&mut self.loss) / batch as f32))
+    }
 }
 
 /// [`supervised`] on references drawn anew for each step, with settings of [`crate::stage::warm`].
-pub(crate) struct Supervised;
+#[derive(Default)]
+pub(crate) struct Supervised {
+    rows: Rows,
+    steps: Steps,
+}
 
-impl Objective for Supervised {
-    fn runs(&self, _: &Machine) -> usize {
-        1
-    }
-    fn launch(&mut self, m: &mut Machine, s: &mut State, _: At) -> Result<PlanId> {
-        let plan = supervised_plan(m)?;
-        let (batch, caption_drop) = (m.config.warm.batch, m.config.warm.caption_drop);
-        let known = &m.known;
-        let mut rows = Rows::default();
-        for _ in 0..batch {
+impl Supervised {
+    fn draw(&mut self, m: &Machine, s: &mut State) {
+        let (known, caption_drop) = (&m.known, m.config.warm.caption_drop);
+        self.rows = Rows::default();
+        for _ in 0..m.config.warm.batch {
             let i = s.rng.below(known.latents.len() as u32) as usize;
             let drop = s.rng.uniform() < caption_drop;
             let sigma = s.rng.uniform();
             let text = if drop { &known.null } else { &known.captions[i % known.captions.len()] };
-            rows.noised(m, &known.latents[i], sigma, text, &mut s.rng);
+            self.rows.noised(m, &known.latents[i], sigma, text, &mut s.rng);
         }
-        rows.write(m, plan)?;
-        let exec = &mut m.pipeline.exec;
-        exec.write(plan, "target", &rows.straight)?;
-        exec.write(plan, "seed", &vec![1.0 / batch as f32; batch])?;
-        Ok(plan)
     }
-    fn collect(&mut self, m: &mut Machine, s: &mut State, _: At, sum: &mut Gradients) -> Result<()> {
-        s.metrics.supervised_loss = add_supervised(m, sum)?;
+}
+
+impl Objective for Supervised {
+    fn runs(&self, m: &Machine) -> usize {
+        runs(m)
+    }
+    fn launch(&mut self, m: &mut Machine, s: &mut State, at: At) -> Result<PlanId> {
+        if at.run == 0 {
+            self.draw(m, s);
+        }
+        self.steps.launch(m, &self.rows, &self.rows.straight, at.run, 1.0)
+    }
+    fn collect(&mut self, m: &mut Machine, s: &mut State, at: At, sum: &mut Gradients) -> Result<()> {
+        let loss = self.steps.collect(m, at.run, sum)?;
+        s.metrics.supervised_loss = loss.unwrap_or(s.metrics.supervised_loss);
         Ok(())
     }
 }
 
-/// Rows on which the velocity is pulled to the one with other values of the adapter, in batches of the warm start's: a run
-/// for that velocity, then one for the gradients.
+/// Rows on which the velocity is pulled to the one with other values of the adapter, in batches of the warm start's: runs for that
+/// velocity, then as many for the gradients.
 #[derive(Default)]
 pub(crate) struct Pull {
-    rows: Rows,
+    pub rows: Rows,
     target: Vec<f32>,
+    steps: Steps,
 }
 
 impl Pull {
-    /// Launches the velocity with `values` for the adapter.
-    pub fn aim(&mut self, m: &mut Machine, rows: Rows, values: &[Vec<f32>]) -> Result<PlanId> {
-        self.rows = rows;
+    pub fn runs(m: &Machine) -> usize {
+        2 * runs(m)
+    }
+    /// Launches a run: the velocity with `values` for the adapter, or the gradients of `weight mean((v - target)^2)`.
+    pub fn launch(
+        &mut self,
+        m: &mut Machine,
+        run: usize,
+        values: &[Vec<f32>],
+        weight: f32,
+    ) -> Result<PlanId> {
+        if let Some(run) = run.checked_sub(runs(m)) {
+            return self.steps.launch(m, &self.rows, &self.target, run, weight);
+        }
         m.set_adapter(values)?;
-        let velocity = m.pipeline.velocity(m.config.warm.batch, m.size)?;
-        self.rows.write(m, velocity.plan)?;
+        let rows = m.config.warm_rows();
+        let velocity = m.pipeline.velocity(rows, m.size)?;
+        self.rows.part(Part { run, rows }).write(m, velocity.plan)?;
         Ok(velocity.plan)
     }
-    /// Reads it, and gives the model its `current` adapter back.
-    pub fn aimed(&mut self, m: &mut Machine, current: &[Vec<f32>]) -> Result<()> {
-        let velocity = m.pipeline.velocity(m.config.warm.batch, m.size)?;
-        self.target = m.pipeline.exec.read(velocity.plan, "velocity")?;
-        m.set_adapter(current)
-    }
-    /// Launches `weight mean((v - target)^2)` and its gradients.
-    pub fn follow(&self, m: &mut Machine, weight: f32) -> Result<PlanId> {
-        let plan = supervised_plan(m)?;
-        self.rows.write(m, plan)?;
-        let batch = m.config.warm.batch;
-        m.pipeline.exec.write(plan, "target", &self.target)?;
-        m.pipeline.exec.write(plan, "seed", &vec![weight / batch as f32; batch])?;
-        Ok(plan)
+    /// Reads a run: gives the model its `current` adapter back, or adds the gradients. The mean loss at the end.
+    pub fn collect(
+        &mut self,
+        m: &mut Machine,
+        run: usize,
+        current: &[Vec<f32>],
+        sum: &mut Gradients,
+    ) -> Result<Option<f32>> {
+        if let Some(run) = run.checked_sub(runs(m)) {
+            return self.steps.collect(m, run, sum);
+        }
+        let part = Part { run, rows: m.config.warm_rows() };
+        let velocity = m.pipeline.velocity(part.rows, m.size)?;
+        let v = m.pipeline.exec.read(velocity.plan, "velocity")?;
+        if run == 0 {
+            self.target.clear();
+        }
+        self.target.extend(&v[..part.real(m.config.warm.batch) * m.per_image()]);
+        m.set_adapter(current)?;
+        Ok(None)
     }
 }
 
-/// Reads a run of [`supervised_plan`]: adds its gradients, returns the mean of its losses without their weight.
-pub(crate) fn add_supervised(m: &mut Machine, sum: &mut Gradients) -> Result<f32> {
-    let plan = supervised_plan(m)?;
-    let loss = m.pipeline.exec.read(plan, "loss")?;
-    sum.add(m, plan)?;
-    Ok(loss.iter().sum::<f32>() / loss.len() as f32)
-}
-
-/// [`supervised`] in batches of the warm start's.
+/// [`supervised`] in runs of a batch of the warm start's.
 pub(crate) fn supervised_plan(m: &mut Machine) -> Result<PlanId> {
     m.plan("supervised", |pipeline, params, config, size| {
-        supervised(pipeline, params, config.warm.batch, size, config.recomputes(size))
+        supervised(pipeline, params, config.warm_rows(), size, config.recomputes(size))
     })
 }

@@ -1,7 +1,7 @@
 //! The forward-process objective (DiffusionNFT, arXiv 2509.16117): finished images are noised anew, and the
 //! velocity is pulled towards the good ones and pushed from the bad ones. It needs no log-probabilities, no guidance and no
 //! noise in the sampling steps. Rollouts are drawn by the current adapter, where the paper draws them by the averaged one.
-use super::flow::Rows;
+use super::flow::{Part, Rows};
 use super::{At, Gradients, Objective, Params, compile, grpo, with_gradients};
 use crate::config::Config;
 use crate::machine::Machine;
@@ -96,33 +96,28 @@ pub(crate) struct Nft {
     good: Vec<f32>,
     /// As for [`grpo`].
     worth: f32,
-    /// Images of the micro-batch in progress, their noised latents and noise levels, and the averaged adapter's velocities.
-    images: Vec<usize>,
+    /// All images noised, and their noise levels.
     rows: Rows,
     sigmas: Vec<f32>,
+    /// The averaged adapter's velocities of the micro-batch in progress.
     old: Vec<f32>,
 }
 
 impl Nft {
-    /// Noises the images of a micro-batch; places past the end repeat the last image.
-    fn draw(&mut self, m: &Machine, s: &mut State, run: usize) {
-        let (n, all) = (m.config.optim.micro_batch, m.config.images());
-        let first = run / 2 % all.div_ceil(n) * n;
-        self.images = (first..first + n).map(|i| i.min(all - 1)).collect();
+    /// The micro-batch of a run.
+    fn part(m: &Machine, run: usize) -> Part {
+        let (rows, all) = (m.config.optim.micro_batch, m.config.images());
+        Part { run: run / 2 % all.div_ceil(rows), rows }
+    }
+    /// Noises all images anew.
+    fn draw(&mut self, m: &Machine, s: &mut State) {
         (self.rows, self.sigmas) = Default::default();
-        for &i in &self.images {
+        for (i, image) in s.batch.images.iter().enumerate() {
             let sigma = s.rng.uniform();
             let prompt = s.batch.prompts[i / m.config.rollout.group];
-            self.rows.noised(m, &s.batch.images[i], sigma, &m.known.prompts[prompt], &mut s.rng);
+            self.rows.noised(m, image, sigma, &m.known.prompts[prompt], &mut s.rng);
             self.sigmas.push(sigma);
         }
-    }
-    /// Weight of each place's loss in that of the optimiser step: a mean over images and noisings.
-    fn seed(&self, m: &Machine) -> Vec<f32> {
-        let all = m.config.images();
-        let each = 1.0 / (all * m.config.nft.noisings) as f32;
-        let first = self.images.first().copied().unwrap_or(0);
-        (first..first + self.images.len()).map(|i| if i < all { each } else { 0.0 }).collect()
     }
 }
 
@@ -145,24 +140,26 @@ impl Objective for Nft {
         m.config.grpo.norm * self.worth
     }
     fn launch(&mut self, m: &mut Machine, s: &mut State, at: At) -> Result<PlanId> {
+        let (part, all) = (Self::part(m, at.run), m.config.images());
         if at.run.is_multiple_of(2) {
-            self.draw(m, s, at.run);
+            if part.run == 0 {
+                self.draw(m, s);
+            }
             m.set_adapter(s.average())?;
-            let velocity = m.pipeline.velocity(m.config.optim.micro_batch, m.size)?;
-            self.rows.write(m, velocity.plan)?;
+            let velocity = m.pipeline.velocity(part.rows, m.size)?;
+            self.rows.part(part).write(m, velocity.plan)?;
             return Ok(velocity.plan);
         }
         let plan = plan(m)?;
-        self.rows.write(m, plan)?;
-        let places = grpo::places(&m.config, m.size);
-        let good = self.images.iter().flat_map(|&i| &self.good[i * places..][..places]).copied();
-        let good: Vec<f32> = good.collect();
-        let seed = self.seed(m);
+        self.rows.part(part).write(m, plan)?;
+        // A mean over images and noisings.
+        let each = 1.0 / (all * m.config.nft.noisings) as f32;
+        let seed: Vec<f32> = (0..part.rows).map(|i| if i < part.real(all) { each } else { 0.0 }).collect();
         let exec = &mut m.pipeline.exec;
         exec.write(plan, "old", &self.old)?;
-        exec.write(plan, "straight", &self.rows.straight)?;
-        exec.write(plan, "sigma", &self.sigmas)?;
-        exec.write(plan, "good", &good)?;
+        exec.write(plan, "straight", &part.of(&self.rows.straight, all))?;
+        exec.write(plan, "sigma", &part.of(&self.sigmas, all))?;
+        exec.write(plan, "good", &part.of(&self.good, all))?;
         exec.write(plan, "seed", &seed)?;
         Ok(plan)
     }

@@ -1,7 +1,7 @@
 //! Prior preservation (after DreamBooth, arXiv 2208.12242): on images that the base model drew itself, the velocity is held
 //! to the base model's. What the references' captions share with other prompts is held, too: at weight 1 supervised training
 //! hardly takes on a style that its captions do not name.
-use super::flow::{Pull, Rows, add_supervised};
+use super::flow::{Pull, Rows};
 use super::{At, Gradients, Objective};
 use crate::machine::Machine;
 use crate::train::state::State;
@@ -31,19 +31,13 @@ impl Settings {
     }
 }
 
-/// The term on images drawn anew for each step, with the batch and the dropped captions of [`crate::stage::warm`]: one run
-/// without the adapter, one for the gradients.
+/// The term on images drawn anew for each step, with the batch and the dropped captions of [`crate::stage::warm`]:
+/// without the adapter, then for the gradients.
 #[derive(Default)]
 pub(crate) struct Prior(Pull);
 
-impl Objective for Prior {
-    fn runs(&self, _: &Machine) -> usize {
-        2
-    }
-    fn launch(&mut self, m: &mut Machine, s: &mut State, at: At) -> Result<PlanId> {
-        if at.run > 0 {
-            return self.0.follow(m, m.config.prior.weight);
-        }
+impl Prior {
+    fn draw(&mut self, m: &Machine, s: &mut State) {
         let (known, caption_drop) = (&m.known, m.config.warm.caption_drop);
         let mut rows = Rows::default();
         for _ in 0..m.config.warm.batch {
@@ -53,13 +47,23 @@ impl Objective for Prior {
             let text = if drop { &known.null } else { &known.prompts[*prompt] };
             rows.noised(m, x0, sigma, text, &mut s.rng);
         }
-        self.0.aim(m, rows, &without_b(&s.values))
+        self.0.rows = rows;
+    }
+}
+
+impl Objective for Prior {
+    fn runs(&self, m: &Machine) -> usize {
+        Pull::runs(m)
+    }
+    fn launch(&mut self, m: &mut Machine, s: &mut State, at: At) -> Result<PlanId> {
+        if at.run == 0 {
+            self.draw(m, s);
+        }
+        self.0.launch(m, at.run, &without_b(&s.values), m.config.prior.weight)
     }
     fn collect(&mut self, m: &mut Machine, s: &mut State, at: At, sum: &mut Gradients) -> Result<()> {
-        if at.run == 0 {
-            return self.0.aimed(m, &s.values);
-        }
-        s.metrics.prior_loss = add_supervised(m, sum)?;
+        let loss = self.0.collect(m, at.run, &s.values, sum)?;
+        s.metrics.prior_loss = loss.unwrap_or(s.metrics.prior_loss);
         Ok(())
     }
 }

@@ -15,7 +15,7 @@ use crate::objective::{
 use crate::reward::Critic;
 use crate::stage::Stage;
 use crate::stage::ask::Ask;
-use crate::stage::describe::{self, Describe, Of};
+use crate::stage::describe::{Describe, Of};
 use crate::stage::head::Teach;
 use crate::stage::prepare::{Aligned, Latents, Texts};
 use crate::stage::rollout::Rollout;
@@ -96,7 +96,7 @@ impl Adversarial {
         }
         let c = &m.config;
         let runs: usize = Self::objectives(m).iter().map(|o| o.runs(m)).sum();
-        s.parts = (0, c.rollout.steps + c.images().div_ceil(describe::BATCH) + c.grpo.updates * runs);
+        s.parts = (0, c.rollout.steps + c.images().div_ceil(c.at_once.describe) + c.grpo.updates * runs);
         Ok(Some(Box::new(Rollout::begin(m, s)?)))
     }
 }
@@ -108,7 +108,7 @@ impl Course for Adversarial {
             Next::Latents => (Box::new(Latents), if m.host.is_some() { Next::Warm } else { Next::Aligned }),
             Next::Aligned => (Box::new(Aligned), Next::References),
             Next::References => (Box::new(Describe::new(Of::References)), Next::Warm),
-            Next::Warm => (Box::new(Warm::new(m, s, vec![Box::new(Supervised)])), Next::Restart),
+            Next::Warm => (Box::new(Warm::new(m, s, vec![Box::<Supervised>::default()])), Next::Restart),
             Next::Restart => {
                 s.restart(&m.config);
                 self.next = if Watch::wanted(m) { Next::Base } else { Next::Iteration };

@@ -42,7 +42,7 @@ pub(crate) struct Supervised {
 
 impl Supervised {
     fn objectives(m: &Machine) -> Vec<Box<dyn Objective>> {
-        let mut all: Vec<Box<dyn Objective>> = vec![Box::new(flow::Supervised)];
+        let mut all: Vec<Box<dyn Objective>> = vec![Box::<flow::Supervised>::default()];
         if m.config.prior.weight > 0.0 {
             all.push(Box::new(Prior::default()));
         }

@@ -1,5 +1,4 @@
 //! Rewards of the iteration's images from the host: decoded on the device, several images a run.
-use super::describe::BATCH;
 use super::{Stage, score};
 use crate::Result;
 use crate::machine::Machine;
@@ -23,14 +22,15 @@ impl Stage for Ask {
         if rest.is_empty() {
             return Ok(None);
         }
-        let mut x: Vec<f32> = rest.iter().take(BATCH).flatten().copied().collect();
-        x.resize(BATCH * m.per_image(), 0.0);
-        let plan = m.pipeline.decoder(BATCH, m.size)?;
+        let rows = m.config.at_once.describe;
+        let mut x: Vec<f32> = rest.iter().take(rows).flatten().copied().collect();
+        x.resize(rows * m.per_image(), 0.0);
+        let plan = m.pipeline.decoder(rows, m.size)?;
         m.pipeline.exec.write(plan, "latents", &x)?;
         Ok(Some(plan))
     }
     fn collect(&mut self, m: &mut Machine, s: &mut State) -> Result<Event> {
-        let plan = m.pipeline.decoder(BATCH, m.size)?;
+        let plan = m.pipeline.decoder(m.config.at_once.describe, m.size)?;
         let images = m.pipeline.exec.read(plan, "image")?;
         let reward = m.host.as_mut().ok_or_else(crate::reward::none)?;
         let needed = matches!(m.config.grpo.credit, Credit::Patch(_));

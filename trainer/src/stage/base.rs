@@ -31,7 +31,7 @@ impl Base {
 impl Stage for Base {
     fn launch(&mut self, m: &mut Machine, _: &mut State) -> Result<Option<PlanId>> {
         let (first, prompts) = (m.known.base.len(), m.known.prompts.len());
-        let rows = m.config.warm.batch.min(m.config.base_images() - first);
+        let rows = m.config.warm.batch.min(m.config.at_once.sample).min(m.config.base_images() - first);
         if rows == 0 {
             return Ok(None);
         }

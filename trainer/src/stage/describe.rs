@@ -10,9 +10,6 @@ use pentimento::graph::Graph;
 use pentimento::pipeline::Pipeline;
 use std::sync::Arc;
 
-/// Images described in one run.
-pub(crate) const BATCH: usize = 8;
-
 /// Whose latents.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Of {
@@ -44,17 +41,15 @@ impl Stage for Describe {
         if rest.is_empty() {
             return Ok(None);
         }
-        let mut x: Vec<f32> = rest.iter().take(BATCH).flatten().copied().collect();
-        x.resize(BATCH * m.per_image(), 0.0);
+        let rows = m.config.at_once.describe;
+        let mut x: Vec<f32> = rest.iter().take(rows).flatten().copied().collect();
+        x.resize(rows * m.per_image(), 0.0);
         let texts = m.known.aligned.first().map(|first| {
             let own = |i: usize| match self.of {
                 Of::Images => s.batch.prompts.get(i / m.config.rollout.group).map(|&p| &m.known.aligned[p]),
                 Of::References => None,
             };
-            (self.first..self.first + BATCH)
-                .flat_map(|i| own(i).unwrap_or(first))
-                .copied()
-                .collect::<Vec<_>>()
+            (self.first..self.first + rows).flat_map(|i| own(i).unwrap_or(first)).copied().collect::<Vec<_>>()
         });
         let (pipeline, critic) = m.judged()?;
         let plan = critic.describe;
@@ -64,10 +59,11 @@ impl Stage for Describe {
     }
     fn collect(&mut self, m: &mut Machine, s: &mut State) -> Result<Event> {
         let wanted = self.latents(m, s).len() - self.first;
+        let rows = m.config.at_once.describe;
         let (pipeline, critic) = m.judged()?;
         let tokens = pipeline.exec.read(critic.describe, "tokens")?;
         let tokens = tokens.chunks_exact(critic.backbone.token_numbers()).take(wanted).map(<[f32]>::to_vec);
-        self.first += BATCH;
+        self.first += rows;
         match self.of {
             Of::References => {
                 m.known.tokens.extend(tokens);
@@ -91,15 +87,16 @@ pub(crate) fn plan(
     pipeline: &mut Pipeline,
     backbone: &mut Backbone,
     aligned: bool,
+    rows: usize,
     size: [usize; 2],
 ) -> Result<PlanId> {
     let mut g = Graph::new();
-    let x = g.input("latents", &[BATCH, size[0], size[1], pipeline.vae.latent_channels]);
+    let x = g.input("latents", &[rows, size[0], size[1], pipeline.vae.latent_channels]);
     let (image, level) = pipeline.decode_graph(&mut g, x);
     let tokens = backbone.tokens(&mut g, image);
     let mut outputs = vec![("tokens", tokens), ("image", image), ("finite/tokens", level)];
     if let (true, Some(width)) = (aligned, backbone.aligned()) {
-        let text = g.input("text", &[BATCH, width]);
+        let text = g.input("text", &[rows, width]);
         outputs.push(("alignment", backbone.alignment(&mut g, tokens, text)));
     }
     g.check()?;

@@ -102,6 +102,8 @@ pub(crate) struct Rollout {
     window: usize,
     /// One row per image, or per group before they part.
     x: Vec<f32>,
+    /// Guided velocities of the step so far: a step takes several runs where there are more rows than go through at once.
+    v: Vec<f32>,
     apart: bool,
     velocity: Option<Velocity>,
 }
@@ -124,7 +126,7 @@ impl Rollout {
         let mut x = vec![0.0; rows * m.per_image()];
         s.rng.normals(&mut x);
         s.batch = Batch { prompts, ..Batch::default() };
-        Ok(Rollout { sigmas, step: 0, window, x, apart, velocity: None })
+        Ok(Rollout { sigmas, step: 0, window, x, v: Vec::new(), apart, velocity: None })
     }
 
     /// Flow-CPS: `x' = mean + std z`.
@@ -156,19 +158,25 @@ impl Stage for Rollout {
             self.apart = true;
         }
         let (guided, repeat) = (c.guided(), if self.apart { c.group } else { 1 });
-        let rows = c.prompts * repeat;
+        let first = self.v.len() / per;
+        let rows = m.config.at_once.sample.min(c.prompts * repeat - first);
         let velocity = m.pipeline.velocity(if guided { 2 * rows } else { rows }, m.size)?;
         self.velocity = Some(velocity);
         let texts: Vec<&Text> = s.batch.texts(&m.known, repeat);
         let null = guided.then_some(&m.known.null);
-        m.pipeline.write_velocity(velocity, &self.x, self.sigmas[self.step], &texts, null)?;
+        let (x, texts) = (&self.x[first * per..][..rows * per], &texts[first..][..rows]);
+        m.pipeline.write_velocity(velocity, x, self.sigmas[self.step], texts, null)?;
         Ok(Some(velocity.plan))
     }
 
     fn collect(&mut self, m: &mut Machine, s: &mut State) -> Result<Event> {
         let c = &m.config.rollout;
         let Some(velocity) = self.velocity else { return Ok(Event::Working) };
-        let v = m.pipeline.read_velocity(velocity, c.guided().then_some(c.guidance))?;
+        self.v.extend(m.pipeline.read_velocity(velocity, c.guided().then_some(c.guidance))?);
+        if self.v.len() < self.x.len() {
+            return Ok(Event::Working);
+        }
+        let v = core::mem::take(&mut self.v);
         let sigmas = [self.sigmas[self.step], self.sigmas[self.step + 1]];
         if self.step + 2 == self.sigmas.len() {
             s.batch.before_last.clone_from(&self.x);

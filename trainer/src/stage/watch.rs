@@ -8,7 +8,7 @@ mod verdict;
 
 pub use verdict::Look;
 
-use super::{Stage, describe, rollout};
+use super::{Stage, rollout};
 use crate::archive::kept;
 use crate::machine::Machine;
 use crate::optim::Tensors;
@@ -49,8 +49,8 @@ impl Settings {
     }
 }
 
-/// Pictures of a look: what one description holds.
-const PICTURES: usize = describe::BATCH;
+/// Pictures of a look.
+const PICTURES: usize = 8;
 /// Their noise has a stream of its own, so that training draws what it would draw without looks.
 const STREAM: u64 = 0x100c;
 
@@ -96,7 +96,7 @@ pub(crate) enum Of {
     Average,
 }
 
-/// One look. As many pictures a run as an iteration has, at most; the device holds another adapter than the one in training
+/// One look. As many pictures a run as an iteration samples at once, at most; the device holds another adapter than the one in training
 /// only during a run.
 pub(crate) struct Watch {
     of: Of,
@@ -109,6 +109,8 @@ pub(crate) struct Watch {
     x: Vec<f32>,
     prompts: Vec<usize>,
     velocity: Option<Velocity>,
+    /// Of the pictures that are described so far: silhouettes, and tokens.
+    seen: (Vec<Vec<bool>>, Vec<Vec<f32>>),
     complete: bool,
     /// When it began, by the training's clock.
     began: f64,
@@ -122,7 +124,7 @@ impl Watch {
             && (m.config.iterations > 0 || m.clock.deadline.is_some())
     }
     pub fn begin(m: &Machine, of: Of) -> Result<Self> {
-        let rows = m.config.images().clamp(1, PICTURES);
+        let rows = m.config.images().min(m.config.at_once.sample).clamp(1, PICTURES);
         let mut x = vec![0.0; PICTURES * m.per_image()];
         Philox::new(m.config.seed, STREAM).normals(&mut x);
         Ok(Watch {
@@ -134,6 +136,7 @@ impl Watch {
             x,
             prompts: m.known.distinct(PICTURES),
             velocity: None,
+            seen: Default::default(),
             complete: false,
             began: m.clock.now(),
         })
@@ -176,22 +179,27 @@ impl Watch {
         m.set_adapter(&s.values)?;
         Ok(Event::Working)
     }
+    /// Reads pictures that were described; measures them when they are all.
+    fn described(&mut self, m: &mut Machine, s: &mut State) -> Result<Event> {
+        let (width, left) = (m.pixels.0, PICTURES - self.seen.0.len());
+        let (pipeline, critic) = m.judged()?;
+        let [images, tokens] = ["image", "tokens"].map(|name| pipeline.exec.read(critic.describe, name));
+        let (images, tokens, each) = (images?, tokens?, critic.backbone.token_numbers());
+        let pixels = 3 * width * m.pixels.1;
+        let pictures = images.chunks_exact(pixels).take(left);
+        self.seen.0.extend(pictures.map(|i| silhouette::silhouette(i, width)));
+        self.seen.1.extend(tokens.chunks_exact(each).take(left).map(<[f32]>::to_vec));
+        if self.seen.0.len() < PICTURES { Ok(Event::Working) } else { self.measure(m, s) }
+    }
     /// Measures the pictures.
     fn measure(&mut self, m: &mut Machine, s: &mut State) -> Result<Event> {
         self.complete = true;
-        let width = m.pixels.0;
-        let (pipeline, critic) = m.judged()?;
-        let (numbers, channels) = (critic.backbone.token_numbers(), critic.backbone.shape()[1]);
-        let images = pipeline.exec.read(critic.describe, "image")?;
-        let each = images.len() / PICTURES;
-        let silhouettes =
-            images.chunks_exact(each.max(1)).map(|i| silhouette::silhouette(i, width)).collect();
+        let (silhouettes, tokens) = core::mem::take(&mut self.seen);
         if self.of == Of::Base {
             s.watch.base = silhouettes;
             return Ok(Event::Working);
         }
-        let tokens = pipeline.exec.read(critic.describe, "tokens")?;
-        let tokens: Vec<Vec<f32>> = tokens.chunks_exact(numbers).map(<[f32]>::to_vec).collect();
+        let channels = m.judged()?.1.backbone.shape()[1];
         let references = tokens::Style::of(&m.known.tokens, channels);
         let (sum, count) = core::mem::take(&mut s.watch.head_loss);
         let mut look = Look {
@@ -218,12 +226,15 @@ impl Stage for Watch {
         if !self.sampled() {
             return self.sample(m, s).map(Some);
         }
+        let (rows, per) = (m.config.at_once.describe, m.per_image());
+        let mut x: Vec<f32> = self.x.iter().skip(self.seen.0.len() * per).take(rows * per).copied().collect();
+        x.resize(rows * per, 0.0);
         let (pipeline, critic) = m.judged()?;
-        pipeline.exec.write(critic.describe, "latents", &self.x)?;
+        pipeline.exec.write(critic.describe, "latents", &x)?;
         Ok(Some(critic.describe))
     }
     fn collect(&mut self, m: &mut Machine, s: &mut State) -> Result<Event> {
-        let done = if self.sampled() { self.measure(m, s) } else { self.sampled_step(m, s) };
+        let done = if self.sampled() { self.described(m, s) } else { self.sampled_step(m, s) };
         match done {
             // An adapter whose pictures are no numbers is what a look is there to find.
             Err(Error::NotFinite { .. }) if self.of == Of::Average => {

@@ -8,18 +8,19 @@ use pentimento::fingerprint::Hash;
 use serde_json::{Map, Value, json};
 
 /// Settings that a run may go on with in another way: they say how long and how, not what is learnt.
-const FREE: [&str; 2] = ["iterations", "recompute"];
+const FREE: [&str; 5] = ["iterations", "recompute", "at_once.train", "at_once.sample", "at_once.describe"];
 
 /// Names and hashes. Of large weights a few hundred bytes a tensor are looked at: any training changes those.
 #[derive(Clone, Debug)]
 pub(crate) struct Identity(Map<String, Value>);
 
 impl Identity {
-    pub fn new(m: &Machine, setup: &Setup<'_>) -> Result<Self> {
+    /// `config` as it was given.
+    pub fn new(m: &Machine, setup: &Setup<'_>, config: &Config) -> Result<Self> {
         let bench = || m.bench.as_ref().map(|bench| bench.judge.fingerprint());
         let reward = m.critic.as_ref().map(|critic| critic.backbone.fingerprint()).or_else(bench);
         let mut all = Map::new();
-        flatten("", &settings(&m.config)?, &mut all);
+        flatten("", &settings(config)?, &mut all);
         FREE.iter().for_each(|name| drop(all.remove(*name)));
         // Sizes of 0 mean the model's own.
         (all["width"], all["height"]) = (m.pixels.0.into(), m.pixels.1.into());
