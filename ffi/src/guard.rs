@@ -51,7 +51,7 @@ impl Failure {
             Failure::Library(Error::Bad { .. }) => pmt_status::BadFile,
             Failure::Library(Error::Missing { .. }) => pmt_status::Missing,
             Failure::Library(Error::Io { .. }) => pmt_status::Io,
-            Failure::Library(Error::Device { .. }) => pmt_status::Device,
+            Failure::Library(Error::Device { .. } | Error::Memory { .. }) => pmt_status::Device,
             Failure::Library(Error::Cancelled) => pmt_status::Cancelled,
             Failure::Library(Error::NotFinite { .. }) => pmt_status::NotFinite,
             Failure::Library(_) | Failure::Panic(_) => pmt_status::Internal,

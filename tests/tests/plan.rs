@@ -81,6 +81,25 @@ fn memory_never_overlaps_and_a_bad_plan_is_found() {
     }
 }
 
+/// A plan that would find another one's numbers in a shared arena is refused: without any command whose result is read, and with an
+/// output that nothing writes.
+#[test]
+fn a_plan_that_reads_what_it_did_not_write_is_found() {
+    let whole = plan(&small(), &Caps::webgpu(), 2, 4, true, true);
+    let mut bad = whole.clone();
+    bad.outputs[0].slot.place = Place::Arena { slab: 0, offset: 1 << 40 };
+    let error = check_overlap(&bad).expect_err("an output of nothing").to_string();
+    assert!(error.contains("no command writes the output `velocity`"), "{error}");
+    // Memory is used again and again, so only what is written for the first time is missed.
+    let mut bad = whole.clone();
+    bad.commands.remove(0);
+    let error = check_overlap(&bad).expect_err("a result that is missing").to_string();
+    assert!(error.contains("reads what no command before it wrote"), "{error}");
+    let error =
+        pentimento::exec::null::Null::new(Caps::webgpu()).prepare(bad).expect_err("a leaf first").to_string();
+    assert!(error.contains("missing `"), "{error}");
+}
+
 #[test]
 fn a_tensor_too_large_for_a_binding_is_a_sentence() {
     let caps = Caps { max_binding: 1 << 10, ..Caps::webgpu() };
