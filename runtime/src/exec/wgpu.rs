@@ -211,7 +211,11 @@ impl Wgpu {
     fn next_slice(&mut self, plan: PlanId) -> Result<(Range<usize>, Option<Variant>)> {
         self.plans.get(plan)?;
         self.fit(&self.plans.wanted())?;
-        let start = self.plans.start(plan)?.cursor;
+        let p = self.plans.start(plan)?;
+        let (start, builds) = (p.cursor, p.own.steps.len() < p.plan.commands.len());
+        if builds {
+            self.submit(None); // what wgpu keeps of uploads need not be there beside textures that are to be made
+        }
         let (mut end, mut work) = (start, 0);
         loop {
             let p = self.plans.get(plan)?;

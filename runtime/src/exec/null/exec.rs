@@ -110,23 +110,26 @@ impl Null {
         let held = self.plans.start(plan)?;
         let (start, all) = (held.cursor, held.plan.commands.len());
         let end = start.saturating_add(most).min(all);
-        let before = held.own.texels.bytes();
+        if held.own.built < all {
+            self.memory.now.staging = 0;
+        }
         for c in held.plan.commands.iter().take(end).skip(held.own.built) {
+            let before = held.own.texels.bytes();
             for leaf in held.own.texels.run(c) {
                 let Some(leaf) = self.leaves.get_mut(&held.plan.leaves[leaf].name) else { continue };
                 if !core::mem::replace(&mut leaf.texels, true) {
                     self.memory.change(|k| k.textures += memory::texture(leaf.len));
+                    self.memory.now.staging = 0; // the texture is filled by a submit of its own
                 }
             }
+            self.memory.change(|k| k.textures += held.own.texels.bytes() - before);
         }
         held.own.built = held.own.built.max(end);
-        let (staged, commands) = (held.own.texels.bytes() - before, &held.plan.commands[start..end]);
-        let flops: u64 = commands.iter().map(|c| c.flops).sum();
+        let flops: u64 = held.plan.commands[start..end].iter().map(|c| c.flops).sum();
         held.own.ran.flops += flops;
         held.own.ran.runs += u64::from(end == all && start < all);
         held.cursor = end;
         self.flops += flops;
-        self.memory.change(|k| k.textures += staged);
         self.memory.now.staging = 0;
         Ok(end == all)
     }
