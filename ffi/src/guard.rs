@@ -372,6 +372,10 @@ mod tests {
             (Error::io("a", "b", "c"), pmt_status::Io),
             (Error::Graph("a".into()), pmt_status::Internal),
             (Error::Device { device: "a".into(), reason: "b".into() }, pmt_status::Device),
+            (
+                Error::Memory { device: "a".into(), reason: "b".into(), hint: String::new() },
+                pmt_status::Device,
+            ),
             (Error::Cancelled, pmt_status::Cancelled),
         ] {
             assert_eq!(Failure::from(error.clone()).status(), status, "{error}");

@@ -385,8 +385,11 @@ impl Executor for Wgpu {
         let count = commands.len();
         self.pipelines.ahead(commands.iter().map(|c| c.variant));
         if self.validates() {
-            (0..count).try_for_each(|_| self.build(id))?;
-            self.failure()?;
+            let built = (0..count).try_for_each(|_| self.build(id)).and_then(|()| self.failure());
+            if built.is_err() {
+                self.drop_plan(id)?;
+            }
+            built?;
         }
         Ok(id)
     }

@@ -9,8 +9,9 @@ type Bytes = (usize, u64, u64);
 
 /// Checks that no command writes outside the arena or over what it reads itself, and that every byte of the arena which a command reads, or
 /// an output consists of, was written by an earlier command. So a plan is a function of its inputs and leaves alone, whatever another plan has
-/// left in an arena that they share. Whether a later command has meanwhile put another value there is the planner's to know (it frees a value
-/// after its last reader), and what comparing plans with and without reuse of memory is for.
+/// left in an arena that they share. Whether a later command
+/// has meanwhile put another value there only the planner knows, which frees a value's memory after its last reader; it would show in results
+/// that differ from those of [`Plan::unfused`], whose values lie elsewhere.
 ///
 /// # Errors
 /// [`Error::Graph`] naming the command or the output.

@@ -107,7 +107,7 @@ fn memory(adapter: &wgpu::Adapter) -> Option<u64> {
     let heaps = properties.memory_heaps.iter().take(properties.memory_heap_count as usize);
     heaps.filter(|heap| heap.flags.as_raw() & DEVICE_LOCAL != 0).map(|heap| heap.size).max()
 }
-/// Metal has no memory of its own to tell of where it is the machine's, which is all that wgpu's interface to it would say.
+/// Unknown: wgpu has no safe and simple way to the figure that Metal has.
 #[cfg(target_vendor = "apple")]
 fn memory(_: &wgpu::Adapter) -> Option<u64> {
     None
