@@ -323,12 +323,21 @@ fn devices_that_fail_are_sentences() {
             let _ = gpu.forget_leaves("");
         }
     }
-    // Allocations: leaves one by one, then arena, readback, inputs and uniforms of a plan, then textures.
+    // A leaf whose numbers did not arrive does not count as set.
+    let Some(mut gpu) = adapter("devices without memory") else { return };
+    for n in [1, 2] {
+        gpu.fail_at(Fault::OutOfMemory, n);
+        let error = gpu.set_leaf("a/b", LeafData::F32(&[1.0; 99])).expect_err("no memory");
+        assert!(error.is_out_of_memory() && !gpu.has_leaf("a/b"), "{error}");
+        assert_eq!(gpu.memory().now.leaves, 0);
+    }
+    gpu.set_leaf("a/b", LeafData::F32(&[1.0; 99])).expect("room again");
+    // The room for a larger plan, what it is told, its textures.
     let Some(mut gpu) = adapter("devices without memory") else { return };
     let small = prepare(&mut gpu, 1, false).expect("a plan");
     gpu.run(small).expect("a run");
     let (want, before) = (read(&mut gpu, small).expect("results"), gpu.memory().now);
-    for n in 1..8 {
+    for n in 1..20 {
         gpu.fail_at(Fault::OutOfMemory, n);
         let mut go = || -> Result<PlanId> {
             let plan = prepare(&mut gpu, 2, true)?;

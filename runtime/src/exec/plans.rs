@@ -140,11 +140,11 @@ impl<T> Plans<T> {
     }
     /// What of the room has the size that is wanted. The rest is to be freed at once, and comes back with the next run.
     pub fn kept(&self) -> Sizes {
-        let (arena, readback) = (!self.change(&self.wanted).arena, !self.change(&self.wanted).readback);
+        let Change { arena, readback } = self.change(&self.wanted);
         Sizes {
-            slabs: if arena { self.room.slabs.clone() } else { Vec::new() },
-            unpacked: if arena { self.room.unpacked } else { 0 },
-            readback: if readback { self.room.readback } else { 0 },
+            slabs: if arena { Vec::new() } else { self.room.slabs.clone() },
+            unpacked: if arena { 0 } else { self.room.unpacked },
+            readback: if readback { 0 } else { self.room.readback },
         }
     }
     fn change(&self, to: &Sizes) -> Change {

@@ -59,6 +59,15 @@ pub(super) struct Prepared {
     pending: (u64, Option<Instant>),
 }
 
+impl Held<Prepared> {
+    /// Drops all that a run has made, to be made again by the next; returns the bytes of its textures.
+    fn strip(&mut self) -> u64 {
+        self.cursor = 0;
+        self.own.steps.clear();
+        core::mem::take(&mut self.own.next).1.bytes()
+    }
+}
+
 struct Step {
     pipeline: wgpu::ComputePipeline,
     bind_group: wgpu::BindGroup,
@@ -158,14 +167,23 @@ impl Wgpu {
         // Taken out while the device is in use.
         let mut stage = core::mem::take(&mut self.plans.get_mut(plan)?.own.next.1);
         let before = stage.bytes();
-        let step = self.step(plan, &mut stage);
-        self.count(|k| k.textures += stage.bytes() - before);
-        let own = &mut self.plans.get_mut(plan)?.own;
-        own.next.1 = stage;
-        let (step, stride) = step?;
-        own.next.0 += stride;
-        own.steps.push(step);
-        Ok(())
+        let step = self.step(plan, &mut stage).and_then(|step| self.failure().map(|()| step));
+        self.count(|k| k.textures = k.textures + stage.bytes() - before);
+        let held = self.plans.get_mut(plan)?;
+        held.own.next.1 = stage;
+        match step {
+            Ok((step, stride)) => {
+                held.own.next.0 += stride;
+                held.own.steps.push(step);
+                Ok(())
+            }
+            // What was made may be no good: whoever tries again begins anew.
+            Err(error) => {
+                let staged = held.strip();
+                self.count(|k| k.textures -= staged);
+                Err(error)
+            }
+        }
     }
     fn step(&self, plan: PlanId, stage: &mut Stage) -> Result<(Step, u64)> {
         let p = self.plans.get(plan)?;
@@ -194,7 +212,7 @@ impl Wgpu {
         copies: &mut Vec<Copy>,
     ) -> Result<wgpu::TextureView> {
         if let Place::Leaf(i) = slot.place {
-            return Ok(self.leaf_texels(self.leaf(&p.plan, i)?));
+            return self.leaf_texels(self.leaf(&p.plan, i)?);
         }
         let (buffer, offset) = self.locate(p, slot)?;
         let (texture, fresh) = stage.get(slot, || self.texture(slot.len));
@@ -344,6 +362,7 @@ impl Executor for Wgpu {
             LeafData::F32(d) => (Stored::F32, d.len(), bytemuck::cast_slice(d).into()),
             LeafData::Packed(kind, b) => (*kind, kind.numbers(b.len()), kind.to_device(b)),
         };
+        let new = !self.leaves.contains_key(name);
         self.declare_leaf(name, kind, len)?;
         let Some(leaf) = self.leaves.get(name) else { return Err(Error::missing("executor", name)) };
         null::check_set(name, (leaf.kind, leaf.len), (kind, len))?;
@@ -355,7 +374,13 @@ impl Executor for Wgpu {
             self.count(|k| k.staging += memory::texels(len));
             stage::write(&self.queue, texture, d);
         }
-        self.failure()
+        let set = self.failure();
+        if set.is_err() && new {
+            // Nobody must take it for set.
+            self.leaves.remove(name);
+            self.count(|k| k.leaves -= memory::leaf(kind, len));
+        }
+        set
     }
     fn memory(&self) -> Memory {
         self.counted()

@@ -218,6 +218,7 @@ impl Wgpu {
     }
     /// Writes bytes; an odd tail is padded with zeros to the 4 bytes wgpu wants.
     pub(super) fn upload(&self, buffer: &wgpu::Buffer, offset: u64, bytes: &[u8]) {
+        self.meets(Event::Allocation); // of the copy that wgpu keeps
         self.count(|k| k.staging += memory::upload(bytes.len()));
         let even = bytes.len() / 4 * 4;
         self.queue.write_buffer(buffer, offset, &bytes[..even]);
@@ -265,16 +266,18 @@ impl Wgpu {
     }
 
     /// Texels of a leaf, made once and rewritten with the leaf.
-    pub(super) fn leaf_texels(&self, leaf: &LeafBuffer) -> wgpu::TextureView {
-        let texture = leaf.texture.get_or_init(|| {
-            let texture = self.texture(leaf.len);
-            self.count(|k| k.textures += memory::texture(leaf.len));
-            let mut encoder = self.encoder();
-            stage::Copy::new(leaf.buffer.clone(), 0, texture.clone(), leaf.len).encode(&mut encoder);
-            self.submit(Some(encoder));
-            texture
-        });
-        texture.create_view(&wgpu::TextureViewDescriptor::default())
+    pub(super) fn leaf_texels(&self, leaf: &LeafBuffer) -> Result<wgpu::TextureView> {
+        let view = |texture: &wgpu::Texture| texture.create_view(&wgpu::TextureViewDescriptor::default());
+        if let Some(texture) = leaf.texture.get() {
+            return Ok(view(texture));
+        }
+        let texture = self.texture(leaf.len);
+        self.failure()?;
+        self.count(|k| k.textures += memory::texture(leaf.len));
+        let mut encoder = self.encoder();
+        stage::Copy::new(leaf.buffer.clone(), 0, texture.clone(), leaf.len).encode(&mut encoder);
+        self.submit(Some(encoder));
+        Ok(view(leaf.texture.get_or_init(|| texture)))
     }
 
     /// Waits for the queue.

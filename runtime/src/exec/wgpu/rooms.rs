@@ -1,6 +1,5 @@
 //! The memory that all plans share, and parting with plans and leaves.
 use super::Wgpu;
-use super::stage::Stage;
 use crate::Result;
 use crate::exec::PlanId;
 use crate::exec::memory::{self, Kinds, Sizes};
@@ -59,12 +58,7 @@ impl Wgpu {
     }
     /// Lets go of the arena and of all that refers to it.
     fn vacate(&mut self) {
-        let mut staged = 0;
-        for held in self.plans.each_mut() {
-            held.own.steps.clear();
-            staged += held.own.next.1.bytes();
-            held.own.next = (0, Stage::default());
-        }
+        let staged: u64 = self.plans.each_mut().map(|held| held.strip()).sum();
         (self.rooms.slabs, self.rooms.unpacked) = (Vec::new(), None);
         self.count(|k| {
             (k.arena, k.unpacked) = (0, 0);
