@@ -51,7 +51,7 @@ impl Failure {
             Failure::Library(Error::Bad { .. }) => pmt_status::BadFile,
             Failure::Library(Error::Missing { .. }) => pmt_status::Missing,
             Failure::Library(Error::Io { .. }) => pmt_status::Io,
-            Failure::Library(Error::Device { .. }) => pmt_status::Device,
+            Failure::Library(Error::Device { .. } | Error::Memory { .. }) => pmt_status::Device,
             Failure::Library(Error::Cancelled) => pmt_status::Cancelled,
             Failure::Library(Error::NotFinite { .. }) => pmt_status::NotFinite,
             Failure::Library(_) | Failure::Panic(_) => pmt_status::Internal,
@@ -372,6 +372,10 @@ mod tests {
             (Error::io("a", "b", "c"), pmt_status::Io),
             (Error::Graph("a".into()), pmt_status::Internal),
             (Error::Device { device: "a".into(), reason: "b".into() }, pmt_status::Device),
+            (
+                Error::Memory { device: "a".into(), reason: "b".into(), hint: String::new() },
+                pmt_status::Device,
+            ),
             (Error::Cancelled, pmt_status::Cancelled),
         ] {
             assert_eq!(Failure::from(error.clone()).status(), status, "{error}");

@@ -31,8 +31,12 @@ pub struct Caps {
     pub matrix: Option<Matrix>,
     /// Offsets of storage bindings are multiples of this, bytes.
     pub alignment: u64,
+    /// Offsets of uniform bindings are multiples of this, bytes.
+    pub uniform_alignment: u64,
     /// Keep half-precision matmul weights as they are.
     pub half_weights: bool,
+    /// Bytes of the device's own memory, where its driver tells; for a driver that computes on the CPU, what it may take of the machine's.
+    pub memory: Option<u64>,
 }
 
 impl Caps {
@@ -52,7 +56,9 @@ impl Caps {
             features: Features::NONE,
             matrix: None,
             alignment: 256,
+            uniform_alignment: 256,
             half_weights: true,
+            memory: None,
         }
     }
     /// What the choice of a kernel's body asks for.

@@ -67,6 +67,16 @@ pub enum Error {
         /// What happened.
         reason: String,
     },
+    /// The adapter has too little memory left.
+    #[error("device {}: out of memory: {}.{}", part(device), part(reason), part(hint))]
+    Memory {
+        /// Adapter name.
+        device: String,
+        /// What was asked for.
+        reason: String,
+        /// What to do about it; empty or starting with a space.
+        hint: String,
+    },
     /// The caller asked to stop.
     #[error("stopped on request.")]
     Cancelled,
@@ -106,10 +116,16 @@ impl Error {
         }
         self
     }
-    /// Adds advice to [`Error::Bad`], [`Error::Missing`] and [`Error::NotFinite`]; other kinds are returned unchanged.
+    /// Whether less of everything could help: a smaller batch or picture, or plans and weights that are forgotten.
+    pub fn is_out_of_memory(&self) -> bool {
+        matches!(self, Error::Memory { .. })
+    }
+    /// Adds advice to [`Error::Bad`], [`Error::Missing`], [`Error::NotFinite`] and [`Error::Memory`]; other kinds are returned unchanged.
     pub fn with_hint(mut self, advice: &str) -> Self {
-        if let Error::Bad { hint, .. } | Error::Missing { hint, .. } | Error::NotFinite { hint, .. } =
-            &mut self
+        if let Error::Bad { hint, .. }
+        | Error::Missing { hint, .. }
+        | Error::NotFinite { hint, .. }
+        | Error::Memory { hint, .. } = &mut self
         {
             *hint = alloc::format!(" {advice}");
         }
@@ -131,6 +147,7 @@ mod tests {
             Error::io(&hostile, &hostile, &hostile),
             Error::Graph(hostile.clone()),
             Error::Device { device: hostile.clone(), reason: hostile.clone() },
+            Error::Memory { device: hostile.clone(), reason: hostile.clone(), hint: String::new() },
         ];
         for error in all {
             let text = error.to_string();

@@ -3,13 +3,17 @@ pub mod cpu;
 mod leaf;
 #[cfg(feature = "wgpu")]
 mod limit;
+mod memory;
 pub mod null;
 mod operands;
+mod plans;
+mod texels;
 mod trace;
 #[cfg(feature = "wgpu")]
 pub mod wgpu;
 
 pub use leaf::{Need, needs};
+pub use memory::{Kinds, Memory};
 pub use operands::operands;
 pub use trace::{finite, wild};
 
@@ -18,12 +22,12 @@ use crate::caps::Caps;
 use crate::graph::{Graph, Id, Layout, Leaf, Node, Op};
 use crate::plan::{Plan, Slot};
 use crate::weights::{Base, TensorView, Weights};
-use alloc::{format, string::String, vec::Vec};
+use alloc::{collections::BTreeMap, format, string::String, vec::Vec};
 use pentimento_wgsl::Stored;
 use pentimento_wgsl::kernel::Plain;
 
-/// A prepared plan of one executor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A prepared plan of one executor. No other plan ever gets the same id, so one that was forgotten stays an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PlanId(pub(crate) usize);
 
 /// Contents of a weight or parameter.
@@ -38,7 +42,9 @@ pub enum LeafData<'a> {
 /// Prefix of outputs that tell whether numbers that do not come out were finite, see [`Executor::read`].
 pub const FINITE: &str = "finite/";
 
-/// Runs plans. Weights and parameters are shared by all plans of an executor; inputs belong to one plan.
+/// Runs plans. Weights and parameters are shared by all plans of an executor; inputs belong to one plan and keep their values between
+/// runs. What a plan computes lies in memory that the plans share, too: it has to be read before another plan is prepared or runs, and a
+/// plan that another one has interrupted begins anew.
 pub trait Executor {
     /// What the planner may use.
     fn caps(&self) -> &Caps;
@@ -51,10 +57,32 @@ pub trait Executor {
     /// # Errors
     /// Out of memory, or another length than before.
     fn set_leaf(&mut self, name: &str, data: LeafData<'_>) -> Result<()>;
+    /// Tells of a leaf of `len` numbers that is about to be set. True where its size is all that the executor wants, so that nobody needs
+    /// to read the numbers; it then counts as set.
+    ///
+    /// # Errors
+    /// As [`Executor::set_leaf`].
+    fn declare(&mut self, _name: &str, _stored: Stored, _len: usize) -> Result<bool> {
+        Ok(false)
+    }
+    /// Bytes that are held and were held.
+    fn memory(&self) -> Memory;
+    /// Bytes of the weights and parameters of every component: what their names begin with, up to the first `/`.
+    fn components(&self) -> BTreeMap<String, u64>;
+    /// Frees what belongs to a plan, and what of the shared memory only it needed.
+    ///
+    /// # Errors
+    /// One that was forgotten before, or the device failed.
+    fn forget(&mut self, plan: PlanId) -> Result<()>;
+    /// Frees the weights and parameters whose names begin with `prefix`.
+    ///
+    /// # Errors
+    /// A plan that reads one of them, which then all stay; or the device failed.
+    fn forget_leaves(&mut self, prefix: &str) -> Result<()>;
     /// Takes a plan whose leaves have all been set.
     ///
     /// # Errors
-    /// A leaf that was not set, or out of memory.
+    /// A leaf that was not set, a plan whose commands are in each other's way, or out of memory.
     fn prepare(&mut self, plan: Plan) -> Result<PlanId>;
     /// Sets an input of a plan. Inputs start as zeros and keep their value between runs.
     ///
@@ -73,7 +101,7 @@ pub trait Executor {
     /// Waits and reads an output, whatever its numbers are.
     ///
     /// # Errors
-    /// Unknown name, or the device failed.
+    /// Unknown name, a plan that has not run or after which another one was prepared or ran, or the device failed.
     fn peek(&mut self, plan: PlanId, output: &str) -> Result<Vec<f32>>;
     /// [`Executor::peek`] for several outputs, which a device brings back together.
     ///
@@ -82,12 +110,12 @@ pub trait Executor {
     fn peek_all(&mut self, plan: PlanId, outputs: &[&str]) -> Result<Vec<Vec<f32>>> {
         outputs.iter().map(|output| self.peek(plan, output)).collect()
     }
-    /// A plan as it was prepared.
+    /// A plan as it was prepared; an empty one in place of one that was forgotten.
     fn plan(&self, plan: PlanId) -> &Plan;
     /// The numbers of an argument of the command that ran last.
     ///
     /// # Errors
-    /// The device failed.
+    /// As [`Executor::peek`].
     fn argument(&mut self, plan: PlanId, slot: &Slot) -> Result<Vec<f32>>;
     /// Submits the next command alone; true when it was the last.
     ///
@@ -173,6 +201,10 @@ pub fn upload_as(
             set_tensor(exec, name, &t, true)?;
             continue;
         }
+        let stored = base.map_or(Stored::F32, Base::stored);
+        if exec.declare(name, stored, node.shape.iter().product())? {
+            continue;
+        }
         let values = leaf::values(&t, &node.shape, *layout)?;
         if wild(&values).is_some() {
             t.check_finite()?;
@@ -202,9 +234,13 @@ pub fn check(graph: &Graph, prefix: &str, weights: &Weights) -> Result<()> {
 /// Sets a leaf from a checkpoint tensor. With `packs`, one in half precision or in blocks stays so where the executor keeps it, and one in
 /// fp8 becomes f16, exactly.
 pub(crate) fn set_tensor(exec: &mut dyn Executor, name: &str, t: &TensorView<'_>, packs: bool) -> Result<()> {
-    t.check_finite()?;
     let stored = t.dtype.stored().unwrap_or(Stored::F16);
-    if !packs || !t.scale.is_empty() || !stored.packed() || !keeps(exec.caps(), t.shape, stored) {
+    let stays = packs && t.scale.is_empty() && stored.packed() && keeps(exec.caps(), t.shape, stored);
+    if exec.declare(name, if stays { stored } else { Stored::F32 }, t.shape.iter().product())? {
+        return Ok(());
+    }
+    t.check_finite()?;
+    if !stays {
         return exec.set_leaf(name, LeafData::F32(&t.to_f32()));
     }
     match t.dtype.stored() {

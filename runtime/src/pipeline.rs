@@ -1,5 +1,6 @@
 //! From prompt to image: text encoders, transformer and autoencoder of one diffusers folder on one executor.
 mod adapter;
+mod forget;
 mod identity;
 mod texts;
 

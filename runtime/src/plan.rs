@@ -1,6 +1,7 @@
 //! From a graph to commands: which nodes are live, in what order, with which kernel variant, and where each value lies.
 //! Shapes are static, so a plan is made once and replayed; a run allocates nothing.
 mod arena;
+mod check;
 mod choose;
 mod parted;
 mod split;
@@ -14,6 +15,7 @@ use crate::op;
 use crate::{Error, Result};
 use alloc::{collections::BTreeMap, format, string::String, vec, vec::Vec};
 use arena::Arena;
+pub use check::check_overlap;
 use pentimento_wgsl::kernel::Operand;
 use pentimento_wgsl::{Call, Class, Stored, Variant};
 use view::Views;
@@ -354,37 +356,4 @@ fn second_len(g: &Graph, id: Id) -> usize {
         Op::Attention { heads, .. } => node.shape[0] * heads * node.shape[1],
         _ => g.len(id),
     }
-}
-
-/// Checks that no command writes where it reads or where a later reader still needs the old value.
-///
-/// # Errors
-/// [`Error::Graph`] naming the command. `wgpu` accepts overlapping `read_write` bindings, so this is ours to prove.
-pub fn check_overlap(plan: &Plan) -> Result<()> {
-    let range = |s: &Slot| match s.place {
-        Place::Arena { slab, offset } => Some((slab, offset, offset + Stored::F32.bytes(s.len) as u64)),
-        // A buffer of its own, as a slab after all others.
-        Place::Unpacked => Some((plan.slabs.len(), 0, Stored::F16.bytes(s.len) as u64)),
-        Place::Absent | Place::Input(_) | Place::Leaf(_) => None,
-    };
-    let size = |slab| plan.slabs.get(slab).copied().unwrap_or(plan.unpacked);
-    for (i, c) in plan.commands.iter().enumerate() {
-        let split = c.args.len() - c.variant.outputs();
-        for out in &c.args[split..] {
-            let Some((slab, start, end)) = range(out) else {
-                return Err(Error::Graph(format!("command {i} writes outside the arena")));
-            };
-            let hit = |s: &Slot| range(s).is_some_and(|(b, from, to)| b == slab && from < end && start < to);
-            if c.args[..split].iter().any(hit) {
-                return Err(Error::Graph(format!(
-                    "command {i} ({}) writes over its own input",
-                    c.variant.kernel()
-                )));
-            }
-            if end > size(slab) {
-                return Err(Error::Graph(format!("command {i} writes past the end of slab {slab}")));
-            }
-        }
-    }
-    Ok(())
 }

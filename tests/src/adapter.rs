@@ -41,14 +41,14 @@ pub enum Device {
     /// An adapter.
     Gpu(Box<Wgpu>),
     /// `PENTIMENTO_ADAPTER=cpu`.
-    Twins(Cpu),
+    Twins(Box<Cpu>),
 }
 
 impl Device {
     /// As [`adapter`], but `cpu` is the executor of the twins.
     pub fn open(what: &str) -> Option<Device> {
         if choice().as_deref() == Some("cpu") {
-            return Some(Device::Twins(Cpu::new()));
+            return Some(Device::Twins(Box::default()));
         }
         Some(Device::Gpu(Box::new(adapter(what)?)))
     }
@@ -56,14 +56,14 @@ impl Device {
     pub fn exec(&mut self) -> &mut dyn Executor {
         match self {
             Device::Gpu(gpu) => &mut **gpu,
-            Device::Twins(cpu) => cpu,
+            Device::Twins(cpu) => &mut **cpu,
         }
     }
     /// Forgets plans and leaves, so that many cases fit into memory; compiled pipelines stay.
     pub fn clear(&mut self) {
         match self {
             Device::Gpu(gpu) => gpu.clear(),
-            Device::Twins(cpu) => *cpu = Cpu::new(),
+            Device::Twins(cpu) => **cpu = Cpu::new(),
         }
     }
 }

@@ -1,5 +1,9 @@
 //! The smallest networks that have every part of those they stand for.
 use crate::scratch::copy;
+use pentimento::grad::gradients;
+use pentimento::graph::{Graph, Id};
+use pentimento::model::lora::Lora;
+use pentimento::model::mmdit::{TIME_CHANNELS, lora_targets, velocity};
 use pentimento::model::{Cubic, clip_vision, dino, mmdit, vae};
 use pentimento_wgsl::kernel::Act;
 use std::fs;
@@ -17,6 +21,36 @@ pub fn transformer(num_layers: usize) -> mmdit::Config {
         dual_attention_layers: vec![0],
         ..mmdit::Config::sd35_medium()
     }
+}
+
+/// Velocity of a rank 4 adapter and, with `train`, the gradient of every one of its matrices.
+pub fn velocity_graph(
+    cfg: &mmdit::Config,
+    batch: usize,
+    side: usize,
+    tokens: usize,
+    train: bool,
+    recompute: bool,
+) -> (Graph, Vec<(String, Id)>) {
+    let mut g = Graph::new();
+    let lora = Lora::joint(cfg, 4, 2.0);
+    let x = g.input("latents", &[batch, side, side, cfg.in_channels]);
+    let time = g.input("time", &[batch, TIME_CHANNELS]);
+    let pooled = g.input("pooled", &[batch, cfg.pooled_projection_dim]);
+    let context = g.input("context", &[batch, tokens, cfg.joint_attention_dim]);
+    let v = velocity(&mut g, cfg, Some(&lora), x, time, pooled, context, None);
+    let mut out = vec![("velocity".to_string(), v)];
+    if train {
+        let dy = g.input("dy", &[batch, side, side, cfg.in_channels]);
+        let names = lora_targets(cfg).into_iter().flat_map(|(t, i, o)| {
+            [(format!("lora/{t}.lora_A.weight"), [4, i]), (format!("lora/{t}.lora_B.weight"), [o, 4])]
+        });
+        let names: Vec<_> = names.collect();
+        let wrt: Vec<Id> = names.iter().map(|(n, s)| g.param(n.clone(), s)).collect();
+        let grads = gradients(&mut g, v, dy, &wrt, recompute).expect("gradients");
+        out.extend(names.into_iter().map(|n| n.0).zip(grads));
+    }
+    (g, out)
 }
 
 /// Two blocks, the inner one `widest` channels wide: two pixels per latent along a side.

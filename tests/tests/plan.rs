@@ -3,47 +3,17 @@
 use pentimento::caps::{Caps, Class};
 use pentimento::exec::wgpu::Wgpu;
 use pentimento::exec::{Executor, LeafData, compile, null};
-use pentimento::grad::gradients;
 use pentimento::graph::{Graph, Id, Leaf, Op};
-use pentimento::model::lora::Lora;
-use pentimento::model::mmdit::{Config, TIME_CHANNELS, lora_targets, velocity};
+use pentimento::model::mmdit::Config;
 use pentimento::plan::{Place, Plan, check_overlap};
 use pentimento_wgsl::kernel::norm::Body;
 use pentimento_wgsl::{Stored, Variant};
+use tests::tiny::velocity_graph as graph;
 
 fn small() -> Config {
     tests::tiny::transformer(3)
 }
 
-/// Velocity and, with `train`, every LoRA gradient.
-fn graph(
-    cfg: &Config,
-    batch: usize,
-    side: usize,
-    tokens: usize,
-    train: bool,
-    recompute: bool,
-) -> (Graph, Vec<(String, Id)>) {
-    let mut g = Graph::new();
-    let lora = Lora::joint(cfg, 4, 2.0);
-    let x = g.input("latents", &[batch, side, side, cfg.in_channels]);
-    let time = g.input("time", &[batch, TIME_CHANNELS]);
-    let pooled = g.input("pooled", &[batch, cfg.pooled_projection_dim]);
-    let context = g.input("context", &[batch, tokens, cfg.joint_attention_dim]);
-    let v = velocity(&mut g, cfg, Some(&lora), x, time, pooled, context, None);
-    let mut out = vec![("velocity".to_string(), v)];
-    if train {
-        let dy = g.input("dy", &[batch, side, side, cfg.in_channels]);
-        let names = lora_targets(cfg).into_iter().flat_map(|(t, i, o)| {
-            [(format!("lora/{t}.lora_A.weight"), [4, i]), (format!("lora/{t}.lora_B.weight"), [o, 4])]
-        });
-        let names: Vec<_> = names.collect();
-        let wrt: Vec<Id> = names.iter().map(|(n, s)| g.param(n.clone(), s)).collect();
-        let grads = gradients(&mut g, v, dy, &wrt, recompute).expect("gradients");
-        out.extend(names.into_iter().map(|n| n.0).zip(grads));
-    }
-    (g, out)
-}
 fn plan(cfg: &Config, caps: &Caps, batch: usize, side: usize, train: bool, recompute: bool) -> Plan {
     let (g, out) = graph(cfg, batch, side, 7, train, recompute);
     let out: Vec<(&str, Id)> = out.iter().map(|(n, i)| (n.as_str(), *i)).collect();
@@ -79,6 +49,25 @@ fn memory_never_overlaps_and_a_bad_plan_is_found() {
         c.args[last].place = c.args[0].place;
         assert!(check_overlap(&bad).is_err());
     }
+}
+
+/// A plan that would find another one's numbers in a shared arena is refused: without any command whose result is read, and with an
+/// output that nothing writes.
+#[test]
+fn a_plan_that_reads_what_it_did_not_write_is_found() {
+    let whole = plan(&small(), &Caps::webgpu(), 2, 4, true, true);
+    let mut bad = whole.clone();
+    bad.outputs[0].slot.place = Place::Arena { slab: 0, offset: 1 << 40 };
+    let error = check_overlap(&bad).expect_err("an output of nothing").to_string();
+    assert!(error.contains("no command writes the output `velocity`"), "{error}");
+    // Memory is used again and again, so only what is written for the first time is missed.
+    let mut bad = whole.clone();
+    bad.commands.remove(0);
+    let error = check_overlap(&bad).expect_err("a result that is missing").to_string();
+    assert!(error.contains("reads what no command before it wrote"), "{error}");
+    let error =
+        pentimento::exec::null::Null::new(Caps::webgpu()).prepare(bad).expect_err("a leaf first").to_string();
+    assert!(error.contains("missing `"), "{error}");
 }
 
 #[test]

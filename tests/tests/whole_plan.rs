@@ -213,12 +213,13 @@ fn noop_refuses_what_exceeds_the_limits() {
     let mut crooked = work.plan(&Caps::webgpu(), &weights).expect("a plan");
     let error = noop.prepare(uncut).expect_err("beyond a binding").to_string();
     assert!(error.contains("134217728"), "{error}");
-    let mut slots = crooked.commands.iter_mut().flat_map(|c| &mut c.args);
-    let place = slots.find_map(|s| match &mut s.place {
-        Place::Arena { offset, .. } => Some(offset),
-        _ => None,
-    });
-    *place.expect("a slot") += 16;
+    let slots = crooked.commands.iter_mut().flat_map(|c| &mut c.args);
+    for slot in slots.chain(crooked.outputs.iter_mut().map(|o| &mut o.slot)) {
+        if let Place::Arena { offset, .. } = &mut slot.place {
+            *offset += 16;
+        }
+    }
+    crooked.slabs.iter_mut().for_each(|size| *size += 16);
     let error = noop.prepare(crooked).expect_err("not aligned").to_string();
     assert!(error.contains("256") && error.contains("offset"), "{error}");
 }

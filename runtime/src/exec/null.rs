@@ -1,8 +1,17 @@
 //! Counts what a plan would do, without doing it; and the checks all executors share.
+mod exec;
+
+pub use exec::{Null, Ran};
+
 use crate::plan::{Command, Named, Place, Plan};
 use crate::weights::DType;
 use crate::{Error, Result};
-use alloc::{format, string::ToString, vec::Vec};
+use alloc::{
+    collections::BTreeMap,
+    format,
+    string::{String, ToString},
+    vec::Vec,
+};
 use pentimento_wgsl::Stored;
 
 /// Exact counts of a plan.
@@ -79,4 +88,23 @@ pub(crate) fn input_offset(plan: &Plan, name: &str, len: usize) -> Result<u64> {
 pub(crate) fn output<'a>(plan: &'a Plan, name: &str) -> Result<&'a Named> {
     let found = plan.outputs.iter().find(|o| o.name == name);
     found.ok_or_else(|| Error::missing("plan", format!("output `{name}`")))
+}
+
+/// Bytes of leaves by component, see [`crate::exec::Executor::components`].
+pub(crate) fn by_component<'a>(leaves: impl Iterator<Item = (&'a String, u64)>) -> BTreeMap<String, u64> {
+    let mut all = BTreeMap::new();
+    for (name, bytes) in leaves {
+        let component = name.split_once('/').map_or(name.as_str(), |(component, _)| component);
+        *all.entry(component.to_string()).or_insert(0) += bytes;
+    }
+    all
+}
+
+/// Whether a leaf that is there may be set anew: as often as one likes, but to as many numbers, stored as before.
+pub(crate) fn check_set(name: &str, old: (Stored, usize), new: (Stored, usize)) -> Result<()> {
+    if old == new {
+        return Ok(());
+    }
+    let expected = format!("{} numbers as {:?}", old.1, old.0);
+    Err(Error::bad(format!("`{name}`"), expected, format!("{} as {:?}", new.1, new.0)))
 }

@@ -3,8 +3,10 @@ mod adapters;
 mod bisect;
 mod cache;
 mod device;
+mod fault;
 mod pipelines;
 mod profile;
+mod rooms;
 mod stage;
 mod trial;
 
@@ -13,16 +15,19 @@ pub use bisect::{Checked, Difference, Follow, Note};
 pub use cache::{Load, MOST as MOST_CACHED, PipelineCache};
 use device::SUBMIT_SECONDS;
 pub use device::{Options, Wgpu};
+pub use fault::Fault;
 pub use profile::{Clock, Peaks, Profile, Spent, Time};
 
-use super::{Executor, LeafData, PlanId, kept, null};
+use super::memory::{self, LARGE_UPLOAD};
+use super::plans::{self, Held};
+use super::{Executor, LeafData, Memory, PlanId, kept, null};
 use crate::caps::Caps;
 use crate::graph::{Graph, Leaf, Op};
-use crate::plan::{Command, Place, Plan, Slot, check_overlap};
+use crate::plan::{Command, Place, Plan, Slot};
 use crate::{Error, Result};
 use alloc::{
     borrow::{Cow, ToOwned},
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     format,
     string::String,
     vec::Vec,
@@ -42,21 +47,25 @@ pub(super) struct LeafBuffer {
     texture: OnceLock<wgpu::Texture>,
 }
 
-/// A plan with its memory; pipelines and bind groups are added by its first run.
+/// What a plan has of its own; pipelines and bind groups are added by its first run.
 pub(super) struct Prepared {
-    plan: Plan,
-    slabs: Vec<wgpu::Buffer>,
     inputs: wgpu::Buffer,
-    unpacked: wgpu::Buffer,
-    readback: wgpu::Buffer,
     /// Of the first commands, as many as a run has come to.
     steps: Vec<Step>,
     uniforms: wgpu::Buffer,
     /// Where the next step's uniform block begins, and the textures that the steps so far leave.
     next: (u64, Stage),
-    cursor: usize,
     /// Work submitted since the last wait, and when it began.
     pending: (u64, Option<Instant>),
+}
+
+impl Held<Prepared> {
+    /// Drops all that a run has made, to be made again by the next; returns the bytes of its textures.
+    fn strip(&mut self) -> u64 {
+        self.cursor = 0;
+        self.own.steps.clear();
+        core::mem::take(&mut self.own.next).1.bytes()
+    }
 }
 
 struct Step {
@@ -74,7 +83,9 @@ impl Wgpu {
     /// Out of memory.
     pub fn declare_leaf(&mut self, name: &str, kind: Stored, len: usize) -> Result<()> {
         if !self.leaves.contains_key(name) {
-            let buffer = self.memory(name, kind.bytes(len) as u64, kind.packed())?;
+            let bytes = memory::leaf(kind, len);
+            let buffer = self.room(name, bytes, kind.packed())?;
+            self.count(|k| k.leaves += bytes);
             self.leaves.insert(name.to_owned(), LeafBuffer { kind, len, buffer, texture: OnceLock::new() });
         }
         Ok(())
@@ -107,19 +118,20 @@ impl Wgpu {
     }
 
     /// Buffer and byte offset of an argument; the dummy for an absent one.
-    fn locate<'a>(&'a self, p: &'a Prepared, slot: &Slot) -> Result<(&'a wgpu::Buffer, u64)> {
+    fn locate<'a>(&'a self, p: &'a Held<Prepared>, slot: &Slot) -> Result<(&'a wgpu::Buffer, u64)> {
+        let gone = || Error::missing("executor", "the arena, which is made before a plan runs");
         Ok(match slot.place {
             Place::Absent => (&self.dummy, 0),
-            Place::Arena { slab, offset } => (&p.slabs[slab], offset),
-            Place::Input(offset) => (&p.inputs, offset),
-            Place::Unpacked => (&p.unpacked, 0),
+            Place::Arena { slab, offset } => (self.rooms.slabs.get(slab).ok_or_else(gone)?, offset),
+            Place::Input(offset) => (&p.own.inputs, offset),
+            Place::Unpacked => (self.rooms.unpacked.as_ref().ok_or_else(gone)?, 0),
             Place::Leaf(i) => (&self.leaf(&p.plan, i)?.buffer, 0),
         })
     }
 
     fn bind(
         &self,
-        p: &Prepared,
+        p: &Held<Prepared>,
         c: &Command,
         uniforms: (&wgpu::Buffer, u64),
         views: &[Option<wgpu::TextureView>],
@@ -153,46 +165,57 @@ impl Wgpu {
     /// Adds bind group, pipeline and texture copies of the next command that has none.
     fn build(&mut self, plan: PlanId) -> Result<()> {
         // Taken out while the device is in use.
-        let mut stage = core::mem::take(&mut self.plans[plan.0].next.1);
-        let step = self.step(plan, &mut stage);
-        let p = &mut self.plans[plan.0];
-        p.next.1 = stage;
-        let (step, stride) = step?;
-        p.next.0 += stride;
-        p.steps.push(step);
-        Ok(())
+        let mut stage = core::mem::take(&mut self.plans.get_mut(plan)?.own.next.1);
+        let before = stage.bytes();
+        let step = self.step(plan, &mut stage).and_then(|step| self.failure().map(|()| step));
+        self.count(|k| k.textures = k.textures + stage.bytes() - before);
+        let held = self.plans.get_mut(plan)?;
+        held.own.next.1 = stage;
+        match step {
+            Ok((step, stride)) => {
+                held.own.next.0 += stride;
+                held.own.steps.push(step);
+                Ok(())
+            }
+            // What was made may be no good: whoever tries again begins anew.
+            Err(error) => {
+                let staged = held.strip();
+                self.count(|k| k.textures -= staged);
+                Err(error)
+            }
+        }
     }
-    fn step(&mut self, plan: PlanId, stage: &mut Stage) -> Result<(Step, u64)> {
-        let p = &self.plans[plan.0];
-        let variant = p.plan.commands[p.steps.len()].variant;
-        let (pipeline, layout) = self.pipeline(&variant)?;
-        let c = &p.plan.commands[p.steps.len()];
+    fn step(&self, plan: PlanId, stage: &mut Stage) -> Result<(Step, u64)> {
+        let p = self.plans.get(plan)?;
+        let c = &p.plan.commands[p.own.steps.len()];
+        let (pipeline, layout) = self.pipeline(&c.variant)?;
         let mut views = Vec::with_capacity(c.args.len());
         let mut copies = Vec::new();
         for ((_, kind), slot) in c.variant.bindings().iter().zip(&c.args) {
             views.push(match kind {
                 Binding::Texture => Some(self.texels(p, slot, stage, &mut copies)?),
-                _ => None,
+                Binding::Storage | Binding::Written(_) | Binding::Packed(_) => None,
             });
         }
         stage.written(&c.args[c.args.len() - c.variant.outputs()..]);
-        let bind_group = self.bind(p, c, (&p.uniforms, p.next.0), &views, &layout)?;
-        Ok((Step { pipeline, bind_group, copies, groups: c.groups, flops: c.flops }, self.uniform_stride(c)))
+        let bind_group = self.bind(p, c, (&p.own.uniforms, p.own.next.0), &views, &layout)?;
+        let stride = memory::uniform_stride(c, &self.caps);
+        Ok((Step { pipeline, bind_group, copies, groups: c.groups, flops: c.flops }, stride))
     }
 
     /// A view of an argument as texels; adds a copy where the staged texture is stale.
     fn texels(
         &self,
-        p: &Prepared,
+        p: &Held<Prepared>,
         slot: &Slot,
         stage: &mut Stage,
         copies: &mut Vec<Copy>,
     ) -> Result<wgpu::TextureView> {
         if let Place::Leaf(i) = slot.place {
-            return Ok(self.leaf_texels(self.leaf(&p.plan, i)?));
+            return self.leaf_texels(self.leaf(&p.plan, i)?);
         }
         let (buffer, offset) = self.locate(p, slot)?;
-        let (texture, fresh) = stage.get(&self.device, slot);
+        let (texture, fresh) = stage.get(slot, || self.texture(slot.len));
         if fresh {
             copies.push(Copy::new(buffer.clone(), offset, texture.clone(), slot.len));
         }
@@ -204,17 +227,27 @@ impl Wgpu {
     /// The next commands that are worth one submit, built. The last one may be the first of its variant, which is then
     /// returned: drivers compile when a pipeline is made or first run, for seconds.
     fn next_slice(&mut self, plan: PlanId) -> Result<(Range<usize>, Option<Variant>)> {
-        let start = self.plans[plan.0].cursor;
+        self.plans.get(plan)?;
+        self.fit(&self.plans.wanted())?;
+        let p = self.plans.start(plan)?;
+        let (start, builds) = (p.cursor, p.own.steps.len() < p.plan.commands.len());
+        if builds {
+            self.submit(None); // what wgpu keeps of uploads need not be there beside textures that are to be made
+        }
         let (mut end, mut work) = (start, 0);
-        while end < self.plans[plan.0].plan.commands.len() && work < self.budget {
-            if end == self.plans[plan.0].steps.len() {
+        loop {
+            let p = self.plans.get(plan)?;
+            if end == p.plan.commands.len() || work >= self.budget {
+                break;
+            }
+            let (variant, flops) = (p.plan.commands[end].variant, p.plan.commands[end].flops);
+            if end == p.own.steps.len() {
                 self.build(plan)?;
             }
-            let c = &self.plans[plan.0].plan.commands[end];
-            work += cost(c.flops);
+            work += cost(flops);
             end += 1;
-            if !self.run.contains(&c.variant) {
-                return Ok((start..end, Some(c.variant)));
+            if !self.run.contains(&variant) {
+                return Ok((start..end, Some(variant)));
             }
         }
         self.failure()?;
@@ -224,22 +257,59 @@ impl Wgpu {
     /// Submits the next slice; true when it had to wait for a variant's first run.
     fn slice(&mut self, plan: PlanId) -> Result<bool> {
         let (range, new) = self.next_slice(plan)?;
-        let p = &mut self.plans[plan.0];
-        let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        let steps = &p.steps[range.clone()];
+        let steps = &self.plans.get(plan)?.own.steps[range.clone()];
+        let mut encoder = self.encoder();
         encode(steps, &mut encoder, None, None);
-        self.queue.submit([encoder.finish()]);
+        self.submit(Some(encoder));
+        let work: u64 = steps.iter().map(|step| cost(step.flops)).sum();
+        let p = self.plans.get_mut(plan)?;
         p.cursor = range.end;
         let Some(variant) = new else {
-            let work: u64 = steps.iter().map(|step| cost(step.flops)).sum();
-            p.pending = (p.pending.0 + work, p.pending.1.or_else(|| Some(Instant::now())));
+            let since = p.own.pending.1.or_else(|| Some(Instant::now()));
+            p.own.pending = (p.own.pending.0 + work, since);
             self.failure()?;
             return Ok(false);
         };
-        p.pending = (0, None); // a compiler's speed is not the adapter's
+        p.own.pending = (0, None); // a compiler's speed is not the adapter's
         self.wait()?;
         self.run.insert(variant);
         Ok(true)
+    }
+
+    /// Brings values to the host, as many at once as there is room for.
+    fn bring(&mut self, plan: PlanId, mut slots: VecDeque<Slot>) -> Result<Vec<Vec<f32>>> {
+        let p = self.plans.get(plan)?;
+        let Some(readback) = &self.rooms.readback else {
+            return Err(Error::missing("executor", "room to read"));
+        };
+        let mut all = Vec::with_capacity(slots.len());
+        while !slots.is_empty() {
+            let (mut bytes, mut lengths, mut encoder) = (0, Vec::new(), self.encoder());
+            while let Some(slot) = slots.front() {
+                let size = Stored::F32.bytes(slot.len) as u64;
+                if bytes > 0 && bytes + size > readback.size() {
+                    break;
+                }
+                let (buffer, offset) = self.locate(p, slot)?;
+                encoder.copy_buffer_to_buffer(buffer, offset, readback, bytes, size);
+                bytes += size;
+                lengths.push(slot.len);
+                slots.pop_front();
+            }
+            self.submit(Some(encoder));
+            let data: Vec<f32> = self.map(readback, bytes)?;
+            if lengths.len() == 1 {
+                all.push(data);
+                continue;
+            }
+            let mut rest = data.as_slice();
+            for len in lengths {
+                let (one, more) = rest.split_at(len);
+                all.push(one.to_vec());
+                rest = more;
+            }
+        }
+        Ok(all)
     }
 }
 
@@ -277,30 +347,6 @@ fn cost(flops: u64) -> u64 {
     flops + 1_000_000
 }
 
-impl Wgpu {
-    /// Forgets every plan, weight and parameter and frees their memory; the device and its compiled pipelines stay. Ids
-    /// of forgotten plans mean nothing any more.
-    pub fn clear(&mut self) {
-        self.pipelines.stop();
-        self.plans.clear();
-        self.leaves.clear();
-        // wgpu frees what is gone when it next looks; a failure comes up with the next use of the device.
-        let _ = self.device.poll(wgpu::PollType::Poll);
-    }
-}
-
-/// Bytes of outputs that come back at once, where one alone has no more.
-const READBACK: u64 = 64 << 20;
-
-/// Room for the largest output, and for all together if they are small.
-fn readback_bytes(plan: &Plan) -> u64 {
-    let bytes = || plan.outputs.iter().map(|o| Stored::F32.bytes(o.slot.len) as u64);
-    bytes().sum::<u64>().min(READBACK).max(bytes().max().unwrap_or(0)).max(16)
-}
-
-/// Bytes of a leaf that is sent to the device at once.
-const LARGE_UPLOAD: usize = 1 << 22;
-
 impl Executor for Wgpu {
     fn caps(&self) -> &Caps {
         &self.caps
@@ -316,64 +362,76 @@ impl Executor for Wgpu {
             LeafData::F32(d) => (Stored::F32, d.len(), bytemuck::cast_slice(d).into()),
             LeafData::Packed(kind, b) => (*kind, kind.numbers(b.len()), kind.to_device(b)),
         };
+        let new = !self.leaves.contains_key(name);
         self.declare_leaf(name, kind, len)?;
         let Some(leaf) = self.leaves.get(name) else { return Err(Error::missing("executor", name)) };
-        if leaf.kind != kind || leaf.len != len {
-            return Err(Error::bad(
-                format!("`{name}`"),
-                format!("{} numbers as {:?}", leaf.len, leaf.kind),
-                format!("{len} as {kind:?}"),
-            ));
-        }
+        null::check_set(name, (leaf.kind, leaf.len), (kind, len))?;
         self.upload(&leaf.buffer, 0, &bytes);
         if bytes.len() > LARGE_UPLOAD {
-            self.queue.submit([]); // else wgpu keeps a copy of everything until something runs
+            self.submit(None); // else wgpu keeps a copy of everything until something runs
         }
         if let (Some(texture), LeafData::F32(d)) = (leaf.texture.get(), &data) {
+            self.count(|k| k.staging += memory::texels(len));
             stage::write(&self.queue, texture, d);
         }
-        self.failure()
+        let set = self.failure();
+        if set.is_err() && new {
+            // Nobody must take it for set.
+            self.leaves.remove(name);
+            self.count(|k| k.leaves -= memory::leaf(kind, len));
+        }
+        set
+    }
+    fn memory(&self) -> Memory {
+        self.counted()
+    }
+    fn components(&self) -> BTreeMap<String, u64> {
+        null::by_component(self.leaves.iter().map(|(name, leaf)| (name, memory::leaf(leaf.kind, leaf.len))))
+    }
+    fn forget(&mut self, plan: PlanId) -> Result<()> {
+        self.drop_plan(plan)
+    }
+    fn forget_leaves(&mut self, prefix: &str) -> Result<()> {
+        self.drop_leaves(prefix)
     }
     fn prepare(&mut self, plan: Plan) -> Result<PlanId> {
-        null::check_leaves(&plan, &|name| self.leaves.get(name).map(|l| l.len))?;
-        check_overlap(&plan)?;
-        // Whole texture rows are copied, so a slab ends with room for one row past its last tensor.
-        let slabs: Result<Vec<_>> =
-            plan.slabs.iter().map(|&s| self.memory("arena", s + stage::ROW_BYTES, false)).collect();
-        let slabs = slabs?;
-        let inputs = self.buffer("inputs", plan.input_bytes + stage::ROW_BYTES)?;
-        let unpacked = self.memory("unpacked weight", plan.unpacked, false)?;
+        plans::check(&plan, &|name| self.leaves.get(name).map(|l| l.len))?;
+        self.fit(&self.plans.with(&plan))?;
+        let inputs = self.buffer("inputs", memory::inputs(&plan))?;
         let uniforms = self.uniforms(&plan)?;
-        let (steps, next) = (Vec::with_capacity(plan.commands.len()), (0, Stage::default()));
-        let readback = self.readback_buffer(readback_bytes(&plan))?;
         self.failure()?;
-        let (cursor, pending) = (0, (0, None));
-        let prepared =
-            Prepared { plan, slabs, inputs, unpacked, readback, steps, uniforms, next, cursor, pending };
-        self.plans.push(prepared);
-        let id = PlanId(self.plans.len() - 1);
-        self.pipelines.ahead(self.plans[id.0].plan.commands.iter().map(|c| c.variant));
+        self.count(|k| {
+            k.inputs += inputs.size();
+            k.uniforms += uniforms.size();
+        });
+        let (steps, next) = (Vec::with_capacity(plan.commands.len()), (0, Stage::default()));
+        let id = self.plans.insert(plan, Prepared { inputs, steps, uniforms, next, pending: (0, None) });
+        let commands = &self.plans.get(id)?.plan.commands;
+        let count = commands.len();
+        self.pipelines.ahead(commands.iter().map(|c| c.variant));
         if self.validates() {
-            (0..self.plans[id.0].plan.commands.len()).try_for_each(|_| self.build(id))?;
-            self.failure()?;
+            let built = (0..count).try_for_each(|_| self.build(id)).and_then(|()| self.failure());
+            if built.is_err() {
+                self.drop_plan(id)?;
+            }
+            built?;
         }
         Ok(id)
     }
     fn write(&mut self, plan: PlanId, input: &str, data: &[f32]) -> Result<()> {
-        let p = &self.plans[plan.0];
+        let p = self.plans.get(plan)?;
         let offset = null::input_offset(&p.plan, input, data.len())?;
-        self.upload(&p.inputs, offset, bytemuck::cast_slice(data));
+        self.upload(&p.own.inputs, offset, bytemuck::cast_slice(data));
         self.failure()
     }
     fn rewind(&mut self, plan: PlanId) {
-        self.plans[plan.0].cursor = 0;
+        self.plans.rewind(plan);
     }
     fn advance(&mut self, plan: PlanId) -> Result<bool> {
         let began = Instant::now();
         loop {
             let new = self.slice(plan)?;
-            let p = &self.plans[plan.0];
-            let done = p.cursor >= p.plan.commands.len();
+            let done = self.plans.get(plan)?.done();
             if done || !new || began.elapsed().as_secs_f64() > SUBMIT_SECONDS {
                 return Ok(done);
             }
@@ -384,46 +442,24 @@ impl Executor for Wgpu {
         Ok(all.into_iter().next().unwrap_or_default())
     }
     fn peek_all(&mut self, plan: PlanId, outputs: &[&str]) -> Result<Vec<Vec<f32>>> {
-        let p = &self.plans[plan.0];
-        let slots = outputs.iter().map(|output| Ok(null::output(&p.plan, output)?.slot));
-        let mut slots: VecDeque<Slot> = slots.collect::<Result<_>>()?;
-        let mut all = Vec::with_capacity(outputs.len());
-        while !slots.is_empty() {
-            let (mut bytes, mut lengths) = (0, Vec::new());
-            let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-            while let Some(slot) = slots.front() {
-                let size = Stored::F32.bytes(slot.len) as u64;
-                if bytes > 0 && bytes + size > p.readback.size() {
-                    break;
-                }
-                let (buffer, offset) = self.locate(p, slot)?;
-                encoder.copy_buffer_to_buffer(buffer, offset, &p.readback, bytes, size);
-                bytes += size;
-                lengths.push(slot.len);
-                slots.pop_front();
-            }
-            self.queue.submit([encoder.finish()]);
-            let data: Vec<f32> = self.map(&p.readback, bytes)?;
-            if lengths.len() == 1 {
-                all.push(data);
-                continue;
-            }
-            let mut rest = data.as_slice();
-            for len in lengths {
-                let (one, more) = rest.split_at(len);
-                all.push(one.to_vec());
-                rest = more;
-            }
-        }
-        let p = &mut self.plans[plan.0];
-        if let (work, Some(since)) = core::mem::take(&mut p.pending) {
+        let p = self.plans.get(plan)?;
+        let one = |output: &&str| {
+            let slot = null::output(&p.plan, output)?.slot;
+            self.plans.holds(plan, &slot, &format!("output `{output}`"))?;
+            Ok(slot)
+        };
+        let slots = outputs.iter().map(one).collect::<Result<_>>()?;
+        self.fit(&self.plans.wanted())?;
+        let all = self.bring(plan, slots)?;
+        let p = self.plans.get_mut(plan)?;
+        if let (work, Some(since)) = core::mem::take(&mut p.own.pending) {
             let seconds = since.elapsed().as_secs_f64();
             self.learn(work, seconds);
         }
         Ok(all)
     }
     fn plan(&self, plan: PlanId) -> &Plan {
-        &self.plans[plan.0].plan
+        self.plans.plan(plan)
     }
     fn argument(&mut self, plan: PlanId, slot: &Slot) -> Result<Vec<f32>> {
         self.fetch(plan, slot)
@@ -432,10 +468,10 @@ impl Executor for Wgpu {
         let budget = core::mem::replace(&mut self.budget, 1);
         let ran = self.slice(plan);
         self.budget = budget;
-        let p = &mut self.plans[plan.0];
-        p.pending = (0, None);
-        let done = p.cursor >= p.plan.commands.len();
-        ran.map(|_| done)
+        ran?;
+        let p = self.plans.get_mut(plan)?;
+        p.own.pending = (0, None);
+        Ok(p.done())
     }
 }
 

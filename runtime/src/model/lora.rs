@@ -53,6 +53,11 @@ pub fn leaves(target: &str) -> [String; 2] {
     [format!("lora/{target}.lora_A.weight"), format!("lora/{target}.lora_B.weight")]
 }
 
+/// How the leaves of a component's targets begin; the transformer's have no component in their names.
+pub(crate) fn leaf_prefix(component: &str) -> String {
+    format!("lora/{component}.")
+}
+
 /// Which layers a graph adapts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Lora {

@@ -261,6 +261,10 @@ impl Encoder {
         Ok(Encoder { config: config.clone(), length, plan, tensors, adapter })
     }
 
+    /// The plan of the block at hand.
+    pub fn plan(&self) -> PlanId {
+        self.plan
+    }
     /// Puts the states of all prompts (`[T, C]` each) through block `index`, and through the final norm after the last.
     ///
     /// # Errors

@@ -16,6 +16,8 @@ use serde_json::Value;
 
 /// Folder of the model in a pipeline, and prefix of its leaves.
 pub const COMPONENT: &str = "vae";
+/// Modules whose weights only [`encode`] reads.
+pub const ENCODER: [&str; 2] = ["encoder", "quant_conv"];
 /// Channels of an image given to [`encode`]: red, green, blue, zero.
 pub const IMAGE_CHANNELS: usize = 4;
 const EPS: f32 = 1e-6;

@@ -1,7 +1,7 @@
 //! Encoding as a series of plan runs, so that a caller can pause between any two.
 use super::{COMPONENTS, Text, TextEncoders};
 use crate::exec::{Executor, PlanId};
-use crate::model::t5;
+use crate::model::{lora, t5};
 use crate::{Error, Result};
 use alloc::{borrow::ToOwned, format, string::String, vec, vec::Vec};
 
@@ -102,10 +102,12 @@ impl TextEncoders {
         let Some(text) = job.texts.get_mut(job.prompt).filter(|_| job.stage < stages) else {
             return Err(Error::missing("text encoders", format!("a prompt number {}", job.prompt)));
         };
-        if let Some((clip, Some(plan))) = self.clips.get(job.stage) {
+        let nothing = || Error::missing("text encoders", "a run to read");
+        if let Some((clip, plan)) = self.clips.get(job.stage) {
             let column = self.clips.iter().take(job.stage).map(|(c, _)| c.config.hidden_size).sum();
-            clip.read(exec, *plan, layout.width, column, text)?;
-        } else if let Some((_, Some(runner))) = &self.t5 {
+            clip.read(exec, plan.ok_or_else(nothing)?, layout.width, column, text)?;
+        } else if let Some((_, runner)) = &self.t5 {
+            let runner = runner.as_ref().ok_or_else(nothing)?;
             job.states[job.prompt] = runner.read(exec, job.stage - clips)?;
             if job.stage + 1 == stages {
                 text.context.truncate(self.clip_tokens() * layout.width);
@@ -115,6 +117,23 @@ impl TextEncoders {
         job.prompt += 1;
         if job.prompt == job.prompts.len() {
             (job.prompt, job.stage) = (0, job.stage + 1);
+        }
+        Ok(())
+    }
+
+    /// Frees plans and weights; they come back with the next launch. What was launched must have been collected before; an encoding that
+    /// is under way goes on afterwards.
+    ///
+    /// # Errors
+    /// Another plan that reads the weights, or the device failed.
+    pub fn forget(&mut self, exec: &mut dyn Executor) -> Result<()> {
+        let clips = self.clips.iter_mut().filter_map(|(_, plan)| plan.take());
+        let t5 = self.t5.iter_mut().filter_map(|(_, runner)| runner.take().map(|runner| runner.plan()));
+        clips.chain(t5).try_for_each(|plan| exec.forget(plan))?;
+        self.block = None;
+        for component in COMPONENTS {
+            exec.forget_leaves(&format!("{component}/"))?;
+            exec.forget_leaves(&lora::leaf_prefix(component))?;
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 use crate::common::{executors, model, run};
 use pentimento::caps::Caps;
 use pentimento::exec::cpu::Cpu;
-use pentimento::exec::{Executor, LeafData, PlanId};
+use pentimento::exec::{Executor, LeafData, Memory, PlanId};
 use pentimento::folder::open_component;
 use pentimento::graph::Graph;
 use pentimento::model::lora::Lora;
@@ -178,6 +178,18 @@ impl Executor for Counting {
         };
         self.1.insert(name.into(), len);
         self.0.set_leaf(name, data)
+    }
+    fn memory(&self) -> Memory {
+        self.0.memory()
+    }
+    fn components(&self) -> BTreeMap<String, u64> {
+        self.0.components()
+    }
+    fn forget(&mut self, plan: PlanId) -> pentimento::Result<()> {
+        self.0.forget(plan)
+    }
+    fn forget_leaves(&mut self, prefix: &str) -> pentimento::Result<()> {
+        self.0.forget_leaves(prefix)
     }
     fn prepare(&mut self, plan: Plan) -> pentimento::Result<PlanId> {
         self.0.prepare(plan)

@@ -88,8 +88,29 @@ pub(super) fn caps_of(adapter: &wgpu::Adapter, limits: Limits) -> Caps {
         features: if matrix.is_some() { Features::MATRIX } else { Features::NONE },
         matrix,
         alignment: u64::from(limits.min_storage_buffer_offset_alignment).max(256),
+        uniform_alignment: u64::from(limits.min_uniform_buffer_offset_alignment),
         half_weights: !software,
+        memory: memory(adapter),
     }
+}
+
+/// Bytes of the largest of the device's own heaps. wgpu tells nothing of it, but Vulkan does.
+#[cfg(not(target_vendor = "apple"))]
+fn memory(adapter: &wgpu::Adapter) -> Option<u64> {
+    // SAFETY: the adapter outlives the handles, which are only asked, not changed or destroyed.
+    let properties = unsafe {
+        let adapter = adapter.as_hal::<wgpu::hal::api::Vulkan>()?;
+        let (instance, device) = (adapter.shared_instance().raw_instance(), adapter.raw_physical_device());
+        instance.get_physical_device_memory_properties(device)
+    };
+    const DEVICE_LOCAL: u32 = 1; // VK_MEMORY_HEAP_DEVICE_LOCAL_BIT
+    let heaps = properties.memory_heaps.iter().take(properties.memory_heap_count as usize);
+    heaps.filter(|heap| heap.flags.as_raw() & DEVICE_LOCAL != 0).map(|heap| heap.size).max()
+}
+/// Unknown: wgpu has no safe and simple way to the figure that Metal has.
+#[cfg(target_vendor = "apple")]
+fn memory(_: &wgpu::Adapter) -> Option<u64> {
+    None
 }
 
 /// The device's names of features that bodies can need.

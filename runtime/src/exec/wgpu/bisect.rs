@@ -3,10 +3,18 @@ use super::Wgpu;
 use crate::exec::limit::{difference, limits};
 use crate::exec::operands;
 use crate::exec::trace::leaves;
-use crate::exec::{Executor, LeafData, PlanId, null};
+use crate::exec::{Executor, LeafData, Memory, PlanId, null};
 use crate::plan::{Command, Place, Plan, Slot};
 use crate::{Error, Result};
-use alloc::{borrow::Cow, boxed::Box, format, string::String, vec, vec::Vec};
+use alloc::{
+    borrow::Cow,
+    boxed::Box,
+    collections::{BTreeMap, BTreeSet},
+    format,
+    string::String,
+    vec,
+    vec::Vec,
+};
 use core::fmt;
 use half::f16;
 use pentimento_wgsl::{Stored, Variant, twin};
@@ -114,7 +122,7 @@ impl Wgpu {
             self.one(plan)?; // fills staged textures as the next commands expect them
             self.store(plan, command, &outputs)?;
         }
-        if n < self.plans[plan.0].plan.commands.len() {
+        if n < self.plans.get(plan)?.plan.commands.len() {
             while !self.advance(plan)? {}
         }
         Ok(())
@@ -122,7 +130,7 @@ impl Wgpu {
 
     /// The commands that the twins run.
     fn commands(&self, plan: PlanId, truth: Option<&Plan>) -> Result<Vec<Command>> {
-        let own = &self.plans[plan.0].plan;
+        let own = &self.plans.get(plan)?.plan;
         let (count, truth) = (own.commands.len(), truth.unwrap_or(own));
         if truth.commands.len() != count {
             let found = truth.commands.len();
@@ -154,7 +162,7 @@ impl Wgpu {
     ) -> Result<Difference> {
         let views: Vec<&[f32]> = inputs.iter().map(Vec::as_slice).collect();
         let limits = limits(&c.variant, &c.call, &views, want);
-        let p = &self.plans[plan.0].plan;
+        let p = &self.plans.get(plan)?.plan;
         let mut found = Difference {
             index,
             commands: p.commands.len(),
@@ -180,7 +188,8 @@ impl Wgpu {
 
     /// An argument's numbers as they are on the device.
     pub(super) fn fetch(&self, plan: PlanId, slot: &Slot) -> Result<Vec<f32>> {
-        let p = &self.plans[plan.0];
+        let p = self.plans.get(plan)?;
+        self.plans.holds(plan, slot, "argument")?;
         if slot.place == Place::Absent {
             return Ok(Vec::new());
         }
@@ -188,9 +197,9 @@ impl Wgpu {
         let (buffer, offset) = self.locate(p, slot)?;
         let bytes = (kind.bytes(slot.len) as u64).max(4).next_multiple_of(4);
         let readback = self.readback_buffer(bytes)?;
-        let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        let mut encoder = self.encoder();
         encoder.copy_buffer_to_buffer(buffer, offset, &readback, 0, bytes);
-        self.queue.submit([encoder.finish()]);
+        self.submit(Some(encoder));
         let mut data: Vec<f32> = self.map(&readback, bytes)?;
         if kind != Stored::F32 {
             data = null::widen(kind, &kind.to_file(bytemuck::cast_slice(&data), slot.len));
@@ -201,7 +210,7 @@ impl Wgpu {
 
     /// Overwrites a command's outputs.
     fn store(&self, plan: PlanId, c: &Command, outputs: &[Vec<f32>]) -> Result<()> {
-        let p = &self.plans[plan.0];
+        let p = self.plans.get(plan)?;
         for (slot, data) in c.args[c.args.len() - outputs.len()..].iter().zip(outputs) {
             let (buffer, offset) = self.locate(p, slot)?;
             match self.kind(&p.plan, slot)? {
@@ -235,13 +244,13 @@ pub type Note = Box<dyn FnMut(&Difference)>;
 pub struct Checked {
     exec: Wgpu,
     note: Note,
-    checked: Vec<bool>,
+    checked: BTreeSet<PlanId>,
 }
 
 impl Checked {
     /// Checks what runs on `exec`.
     pub fn new(exec: Wgpu, note: Note) -> Self {
-        Checked { exec, note, checked: Vec::new() }
+        Checked { exec, note, checked: BTreeSet::new() }
     }
 }
 
@@ -258,6 +267,19 @@ impl Executor for Checked {
     fn set_leaf(&mut self, name: &str, data: LeafData<'_>) -> Result<()> {
         self.exec.set_leaf(name, data)
     }
+    fn memory(&self) -> Memory {
+        self.exec.memory()
+    }
+    fn components(&self) -> BTreeMap<String, u64> {
+        self.exec.components()
+    }
+    fn forget(&mut self, plan: PlanId) -> Result<()> {
+        self.checked.remove(&plan);
+        self.exec.forget(plan)
+    }
+    fn forget_leaves(&mut self, prefix: &str) -> Result<()> {
+        self.exec.forget_leaves(prefix)
+    }
     fn prepare(&mut self, plan: Plan) -> Result<PlanId> {
         self.exec.prepare(plan)
     }
@@ -268,8 +290,7 @@ impl Executor for Checked {
         self.exec.rewind(plan);
     }
     fn advance(&mut self, plan: PlanId) -> Result<bool> {
-        self.checked.resize(self.exec.plans.len(), false);
-        if self.checked[plan.0] {
+        if self.checked.contains(&plan) {
             return self.exec.advance(plan);
         }
         let mut closest: Option<Difference> = None;
@@ -285,7 +306,7 @@ impl Executor for Checked {
         if let Some(closest) = &closest {
             (self.note)(closest);
         }
-        self.checked[plan.0] = true;
+        self.checked.insert(plan);
         Ok(true)
     }
     fn peek(&mut self, plan: PlanId, output: &str) -> Result<Vec<f32>> {

@@ -1,15 +1,19 @@
 //! The device, buffers and pipelines.
 use super::adapters::{self, Limits, caps_of, features_of};
 use super::cache::{Load, PipelineCache};
-use super::pipelines::{Built, Pipelines, claim};
+use super::fault::{Event, Failure, Planned};
+use super::pipelines::{Built, Pipelines};
+use super::rooms::Rooms;
 use super::{LeafBuffer, Prepared, device_error, stage};
 use crate::Result;
 use crate::caps::Caps;
-use crate::plan::{Command, Plan};
-use alloc::{collections::BTreeMap, format, string::String, string::ToString, sync::Arc, vec::Vec};
+use crate::exec::memory::{self, Kinds, Memory};
+use crate::exec::plans::Plans;
+use crate::plan::Plan;
+use alloc::{collections::BTreeMap, format, string::String, vec::Vec};
 use pentimento_wgsl::{Class, Variant};
 use std::collections::{HashMap, HashSet};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 /// The wgpu executor.
 pub struct Wgpu {
@@ -18,7 +22,9 @@ pub struct Wgpu {
     pub(super) queue: wgpu::Queue,
     pub(super) dummy: wgpu::Buffer,
     pub(super) leaves: BTreeMap<String, LeafBuffer>,
-    pub(super) plans: Vec<Prepared>,
+    pub(super) plans: Plans<Prepared>,
+    pub(super) rooms: Rooms,
+    memory: Mutex<Memory>,
     /// Work per submit, in FLOPs; follows the measured speed.
     pub(super) budget: u64,
     pub(super) pipelines: Pipelines,
@@ -27,12 +33,11 @@ pub struct Wgpu {
     /// On noop, where nothing is computed: one buffer for all that are alike, so that a large plan needs little memory.
     alike: Option<Mutex<HashMap<(bool, u64), wgpu::Buffer>>>,
     cache: Option<PipelineCache>,
-    error: Failure,
+    pub(super) error: Failure,
+    /// What is to go wrong; tests only.
+    pub(super) fault: Option<Planned>,
     pub(super) notes: Vec<String>,
 }
-
-/// The first error that nobody took.
-type Failure = Arc<Mutex<Option<String>>>;
 
 /// How a device is opened.
 #[derive(Clone, Copy, Default)]
@@ -109,7 +114,7 @@ impl Wgpu {
     fn from_adapter(adapter: &wgpu::Adapter, options: &Options<'_>) -> Result<Self> {
         let mut caps = caps_of(adapter, options.limits);
         let (device, queue) = request(adapter, options, &mut caps)?;
-        let error = listen(&device);
+        let error = Failure::of(&device);
         let mut notes = Vec::new();
         let load = |load| PipelineCache::open(&device, &adapter.get_info(), load, &mut notes);
         let cache = options.cache.and_then(load);
@@ -129,13 +134,16 @@ impl Wgpu {
             queue,
             dummy,
             leaves: BTreeMap::new(),
-            plans: Vec::new(),
+            plans: Plans::default(),
+            rooms: Rooms::default(),
+            memory: Mutex::default(),
             budget,
             pipelines,
             run: HashSet::new(),
             alike: None,
             cache,
             error,
+            fault: None,
             notes,
         })
     }
@@ -146,21 +154,35 @@ impl Wgpu {
         self.cache.clone()
     }
 
-    /// The first error the driver reported since the last call.
+    /// The first error the driver reported since the last call; the loss of the device, once it is lost.
     pub(super) fn failure(&self) -> Result<()> {
-        match self.error.lock().ok().and_then(|mut e| e.take()) {
-            Some(text) => Err(device_error(&self.caps.name, text)),
-            None => Ok(()),
-        }
+        self.error.take(&self.caps.name)
+    }
+
+    /// Takes note of memory that comes or goes.
+    pub(super) fn count(&self, by: impl FnOnce(&mut Kinds)) {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner).change(by);
+    }
+    pub(super) fn counted(&self) -> Memory {
+        *self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Bytes that wgpu's allocator holds for live buffers and textures, its own ones among them; `None` where the driver's interface does
+    /// not tell. To be compared with [`Memory`], which knows what for.
+    pub fn reported(&self) -> Option<u64> {
+        // What was dropped is freed when the device is next looked at.
+        let _ = self.device.poll(wgpu::PollType::Poll);
+        self.device.generate_allocator_report().map(|report| report.total_allocated_bytes)
     }
 
     pub(super) fn create(&self, label: &str, size: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {
-        let size = size.max(16).next_multiple_of(16);
+        let size = memory::buffer(size);
         let most = self.device.limits().max_buffer_size;
         if size > most {
             let reason = format!("{label} needs a buffer of {size} bytes, the most is {most}");
             return Err(device_error(&self.caps.name, reason));
         }
+        self.meets(Event::Allocation);
         let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some(label),
             size,
@@ -175,7 +197,7 @@ impl Wgpu {
         self.create(label, size, U::STORAGE | U::COPY_DST | U::COPY_SRC)
     }
     /// A buffer of zeros for a leaf or an arena. `read_only`: half-precision words, never bound for writing.
-    pub(super) fn memory(&self, label: &str, size: u64, read_only: bool) -> Result<wgpu::Buffer> {
+    pub(super) fn room(&self, label: &str, size: u64, read_only: bool) -> Result<wgpu::Buffer> {
         let Some(mut alike) = self.alike.as_ref().and_then(|a| a.lock().ok()) else {
             return self.buffer(label, size);
         };
@@ -189,8 +211,15 @@ impl Wgpu {
     pub(super) fn readback_buffer(&self, size: u64) -> Result<wgpu::Buffer> {
         self.create("readback", size, wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ)
     }
+    /// A texture that holds `len` numbers; what fails comes up with the next look at failures.
+    pub(super) fn texture(&self, len: usize) -> wgpu::Texture {
+        self.meets(Event::Allocation);
+        stage::texture(&self.device, len)
+    }
     /// Writes bytes; an odd tail is padded with zeros to the 4 bytes wgpu wants.
     pub(super) fn upload(&self, buffer: &wgpu::Buffer, offset: u64, bytes: &[u8]) {
+        self.meets(Event::Allocation); // of the copy that wgpu keeps
+        self.count(|k| k.staging += memory::upload(bytes.len()));
         let even = bytes.len() / 4 * 4;
         self.queue.write_buffer(buffer, offset, &bytes[..even]);
         if even < bytes.len() {
@@ -199,22 +228,27 @@ impl Wgpu {
             self.queue.write_buffer(buffer, offset + even as u64, &tail);
         }
     }
-
-    /// Bytes from one command's uniform block to the next.
-    pub(super) fn uniform_stride(&self, c: &Command) -> u64 {
-        let align = u64::from(self.device.limits().min_uniform_buffer_offset_alignment).max(16);
-        (4 * c.call.words().len() as u64).max(64).next_multiple_of(align)
+    pub(super) fn encoder(&self) -> wgpu::CommandEncoder {
+        self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default())
     }
+    /// Submits what has been uploaded, and then these commands.
+    pub(super) fn submit(&self, encoder: Option<wgpu::CommandEncoder>) {
+        self.meets(Event::Submit);
+        self.queue.submit(encoder.map(wgpu::CommandEncoder::finish));
+        self.count(|k| k.staging = 0);
+    }
+
     /// All uniform blocks of a plan in one buffer.
     pub(super) fn uniforms(&self, plan: &Plan) -> Result<wgpu::Buffer> {
-        let mut bytes: Vec<u8> = Vec::new();
+        let blocks = memory::uniform_bytes(plan, &self.caps);
+        let mut bytes: Vec<u8> = Vec::with_capacity(blocks as usize);
         for c in &plan.commands {
-            let start = bytes.len();
+            let end = bytes.len() as u64 + memory::uniform_stride(c, &self.caps);
             bytes.extend_from_slice(bytemuck::cast_slice(&c.call.words()));
-            bytes.resize(start + self.uniform_stride(c) as usize, 0);
+            bytes.resize(end as usize, 0);
         }
         let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
-        let buffer = self.create("uniforms", bytes.len() as u64 + 256, usage)?;
+        let buffer = self.create("uniforms", memory::uniforms(blocks), usage)?;
         self.upload(&buffer, 0, &bytes);
         Ok(buffer)
     }
@@ -232,15 +266,18 @@ impl Wgpu {
     }
 
     /// Texels of a leaf, made once and rewritten with the leaf.
-    pub(super) fn leaf_texels(&self, leaf: &LeafBuffer) -> wgpu::TextureView {
-        let texture = leaf.texture.get_or_init(|| {
-            let texture = stage::texture(&self.device, leaf.len);
-            let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-            stage::Copy::new(leaf.buffer.clone(), 0, texture.clone(), leaf.len).encode(&mut encoder);
-            self.queue.submit([encoder.finish()]);
-            texture
-        });
-        texture.create_view(&wgpu::TextureViewDescriptor::default())
+    pub(super) fn leaf_texels(&self, leaf: &LeafBuffer) -> Result<wgpu::TextureView> {
+        let view = |texture: &wgpu::Texture| texture.create_view(&wgpu::TextureViewDescriptor::default());
+        if let Some(texture) = leaf.texture.get() {
+            return Ok(view(texture));
+        }
+        let texture = self.texture(leaf.len);
+        self.failure()?;
+        self.count(|k| k.textures += memory::texture(leaf.len));
+        let mut encoder = self.encoder();
+        stage::Copy::new(leaf.buffer.clone(), 0, texture.clone(), leaf.len).encode(&mut encoder);
+        self.submit(Some(encoder));
+        Ok(view(leaf.texture.get_or_init(|| texture)))
     }
 
     /// Waits for the queue.
@@ -252,14 +289,14 @@ impl Wgpu {
 
     /// Waits for the queue and copies a mapped buffer out.
     pub(super) fn map<T: bytemuck::Pod>(&self, buffer: &wgpu::Buffer, bytes: u64) -> Result<Vec<T>> {
-        let failed = |what: String| device_error(&self.caps.name, what);
+        self.meets(Event::Readback);
         buffer.map_async(wgpu::MapMode::Read, 0..bytes, |_| {});
-        self.wait()?;
-        let view = buffer.get_mapped_range(0..bytes).map_err(|e| failed(format!("reading failed: {e}")))?;
-        let data = bytemuck::pod_collect_to_vec(&view);
-        drop(view);
-        buffer.unmap();
-        Ok(data)
+        let data = self.wait().and_then(|()| match buffer.get_mapped_range(0..bytes) {
+            Ok(view) => Ok(bytemuck::pod_collect_to_vec(&view)),
+            Err(e) => Err(device_error(&self.caps.name, format!("reading failed: {e}"))),
+        });
+        buffer.unmap(); // also after a failure: the buffer is used again
+        data
     }
 
     /// Follows the adapter's speed so that one submit lasts about [`SUBMIT_SECONDS`].
@@ -270,26 +307,6 @@ impl Wgpu {
             self.budget = (next as u64).max(10_000_000);
         }
     }
-}
-
-/// Where a device's errors are found from now on.
-fn listen(device: &wgpu::Device) -> Failure {
-    let error = Failure::default();
-    let note = |error: &Failure, text: String| {
-        if let Ok(mut slot) = error.lock() {
-            slot.get_or_insert(text);
-        }
-    };
-    let (e1, e2) = (error.clone(), error.clone());
-    device.on_uncaptured_error(Arc::new(move |e: wgpu::Error| {
-        claim(e.to_string()).into_iter().for_each(|text| note(&e1, text));
-    }));
-    device.set_device_lost_callback(move |reason, text| {
-        if reason != wgpu::DeviceLostReason::Destroyed {
-            note(&e2, format!("the device was lost: {text}"));
-        }
-    });
-    error
 }
 
 /// The device, with as many optional features as the driver gives; a driver that promises some and refuses them is opened

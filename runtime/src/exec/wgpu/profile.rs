@@ -147,25 +147,25 @@ impl Wgpu {
     /// The device failed.
     pub fn time(&mut self, plan: PlanId) -> Result<Time> {
         self.build_all(plan)?;
-        let p = &self.plans[plan.0];
+        let p = self.plans.get(plan)?;
         let (commands, work) =
             (p.plan.commands.len(), p.plan.commands.iter().map(|c| super::cost(c.flops)).sum());
         let marked = commands > 0 && self.clock() != Clock::Host;
         let marks = if marked { Some(Marks::new(self, 2)?) } else { None };
         let start = Instant::now();
         self.rewind(plan);
-        while self.plans[plan.0].cursor < commands {
+        while self.plans.get(plan)?.cursor < commands {
             let (range, _) = self.next_slice(plan)?;
-            let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            let mut encoder = self.encoder();
             let begin = marks.as_ref().filter(|_| range.start == 0).and_then(|m| m.at(0));
             let last = marks.as_ref().filter(|_| range.end == commands);
             let end = last.and_then(|m| m.at(1));
-            encode(&self.plans[plan.0].steps[range.clone()], &mut encoder, begin, end);
+            encode(&self.plans.get(plan)?.own.steps[range.clone()], &mut encoder, begin, end);
             if let Some(marks) = last {
                 marks.resolve(&mut encoder, 2);
             }
-            self.queue.submit([encoder.finish()]);
-            self.plans[plan.0].cursor = range.end;
+            self.submit(Some(encoder));
+            self.plans.get_mut(plan)?.cursor = range.end;
         }
         self.wait()?;
         let wall = start.elapsed().as_secs_f64();
@@ -194,7 +194,7 @@ impl Wgpu {
             Clock::Host => self.seconds_by_host(plan)?,
             _ => self.seconds_by_device(plan, clock == Clock::Commands)?,
         };
-        let plan = &self.plans[plan.0].plan;
+        let plan = &self.plans.get(plan)?.plan;
         let kind = |name: &str| self.stored(name);
         let commands = plan.commands.iter().zip(seconds).map(|(c, seconds)| {
             let bytes = null::moved(plan, c, &kind);
@@ -205,18 +205,18 @@ impl Wgpu {
 
     /// Runs a plan that has not run to its end before; its pipelines, and the driver's own, are then there.
     fn build_all(&mut self, plan: PlanId) -> Result<()> {
-        let p = &self.plans[plan.0];
+        let p = self.plans.get(plan)?;
         let new = p.plan.commands.iter().any(|c| !self.run.contains(&c.variant));
-        if new || p.steps.len() < p.plan.commands.len() {
+        if new || p.own.steps.len() < p.plan.commands.len() {
             self.run(plan)?;
         }
-        self.plans[plan.0].pending = (0, None);
+        self.plans.get_mut(plan)?.own.pending = (0, None);
         self.wait()
     }
 
     fn seconds_by_host(&mut self, plan: PlanId) -> Result<Vec<f64>> {
         let mut seconds = Vec::new();
-        while self.plans[plan.0].cursor < self.plans[plan.0].plan.commands.len() {
+        while !self.plans.get(plan)?.done() {
             let start = Instant::now();
             self.one(plan)?;
             self.wait()?;
@@ -230,11 +230,11 @@ impl Wgpu {
         let marks = Marks::new(self, QUERIES)?;
         let most = if inside { QUERIES - 1 } else { QUERIES / 2 } as usize;
         let mut seconds = Vec::new();
-        while self.plans[plan.0].cursor < self.plans[plan.0].plan.commands.len() {
+        while !self.plans.get(plan)?.done() {
             let range = self.next_slice(plan)?.0;
             let range = range.start..range.end.min(range.start + most);
-            let steps = &self.plans[plan.0].steps[range.clone()];
-            let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            let steps = &self.plans.get(plan)?.own.steps[range.clone()];
+            let mut encoder = self.encoder();
             let mut count = 0;
             if inside {
                 encoder.write_timestamp(&marks.set, count);
@@ -256,8 +256,8 @@ impl Wgpu {
                 }
             }
             marks.resolve(&mut encoder, count);
-            self.queue.submit([encoder.finish()]);
-            self.plans[plan.0].cursor = range.end;
+            self.submit(Some(encoder));
+            self.plans.get_mut(plan)?.cursor = range.end;
             let at = marks.read(self, count)?;
             let between = |pair: &[f64]| (pair[1] - pair[0]).max(0.0);
             if inside {
@@ -276,11 +276,11 @@ impl Wgpu {
     pub fn peaks(&mut self) -> Result<Peaks> {
         let kinds: &[Stored] =
             if self.caps.half_weights { &[Stored::F32, Stored::F16] } else { &[Stored::F32] };
-        let (plans, mut flops) = (self.plans.len(), 0.0f64);
+        let (plans, mut flops) = (self.plans.made(), 0.0f64);
         for &kind in kinds {
             let rate = self.matmul_rate(kind);
-            self.plans.truncate(plans);
-            self.leaves.remove(PEAK_LEAF);
+            self.plans.ids_since(plans).into_iter().try_for_each(|plan| self.forget(plan))?;
+            self.forget_leaves(PEAK_LEAF)?;
             flops = flops.max(rate?);
         }
         let bytes = self.copy_rate()?; // right after, while the clock is high
@@ -294,10 +294,10 @@ impl Wgpu {
         let (from, to) = (self.buffer("from", size)?, self.buffer("to", size)?);
         let mut best = f64::INFINITY;
         for _ in 0..RUNS {
-            let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            let mut encoder = self.encoder();
             (0..copies).for_each(|_| encoder.copy_buffer_to_buffer(&from, 0, &to, 0, size));
             let start = Instant::now();
-            self.queue.submit([encoder.finish()]);
+            self.submit(Some(encoder));
             self.wait()?;
             best = best.min(start.elapsed().as_secs_f64());
         }
@@ -323,7 +323,7 @@ impl Wgpu {
         let y = g.linear(x, w, None);
         let plan = compile(self, g, &[("y", y)])?;
         self.write(plan, "x", &numbers)?;
-        let flops = self.plans[plan.0].plan.flops as f64;
+        let flops = self.plan(plan).flops as f64;
         let start = Instant::now();
         while self.caps.class == Class::Gpu && start.elapsed().as_secs_f64() < AWAKE {
             (0..32).try_for_each(|_| self.run(plan))?;

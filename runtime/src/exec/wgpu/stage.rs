@@ -1,18 +1,17 @@
 //! Tensors staged in textures for CPU drivers, four numbers a texel, [`TEXELS`] texels a row (`shared/texel.wgsl` says why).
-use crate::plan::{Place, Slot};
+pub(super) use crate::exec::memory::ROW_BYTES;
+use crate::exec::memory::texture_rows;
+use crate::exec::texels::Texels;
+use crate::plan::Slot;
 use alloc::vec::Vec;
-use pentimento_wgsl::Stored;
 use pentimento_wgsl::kernel::{TEXELS, TEXTURE_ROW};
-
-/// Bytes of one texture row.
-pub(super) const ROW_BYTES: u64 = Stored::F32.bytes(TEXTURE_ROW) as u64;
 
 /// Four numbers.
 pub(super) const FORMAT: wgpu::TextureFormat = wgpu::TextureFormat::Rgba32Float;
 
 /// A texture that holds `len` numbers.
 pub(super) fn texture(device: &wgpu::Device, len: usize) -> wgpu::Texture {
-    let rows = len.div_ceil(TEXTURE_ROW).max(1) as u32;
+    let rows = texture_rows(len);
     device.create_texture(&wgpu::TextureDescriptor {
         label: Some("texels"),
         size: wgpu::Extent3d { width: TEXELS, height: rows, depth_or_array_layers: 1 },
@@ -84,50 +83,28 @@ impl Copy {
     }
 }
 
-/// Textures of one plan, reused in order of age; remembers which tensor each holds.
+/// The textures of one plan.
 #[derive(Default)]
 pub(super) struct Stage {
-    held: Vec<(Slot, bool, u64, wgpu::Texture)>,
-    clock: u64,
+    texels: Texels,
+    textures: Vec<wgpu::Texture>,
 }
-
-/// Textures kept per height before the oldest is reused: q, k, v, dy and the operands of a matmul fit.
-const KEPT: usize = 6;
 
 impl Stage {
     /// The texture for a tensor, and whether it must be filled.
-    pub(super) fn get(&mut self, device: &wgpu::Device, slot: &Slot) -> (wgpu::Texture, bool) {
-        self.clock += 1;
-        let clock = self.clock;
-        if let Some(h) = self.held.iter_mut().find(|h| h.1 && h.0 == *slot) {
-            h.2 = clock;
-            return (h.3.clone(), false);
+    pub(super) fn get(&mut self, slot: &Slot, make: impl FnOnce() -> wgpu::Texture) -> (wgpu::Texture, bool) {
+        let (at, fresh) = self.texels.get(slot);
+        if at == self.textures.len() {
+            self.textures.push(make());
         }
-        let rows = slot.len.div_ceil(TEXTURE_ROW).max(1) as u32;
-        let same = self.held.iter().filter(|h| h.3.height() == rows).count();
-        let oldest = self.held.iter_mut().filter(|h| h.3.height() == rows).min_by_key(|h| (h.1, h.2));
-        if let (Some(h), true) = (oldest, same >= KEPT) {
-            (h.0, h.1, h.2) = (*slot, true, clock);
-            return (h.3.clone(), true);
-        }
-        let texture = texture(device, slot.len);
-        self.held.push((*slot, true, clock, texture.clone()));
-        (texture, true)
+        (self.textures[at].clone(), fresh)
     }
     /// Forgets what a command has overwritten.
     pub(super) fn written(&mut self, outputs: &[Slot]) {
-        let range = |s: &Slot| match s.place {
-            Place::Arena { slab, offset } => (slab, offset, offset + Stored::F32.bytes(s.len) as u64),
-            _ => (usize::MAX, 0, 0),
-        };
-        for out in outputs {
-            let (slab, start, end) = range(out);
-            for h in &mut self.held {
-                let (b, from, to) = range(&h.0);
-                if b == slab && from < end && start < to {
-                    h.1 = false;
-                }
-            }
-        }
+        self.texels.written(outputs);
+    }
+    /// Bytes of all.
+    pub(super) fn bytes(&self) -> u64 {
+        self.texels.bytes()
     }
 }

@@ -17,7 +17,7 @@ fn chain(noop: &mut Wgpu) -> PlanId {
 fn the_first_run_stops_at_every_new_variant() {
     let mut noop = Wgpu::noop().expect("noop");
     let plan = chain(&mut noop);
-    let commands = noop.plans[plan.0].plan.commands.clone();
+    let commands = noop.plan(plan).commands.clone();
     let distinct: BTreeSet<&str> = commands.iter().map(|c| c.variant.entry()).collect();
     assert!(distinct.len() >= 3 && commands.len() > distinct.len(), "{distinct:?}");
     let mut seen: Vec<Variant> = Vec::new();
@@ -25,7 +25,7 @@ fn the_first_run_stops_at_every_new_variant() {
         if !seen.contains(&c.variant) {
             assert!(noop.slice(plan).expect("a slice"), "no stop at {:?}", c.variant);
             seen.push(c.variant);
-            let ran = &commands[..noop.plans[plan.0].cursor];
+            let ran = &commands[..noop.plans.get(plan).expect("a plan").cursor];
             assert!(
                 ran.iter().all(|c| seen.contains(&c.variant))
                     && ran.last().map(|c| c.variant) == Some(c.variant)
@@ -33,12 +33,12 @@ fn the_first_run_stops_at_every_new_variant() {
         }
     }
     // What is left, and every later run, is cut by work alone.
-    while noop.plans[plan.0].cursor < commands.len() {
+    while noop.plans.get(plan).expect("a plan").cursor < commands.len() {
         assert!(!noop.slice(plan).expect("a slice"));
     }
     noop.rewind(plan);
     assert!(!noop.slice(plan).expect("a slice"));
-    assert_eq!(noop.plans[plan.0].cursor, commands.len());
+    assert_eq!(noop.plans.get(plan).expect("a plan").cursor, commands.len());
     // Another plan of the same kernels has nothing new.
     let again = chain(&mut noop);
     assert!(!noop.slice(again).expect("a slice"));
@@ -48,15 +48,15 @@ fn the_first_run_stops_at_every_new_variant() {
 fn steps_are_built_in_order_once() {
     let mut noop = Wgpu::noop().expect("noop");
     let plan = chain(&mut noop);
-    let all = noop.plans[plan.0].plan.commands.len();
+    let all = noop.plan(plan).commands.len();
     // As on an adapter, where preparing builds nothing.
-    let p = &mut noop.plans[plan.0];
-    p.steps.clear();
-    p.next = (0, Stage::default());
+    let own = &mut noop.plans.get_mut(plan).expect("a plan").own;
+    own.steps.clear();
+    own.next = (0, Stage::default());
     noop.slice(plan).expect("a slice");
-    let built = noop.plans[plan.0].steps.len();
+    let built = noop.plans.get(plan).expect("a plan").own.steps.len();
     assert!((1..all).contains(&built), "{built} of {all}");
     noop.run(plan).expect("a run");
     noop.run(plan).expect("another");
-    assert_eq!(noop.plans[plan.0].steps.len(), all);
+    assert_eq!(noop.plans.get(plan).expect("a plan").own.steps.len(), all);
 }
