@@ -58,20 +58,23 @@ impl Job {
     pub fn open(&self) -> Trainer {
         self.on(Box::new(Cpu::new())).expect("a trainer")
     }
-    /// On an executor.
-    ///
-    /// # Errors
-    /// As [`Trainer::new`].
-    pub fn on(&self, exec: Box<dyn Executor>) -> Result<Trainer> {
-        let setup = Setup {
+    /// What it is made from.
+    pub fn setup(&self) -> Setup<'_> {
+        Setup {
             model: &self.model,
             config: None,
             reward: None,
             references: &self.references,
             prompts: &self.prompts,
             text_cache: None,
-        };
-        let mut trainer = Trainer::new(exec, &setup, self.config.clone())?;
+        }
+    }
+    /// On an executor.
+    ///
+    /// # Errors
+    /// As [`Trainer::new`].
+    pub fn on(&self, exec: Box<dyn Executor>) -> Result<Trainer> {
+        let mut trainer = Trainer::new(exec, &self.setup(), self.config.clone())?;
         trainer.keep_every(0.0);
         Ok(trainer)
     }

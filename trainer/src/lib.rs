@@ -10,6 +10,7 @@ pub mod adapter;
 pub mod advantage;
 mod archive;
 pub mod config;
+pub mod estimate;
 pub mod files;
 pub mod images;
 mod machine;

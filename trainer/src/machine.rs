@@ -37,6 +37,8 @@ pub(crate) struct Machine {
     /// What the released schedule works with, in its recipe.
     pub bench: Option<Bench>,
     pub clock: Clock,
+    /// Floating-point operations of the runs launched so far.
+    pub flops: f64,
     plans: BTreeMap<&'static str, PlanId>,
 }
 
@@ -125,6 +127,7 @@ impl Machine {
             host,
             bench,
             clock,
+            flops: 0.0,
             plans,
         };
         Ok((machine, state))

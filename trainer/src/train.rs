@@ -285,6 +285,7 @@ impl Trainer {
                 && let Some(plan) = stage.launch(m, s)?
             {
                 m.pipeline.exec.rewind(plan);
+                m.flops += m.pipeline.exec.plan(plan).flops as f64;
                 self.running = Some(plan);
                 return Ok(Event::Working);
             }

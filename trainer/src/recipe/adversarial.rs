@@ -46,10 +46,9 @@ enum Next {
 }
 
 /// What a saved state calls them, and what they find of an iteration's batch. Those that prepare are done anew.
-const PHASES: [(Next, &str, Finds); 11] = [
+const PHASES: [(Next, &str, Finds); 10] = [
     (Next::Warm, "warm start", Finds::Nothing),
-    (Next::Restart, "restart", Finds::Nothing),
-    (Next::Base, "look at the base model", Finds::Nothing),
+    (Next::Restart, "look at the base model", Finds::Nothing), // which comes at once
     (Next::Start, "look at the start", Finds::Nothing),
     (Next::Seen, "look", Finds::Nothing),
     (Next::Iteration, "iteration", Finds::Nothing),

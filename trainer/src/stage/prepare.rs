@@ -97,6 +97,7 @@ impl Stage for Texts {
         let mut texts = m.pipeline.finish_texts(job)?;
         let known = &mut m.known;
         crate::texts::save(&mut m.pipeline, known.text_cache.as_deref())?;
+        m.pipeline.forget_texts()?;
         known.captions = texts.split_off((1 + known.count).min(texts.len()));
         known.prompts = texts.split_off(1.min(texts.len()));
         known.null = texts.pop().unwrap_or_default();
@@ -116,7 +117,10 @@ pub(crate) struct Latents;
 
 impl Stage for Latents {
     fn launch(&mut self, m: &mut Machine, _: &mut State) -> Result<Option<PlanId>> {
-        let Some(image) = m.known.images.get_mut(m.known.latents.len()) else { return Ok(None) };
+        let Some(image) = m.known.images.get_mut(m.known.latents.len()) else {
+            m.pipeline.forget_image_encoder()?;
+            return Ok(None);
+        };
         let image = core::mem::take(image);
         let plan = m.pipeline.image_encoder(m.pixels.0, m.pixels.1)?;
         m.pipeline.exec.write(plan, "image", &encoder_pixels(&image))?;

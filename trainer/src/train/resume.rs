@@ -2,6 +2,7 @@
 use super::Trainer;
 use super::state::Saved;
 use crate::{Error, Result};
+use pentimento::exec::Memory;
 
 /// How far a saved training is.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,6 +26,18 @@ impl Saved {
 }
 
 impl Trainer {
+    /// What the device holds, and held when it was most.
+    pub fn memory(&self) -> Memory {
+        self.machine.pipeline.exec.memory()
+    }
+    /// What is being done, by the recipe's names; `None` while prompts and references are prepared.
+    pub fn phase(&self) -> Option<&'static str> {
+        Some(self.phase).filter(|phase| !phase.is_empty())
+    }
+    /// Floating-point operations of all runs launched so far.
+    pub fn flops(&self) -> f64 {
+        self.machine.flops
+    }
     /// How far [`Trainer::save`] would be; `None` while prompts and references are prepared.
     pub fn saved(&self) -> Option<Progress> {
         self.kept.as_ref().map(Saved::progress)

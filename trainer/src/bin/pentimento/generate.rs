@@ -94,34 +94,43 @@ pub fn say_cuts<'a>(pipeline: &Pipeline, prompts: impl IntoIterator<Item = &'a s
     }
 }
 
-/// Draws prompts in batches of [`BATCH`]; image i has seed `seed + i`. `keep` is given the pictures of a batch, with their
-/// numbers, when it is done. Encoded prompts are added to the file `text_cache`.
-pub fn draw(
+/// The empty prompt and others, encoded; they are added to the file `text_cache`.
+pub fn encode(
     pipeline: &mut Pipeline,
     prompts: &[String],
-    seed: u64,
-    how: &Sampling,
     text_cache: Option<&Path>,
     stop: &Stop,
-    keep: &mut dyn FnMut(usize, Picture) -> Result<()>,
-) -> Result<()> {
-    let reading = Spinner::new("reading prompts");
+) -> Result<Vec<Text>> {
+    let _reading = Spinner::new("reading prompts");
     let all: Vec<&str> = [""].into_iter().chain(prompts.iter().map(String::as_str)).collect();
     let all = pipeline.encode_while(&all, &mut || !stop.asked())?;
     texts::save(pipeline, text_cache)?;
-    drop(reading);
-    let Some((null, texts)) = all.split_first() else { return Ok(()) };
+    Ok(all)
+}
+
+/// Draws what [`encode`] gave in batches of `rows`; image i has seed `seed + i`. `keep` is given the pictures of a batch, with their
+/// numbers, when it is done.
+pub fn draw(
+    pipeline: &mut Pipeline,
+    texts: &[Text],
+    rows: usize,
+    seed: u64,
+    how: &Sampling,
+    stop: &Stop,
+    keep: &mut dyn FnMut(usize, Picture) -> Result<()>,
+) -> Result<()> {
+    let Some((null, texts)) = texts.split_first() else { return Ok(()) };
     let jobs: Vec<(&Text, u64)> = texts.iter().zip(seed..).collect();
-    let batches = jobs.chunks(BATCH);
+    let batches = jobs.chunks(rows.max(1));
     let mut progress = Phase::new("drawing", batches.len() * how.steps);
     for (i, part) in batches.enumerate() {
-        let all = jobs.len().div_ceil(BATCH) * how.steps;
+        let all = jobs.len().div_ceil(rows.max(1)) * how.steps;
         let images = pipeline.generate(part, null, how, &mut |done, _| {
             progress.set(i * how.steps + done, all, " steps");
             !stop.asked()
         })?;
         for (k, image) in images.into_iter().enumerate() {
-            keep(i * BATCH + k, Picture::from_unit(how.width as u32, how.height as u32, &image)?)?;
+            keep(i * rows + k, Picture::from_unit(how.width as u32, how.height as u32, &image)?)?;
         }
     }
     Ok(())
@@ -159,7 +168,8 @@ pub fn run(args: &Args, stop: &Stop) -> Result<()> {
     say_cuts(&pipeline, prompts.iter().map(String::as_str));
     make_folder(&args.out)?;
     let (mut done, all, out) = (0, prompts.len(), args.out.display());
-    let drawn = draw(&mut pipeline, &prompts, args.seed, &how, cache, stop, &mut |i, picture| {
+    let texts = encode(&mut pipeline, &prompts, cache, stop)?;
+    let drawn = draw(&mut pipeline, &texts, BATCH, args.seed, &how, stop, &mut |i, picture| {
         write_atomically(&args.out.join(format!("{i:04}.png")), &picture.to_png()?)?;
         done = i + 1;
         Ok(())

@@ -12,6 +12,7 @@ macro_rules! eprintln {
 mod device;
 mod generate;
 mod inspect;
+mod memory;
 mod out;
 mod personalize;
 mod progress;

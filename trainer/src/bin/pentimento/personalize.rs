@@ -1,15 +1,18 @@
 //! `pentimento personalize`.
 use crate::device::DeviceArgs;
-use crate::generate::{draw, lines, say_cuts};
+use crate::generate::{draw, encode, lines, say_cuts};
+use crate::memory::{Bytes, given_up, table};
 use crate::out::{ADAPTER, AFTER, BEFORE, Out, REFERENCES, STATE};
 use crate::progress::Spinner;
 use crate::report::Report;
 use crate::stop::Stop;
 use clap::Args as ClapArgs;
+use pentimento::caps::Caps;
 use pentimento::folder::ModelFolder;
-use pentimento::pipeline::Sampling;
+use pentimento::pipeline::{Sampling, Text};
 use pentimento::weights::Base;
 use pentimento_trainer::config::Config;
+use pentimento_trainer::estimate;
 use pentimento_trainer::files::write_atomically;
 use pentimento_trainer::images::contact_sheet;
 use pentimento_trainer::recipe::Recipe;
@@ -76,6 +79,17 @@ pub struct Args {
     /// hundredth of the time.
     #[arg(long, value_name = "MINUTES", default_value_t = 5.0)]
     save_every: f64,
+    /// Stay within so much of the device's memory, as in 6GB: by computing values again, then by fewer images at a time. By default what
+    /// the device has.
+    #[arg(long, value_name = "BYTES")]
+    memory: Option<Bytes>,
+    /// Say how much memory and work the run would take, and do nothing.
+    #[arg(long)]
+    estimate: bool,
+    /// For --estimate: the device's speed in TFLOP/s; measured on large products of matrices by default, of which trainings come to a fifth
+    /// to two thirds.
+    #[arg(long, value_name = "TFLOPS", requires = "estimate")]
+    speed: Option<f64>,
     /// Keep the adapter of every iteration, as iteration-N.safetensors.
     #[arg(long)]
     keep: bool,
@@ -111,7 +125,7 @@ pub struct Args {
 const MOST_MINUTES: f64 = 60.0 * 24.0 * 36525.0;
 
 /// Images in a contact sheet, and how they are sampled.
-const SHEET: usize = 8;
+const SHEET: usize = estimate::SHEET;
 const SHEET_STEPS: usize = 10;
 
 impl Args {
@@ -153,10 +167,13 @@ pub fn run(args: &Args, stop: &Stop) -> Result<()> {
             return Err(Error::bad(name, "a positive number", m.to_string()));
         }
     }
+    if let Some(speed) = args.speed.filter(|s| !(*s > 0.0 && s.is_finite())) {
+        return Err(Error::bad("--speed", "a positive number", speed.to_string()));
+    }
     if args.limit == Some(0) {
         return Err(Error::bad("--limit", "at least 1 reference", "0"));
     }
-    let (exec, _keeper) = args.device.open()?;
+    let (mut exec, _keeper) = args.device.open()?;
     let config = args.settings(exec.caps().class == Class::Software || large(args)?)?;
     config.check()?;
     println!("training on {}", exec.caps().name);
@@ -164,6 +181,21 @@ pub fn run(args: &Args, stop: &Stop) -> Result<()> {
     let references = references(args, &framing, side)?;
     let prompts = args.prompts.as_deref().map_or(Ok(Vec::new()), lines)?;
     let show = shown(args, &references, &prompts)?;
+    let setup = Setup {
+        model: &args.model,
+        config: args.config.as_deref(),
+        reward: args.reward_model.as_deref(),
+        references: &references,
+        prompts: &prompts,
+        text_cache: args.text_cache.as_deref(),
+    };
+    let caps = exec.caps().clone();
+    let config = within(args, &caps, &setup, config)?;
+    if args.estimate {
+        let rate = args.speed.map_or_else(|| estimate::speed(&mut *exec), |tflops| Ok(1e12 * tflops))?;
+        table(&caps, &estimate::estimate(&caps, &setup, &config)?, &config, rate);
+        return Ok(());
+    }
     let mut out = Out::open(&args.out, &args.references, args.resume)?;
     if out.guards() {
         let (folder, work) = (args.out.display(), out.path(""));
@@ -177,14 +209,6 @@ pub fn run(args: &Args, stop: &Stop) -> Result<()> {
     }
     let used: String = references.iter().map(|r| format!("{}\n", r.name)).collect();
     write_atomically(&out.path(REFERENCES), used.as_bytes())?;
-    let setup = Setup {
-        model: &args.model,
-        config: args.config.as_deref(),
-        reward: args.reward_model.as_deref(),
-        references: &references,
-        prompts: &prompts,
-        text_cache: args.text_cache.as_deref(),
-    };
     let loading = Spinner::new("loading");
     let mut work = Trainer::new(exec, &setup, config)?;
     if let Some(minutes) = args.minutes {
@@ -195,7 +219,7 @@ pub fn run(args: &Args, stop: &Stop) -> Result<()> {
     let read =
         [&prompts, &show].into_iter().flatten().chain(references.iter().filter_map(|r| r.caption.as_ref()));
     say_cuts(work.pipeline(), read.map(String::as_str));
-    let sheet = Sheet { prompts: &show, side, cache: args.text_cache.as_deref(), stop };
+    let sheet = Sheet::new(&mut work, &show, side, args.text_cache.as_deref(), stop)?;
     if from.is_none() || !out.path(BEFORE).is_file() {
         sheet.draw(&mut work, &out.path(BEFORE))?;
     }
@@ -208,6 +232,18 @@ pub fn run(args: &Args, stop: &Stop) -> Result<()> {
     let saved = report.save(&work);
     drop(report);
     finish(&mut work, &mut out, ended, trained, saved, &sheet)
+}
+
+/// Settings that stay within the memory asked for, or else the device's own.
+fn within(args: &Args, caps: &Caps, setup: &Setup<'_>, config: Config) -> Result<Config> {
+    let Some(cap) = args.memory.map(|cap| cap.0).or(caps.memory.map(|own| own / 10 * 9)) else {
+        return Ok(config);
+    };
+    let (fitting, estimate) = estimate::fit(caps, setup, &config, cap)?;
+    let most = estimate::megabytes(estimate.most());
+    println!("takes at most {most} of the device's memory, when it comes to `{}`", estimate.when);
+    given_up(&config, &fitting).iter().for_each(|sentence| println!("{sentence}"));
+    Ok(fitting)
 }
 
 /// Takes up the run that left off in the folder, if that is asked for and there is one.
@@ -265,6 +301,7 @@ fn finish(
     }
     println!("adapter: {}", out.path(ADAPTER).display());
     drawn?;
+    println!("the device's memory held at most {}", estimate::megabytes(work.memory().peak.total()));
     println!("pictures: {} and {}", out.path(BEFORE).display(), out.path(AFTER).display());
     state.map(drop)
 }
@@ -319,18 +356,29 @@ fn native_size(args: &Args) -> Result<usize> {
 
 /// Pictures of the same prompts and seeds, before and after.
 struct Sheet<'a> {
-    prompts: &'a [String],
+    /// The empty prompt, then the pictures'.
+    texts: Vec<Text>,
     /// Pixels of each picture.
     side: usize,
-    cache: Option<&'a Path>,
     stop: &'a Stop,
 }
 
-impl Sheet<'_> {
+impl<'a> Sheet<'a> {
+    /// Encodes the prompts, so that the encoders are not needed again.
+    fn new(
+        work: &mut Trainer,
+        prompts: &[String],
+        side: usize,
+        cache: Option<&Path>,
+        stop: &'a Stop,
+    ) -> Result<Self> {
+        Ok(Sheet { texts: encode(work.pipeline(), prompts, cache, stop)?, side, stop })
+    }
     fn draw(&self, work: &mut Trainer, path: &Path) -> Result<()> {
         let how = Sampling { steps: SHEET_STEPS, guidance: 4.5, width: self.side, height: self.side };
         let mut pictures = Vec::new();
-        draw(work.pipeline(), self.prompts, 1000, &how, self.cache, self.stop, &mut |_, picture| {
+        let rows = work.config().at_once.sample.min(SHEET);
+        draw(work.pipeline(), &self.texts, rows, 1000, &how, self.stop, &mut |_, picture| {
             pictures.push(picture);
             Ok(())
         })?;
