@@ -73,6 +73,7 @@ impl Caps {
         }
     }
     /// Gives up all optional features.
+    #[cfg(feature = "wgpu")]
     pub(crate) fn plain(&mut self) {
         (self.features, self.matrix) = (Features::NONE, None);
     }
