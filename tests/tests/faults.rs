@@ -66,7 +66,7 @@ fn a_device_that_fails_costs_no_more_than_a_stage() {
             gone_on += usize::from(left.as_ref().is_some_and(|t| t.saved().is_some()));
             assert!(rescued(&job, &left).expect("it goes on") == want, "{fault:?} at {n}");
             tried += 1;
-            n += step.unwrap_or(5 + n).max(1);
+            n += step.unwrap_or(5 + n * 3 / 5).max(1);
         }
         println!("{fault:?}: {tried} tried, until the {n}th did not come; {gone_on} with a state");
         assert!(tried > 2 && gone_on > 0, "{fault:?}: {tried} tried, {gone_on} with a state");
