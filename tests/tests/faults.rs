@@ -3,6 +3,7 @@
 //! PENTIMENTO_FAULTS=1 tries every allocation, submit and readback, 10 every tenth; otherwise a few of each.
 use pentimento::exec::wgpu::{Fault, Wgpu};
 use pentimento_trainer::Result;
+use pentimento_trainer::estimate::less;
 use pentimento_trainer::train::{Event, Trainer};
 use tests::adapter::adapter;
 use tests::job::{ENOUGH, Job, bytes, run};
@@ -71,4 +72,22 @@ fn a_device_that_fails_costs_no_more_than_a_stage() {
         println!("{fault:?}: {tried} tried, until the {n}th did not come; {gone_on} with a state");
         assert!(tried > 2 && gone_on > 0, "{fault:?}: {tried} tried, {gone_on} with a state");
     }
+}
+
+/// Out of memory with much at a time, a training goes on with less.
+#[test]
+fn out_of_memory_goes_on_with_less() {
+    let Some(mut gpu) = adapter("faults") else { return };
+    let mut job = small("pathwise");
+    (job.config.rollout.prompts, job.config.warm.batch) = (6, 4);
+    gpu.fail_at(Fault::OutOfMemory, 1500);
+    let mut trainer = job.on(Box::new(gpu)).expect("a trainer");
+    let error = (0..ENOUGH).find_map(|_| trainer.step().err()).expect("it runs out");
+    assert!(error.is_out_of_memory() && error.to_string().contains("out of memory"), "{error}");
+    let (phase, before) = (trainer.phase().expect("a phase"), job.config.clone());
+    assert!(less(&mut job.config, phase) && job.config != before, "nothing to give up in `{phase}`");
+    let state = trainer.save().expect("a state");
+    let mut trainer = job.on(Box::new(adapter("faults").expect("a device"))).expect("a trainer");
+    let from = trainer.resume("state", &state).expect("the same run with less at a time");
+    assert!(from.warm > 0 && run(&mut trainer, ENOUGH).1);
 }

@@ -169,6 +169,13 @@ impl Config {
         if held { self.prior.images } else { 0 }
     }
 
+    /// With as little at a time as there can be.
+    #[must_use]
+    pub fn sparing(mut self) -> Self {
+        (self.recompute, self.at_once) = (true, AtOnce { train: 1, sample: 1, describe: 1 });
+        self
+    }
+
     /// Images in a training run of the warm start, and of terms that pull to other velocities.
     pub(crate) fn warm_rows(&self) -> usize {
         self.warm.batch.min(self.at_once.train)

@@ -99,7 +99,7 @@ pub fn megabytes(bytes: u64) -> String {
 }
 
 /// Gives up something that a phase takes; false where there is nothing left.
-fn less(config: &mut Config, phase: &str) -> bool {
+pub fn less(config: &mut Config, phase: &str) -> bool {
     let images = config.images();
     let (warm, pathwise, micro) = (config.warm.batch, config.pathwise.batch, config.optim.micro_batch);
     let at_once = &mut config.at_once;
@@ -123,8 +123,10 @@ fn less(config: &mut Config, phase: &str) -> bool {
     }
 }
 
-const DRAWING: &str = "drawing";
-const PREPARING: &str = "preparing";
+/// The phase in which the command line draws its pictures.
+pub const DRAWING: &str = "drawing";
+/// The phase in which prompts and references are prepared.
+pub const PREPARING: &str = "preparing";
 /// Pictures that the command line draws before and after, at once.
 pub const SHEET: usize = 8;
 

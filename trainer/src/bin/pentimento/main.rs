@@ -12,6 +12,7 @@ macro_rules! eprintln {
 mod device;
 mod generate;
 mod inspect;
+mod job;
 mod memory;
 mod out;
 mod personalize;

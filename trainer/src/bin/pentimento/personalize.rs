@@ -1,26 +1,23 @@
 //! `pentimento personalize`.
 use crate::device::DeviceArgs;
-use crate::generate::{draw, encode, lines, say_cuts};
+use crate::generate::lines;
+use crate::job::Job;
 use crate::memory::{Bytes, given_up, table};
-use crate::out::{ADAPTER, AFTER, BEFORE, Out, REFERENCES, STATE};
-use crate::progress::Spinner;
-use crate::report::Report;
+use crate::out::{Out, REFERENCES};
 use crate::stop::Stop;
 use clap::Args as ClapArgs;
 use pentimento::caps::Caps;
 use pentimento::folder::ModelFolder;
-use pentimento::pipeline::{Sampling, Text};
 use pentimento::weights::Base;
 use pentimento_trainer::config::Config;
 use pentimento_trainer::estimate;
 use pentimento_trainer::files::write_atomically;
-use pentimento_trainer::images::contact_sheet;
 use pentimento_trainer::recipe::Recipe;
 use pentimento_trainer::references::{Colour, Fit, Framing, Reference, Survey, load, summary as framed};
-use pentimento_trainer::train::{Progress, Setup, Trainer};
+use pentimento_trainer::train::Setup;
 use pentimento_trainer::{Error, Result};
 use pentimento_wgsl::Class;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 #[derive(ClapArgs)]
 pub struct Args {
@@ -51,7 +48,7 @@ pub struct Args {
     show: Option<PathBuf>,
     /// Train for about this long instead of a number of iterations.
     #[arg(long, conflicts_with = "iterations")]
-    minutes: Option<f64>,
+    pub minutes: Option<f64>,
     /// Iterations after the warm start.
     #[arg(long)]
     iterations: Option<usize>,
@@ -78,7 +75,7 @@ pub struct Args {
     /// Save the run's state, for --resume, at least every so many minutes. It is saved more often where that takes less than a
     /// hundredth of the time.
     #[arg(long, value_name = "MINUTES", default_value_t = 5.0)]
-    save_every: f64,
+    pub save_every: f64,
     /// Stay within so much of the device's memory, as in 6GB: by computing values again, then by fewer images at a time. By default what
     /// the device has.
     #[arg(long, value_name = "BYTES")]
@@ -92,7 +89,7 @@ pub struct Args {
     speed: Option<f64>,
     /// Keep the adapter of every iteration, as iteration-N.safetensors.
     #[arg(long)]
-    keep: bool,
+    pub keep: bool,
     /// What to do with references that are not square: crop the centre, pad, or squash, which the released recipe always does.
     #[arg(long, value_name = "cover|pad|squash")]
     fit: Option<Fit>,
@@ -110,7 +107,7 @@ pub struct Args {
     text_tokens: Option<usize>,
     /// File that keeps encoded prompts between runs; with all of them in it the text encoders are not run.
     #[arg(long, value_name = "FILE")]
-    text_cache: Option<PathBuf>,
+    pub text_cache: Option<PathBuf>,
     /// Quantise the model's matrices to 8 or 4 bits while loading: half or a quarter of the memory, and an approximation of the model.
     #[arg(long, value_name = "q8|q4")]
     base: Option<Base>,
@@ -118,15 +115,11 @@ pub struct Args {
     #[arg(long)]
     recompute: bool,
     #[command(flatten)]
-    device: DeviceArgs,
+    pub device: DeviceArgs,
 }
 
 /// A hundred years.
 const MOST_MINUTES: f64 = 60.0 * 24.0 * 36525.0;
-
-/// Images in a contact sheet, and how they are sampled.
-const SHEET: usize = estimate::SHEET;
-const SHEET_STEPS: usize = 10;
 
 impl Args {
     fn settings(&self, slow: bool) -> Result<Config> {
@@ -140,6 +133,20 @@ impl Args {
         config.head.alignment = self.alignment.unwrap_or(config.head.alignment);
         config.watch.every = self.watch_every.unwrap_or(config.watch.every);
         Ok(config)
+    }
+    /// Refuses values that mean nothing.
+    fn checked(&self) -> Result<Framing> {
+        let minutes = [("--minutes", self.minutes), ("--save-every", Some(self.save_every))];
+        let numbers = minutes.map(|(name, value)| (name, value, MOST_MINUTES));
+        for (name, value, most) in numbers.into_iter().chain([("--speed", self.speed, 1e9)]) {
+            if let Some(v) = value.filter(|v| !(*v > 0.0 && *v <= most)) {
+                return Err(Error::bad(name, "a positive number", v.to_string()));
+            }
+        }
+        if self.limit == Some(0) {
+            return Err(Error::bad("--limit", "at least 1 reference", "0"));
+        }
+        self.framing()
     }
     fn name(&self) -> &str {
         if self.official { "released" } else { &self.recipe }
@@ -161,19 +168,9 @@ impl Args {
 }
 
 pub fn run(args: &Args, stop: &Stop) -> Result<()> {
-    let framing = args.framing()?;
-    for (name, minutes) in [("--minutes", args.minutes), ("--save-every", Some(args.save_every))] {
-        if let Some(m) = minutes.filter(|m| !(*m > 0.0 && *m <= MOST_MINUTES)) {
-            return Err(Error::bad(name, "a positive number", m.to_string()));
-        }
-    }
-    if let Some(speed) = args.speed.filter(|s| !(*s > 0.0 && s.is_finite())) {
-        return Err(Error::bad("--speed", "a positive number", speed.to_string()));
-    }
-    if args.limit == Some(0) {
-        return Err(Error::bad("--limit", "at least 1 reference", "0"));
-    }
-    let (mut exec, _keeper) = args.device.open()?;
+    let framing = args.checked()?;
+    let mut device = args.device.open()?;
+    let exec = &mut device.0;
     let config = args.settings(exec.caps().class == Class::Software || large(args)?)?;
     config.check()?;
     println!("training on {}", exec.caps().name);
@@ -192,11 +189,17 @@ pub fn run(args: &Args, stop: &Stop) -> Result<()> {
     let caps = exec.caps().clone();
     let config = within(args, &caps, &setup, config)?;
     if args.estimate {
-        let rate = args.speed.map_or_else(|| estimate::speed(&mut *exec), |tflops| Ok(1e12 * tflops))?;
+        let rate = args.speed.map_or_else(|| estimate::speed(&mut **exec), |tflops| Ok(1e12 * tflops))?;
         table(&caps, &estimate::estimate(&caps, &setup, &config)?, &config, rate);
         return Ok(());
     }
-    let mut out = Out::open(&args.out, &args.references, args.resume)?;
+    let mut out = folder(args, &references)?;
+    Job { args, setup, show, side, stop }.run(device, config, &mut out)
+}
+
+/// The folder for what the run makes, with a word about what is there.
+fn folder(args: &Args, references: &[Reference]) -> Result<Out> {
+    let out = Out::open(&args.out, &args.references, args.resume)?;
     if out.guards() {
         let (folder, work) = (args.out.display(), out.path(""));
         println!(
@@ -207,103 +210,32 @@ pub fn run(args: &Args, stop: &Stop) -> Result<()> {
     if out.left && !args.resume {
         println!("a run left off in {}: --resume would go on with it", args.out.display());
     }
+    if args.resume && !out.resumes {
+        println!("{} has no run to go on with, so one begins", args.out.display());
+    }
     let used: String = references.iter().map(|r| format!("{}\n", r.name)).collect();
     write_atomically(&out.path(REFERENCES), used.as_bytes())?;
-    let loading = Spinner::new("loading");
-    let mut work = Trainer::new(exec, &setup, config)?;
-    if let Some(minutes) = args.minutes {
-        work.set_deadline(60.0 * minutes);
-    }
-    let from = go_on(args, &out, &mut work)?;
-    drop(loading);
-    let read =
-        [&prompts, &show].into_iter().flatten().chain(references.iter().filter_map(|r| r.caption.as_ref()));
-    say_cuts(work.pipeline(), read.map(String::as_str));
-    let sheet = Sheet::new(&mut work, &show, side, args.text_cache.as_deref(), stop)?;
-    if from.is_none() || !out.path(BEFORE).is_file() {
-        sheet.draw(&mut work, &out.path(BEFORE))?;
-    }
-    let iterations = args.minutes.is_none().then(|| work.config().iterations);
-    let mut report =
-        Report::new(&out, args.keep, iterations, std::time::Duration::from_secs_f64(60.0 * args.save_every));
-    from.map_or(Ok(()), |from| report.go_on(&from))?;
-    let ended = report.train(&mut work, stop);
-    let trained = report.trained;
-    let saved = report.save(&work);
-    drop(report);
-    finish(&mut work, &mut out, ended, trained, saved, &sheet)
+    Ok(out)
 }
 
-/// Settings that stay within the memory asked for, or else the device's own.
+/// Settings that stay within the memory asked for, or else, as far as that can be, the device's own, of which a driver may have more than
+/// it says.
 fn within(args: &Args, caps: &Caps, setup: &Setup<'_>, config: Config) -> Result<Config> {
-    let Some(cap) = args.memory.map(|cap| cap.0).or(caps.memory.map(|own| own / 10 * 9)) else {
-        return Ok(config);
+    let own = caps.memory.map(|own| own / 10 * 9);
+    let Some(cap) = args.memory.map(|cap| cap.0).or(own) else { return Ok(config) };
+    let (fitting, estimate) = match estimate::fit(caps, setup, &config, cap) {
+        Err(e @ Error::Bad { .. }) if args.memory.is_none() => {
+            eprintln!("the device's memory may not do: {e}");
+            let sparing = config.clone().sparing();
+            let estimate = estimate::estimate(caps, setup, &sparing)?;
+            (sparing, estimate)
+        }
+        fitting => fitting?,
     };
-    let (fitting, estimate) = estimate::fit(caps, setup, &config, cap)?;
     let most = estimate::megabytes(estimate.most());
     println!("takes at most {most} of the device's memory, when it comes to `{}`", estimate.when);
     given_up(&config, &fitting).iter().for_each(|sentence| println!("{sentence}"));
     Ok(fitting)
-}
-
-/// Takes up the run that left off in the folder, if that is asked for and there is one.
-fn go_on(args: &Args, out: &Out, work: &mut Trainer) -> Result<Option<Progress>> {
-    if !out.resumes {
-        if args.resume {
-            println!("{} has no run to go on with, so one begins", args.out.display());
-        }
-        return Ok(None);
-    }
-    let path = out.path(STATE);
-    let progress = work.resume(&path.display().to_string(), &pentimento::file::read(&path, MOST_STATE)?)?;
-    let Progress { warm, iteration, seconds, .. } = &progress;
-    println!("going on after {warm} warm-start steps and {iteration} iterations, {seconds:.0} s of training");
-    Ok(Some(progress))
-}
-/// Largest state that is read, bytes.
-const MOST_STATE: u64 = 1 << 36;
-
-/// Keeps what there is: in the folder where the run is complete, else where it worked.
-fn finish(
-    work: &mut Trainer,
-    out: &mut Out,
-    ended: Result<bool>,
-    trained: bool,
-    state: Result<bool>,
-    sheet: &Sheet<'_>,
-) -> Result<()> {
-    let complete = ended == Ok(true);
-    let saved = if complete || trained {
-        work.verdict().iter().for_each(|sentence| println!("{sentence}"));
-        work.adapter().and_then(|adapter| adapter.save(&out.path(ADAPTER)))
-    } else {
-        println!("nothing was trained, so there is no adapter");
-        Ok(())
-    };
-    if !complete {
-        if trained && saved.is_ok() {
-            println!("adapter so far: {}", out.path(ADAPTER).display());
-        }
-        if state == Ok(true) {
-            println!("the same command with --resume goes on from here");
-        }
-        ended?;
-        saved?;
-        state?;
-        return Err(Error::Cancelled);
-    }
-    saved?;
-    let drawn = work.show_average(true).and_then(|()| sheet.draw(work, &out.path(AFTER)));
-    if trained || !out.guards() {
-        out.complete()?;
-    } else {
-        println!("nothing was trained, so the earlier run's files stay");
-    }
-    println!("adapter: {}", out.path(ADAPTER).display());
-    drawn?;
-    println!("the device's memory held at most {}", estimate::megabytes(work.memory().peak.total()));
-    println!("pictures: {} and {}", out.path(BEFORE).display(), out.path(AFTER).display());
-    state.map(drop)
 }
 
 /// The references to train on, and a line about them.
@@ -332,7 +264,7 @@ fn shown(args: &Args, references: &[Reference], prompts: &[String]) -> Result<Ve
         None if prompts.is_empty() => references.iter().filter_map(|r| r.caption.clone()).collect(),
         None => prompts.to_vec(),
     };
-    Ok(show.into_iter().take(SHEET).collect())
+    Ok(show.into_iter().take(estimate::SHEET).collect())
 }
 
 /// Whether an iteration takes many seconds on any device: SD3's sizes do.
@@ -352,36 +284,4 @@ fn native_size(args: &Args) -> Result<usize> {
     let label = folder.config_label("vae");
     let vae = pentimento::model::vae::Config::from_value(&folder.component_config("vae")?, &label)?;
     Ok(sample.unwrap_or(128) as usize * vae.downscale())
-}
-
-/// Pictures of the same prompts and seeds, before and after.
-struct Sheet<'a> {
-    /// The empty prompt, then the pictures'.
-    texts: Vec<Text>,
-    /// Pixels of each picture.
-    side: usize,
-    stop: &'a Stop,
-}
-
-impl<'a> Sheet<'a> {
-    /// Encodes the prompts, so that the encoders are not needed again.
-    fn new(
-        work: &mut Trainer,
-        prompts: &[String],
-        side: usize,
-        cache: Option<&Path>,
-        stop: &'a Stop,
-    ) -> Result<Self> {
-        Ok(Sheet { texts: encode(work.pipeline(), prompts, cache, stop)?, side, stop })
-    }
-    fn draw(&self, work: &mut Trainer, path: &Path) -> Result<()> {
-        let how = Sampling { steps: SHEET_STEPS, guidance: 4.5, width: self.side, height: self.side };
-        let mut pictures = Vec::new();
-        let rows = work.config().at_once.sample.min(SHEET);
-        draw(work.pipeline(), &self.texts, rows, 1000, &how, self.stop, &mut |_, picture| {
-            pictures.push(picture);
-            Ok(())
-        })?;
-        write_atomically(path, &contact_sheet(&pictures, 8, 2)?.to_png()?)
-    }
 }

@@ -1,0 +1,183 @@
+//! A training of the command line's, from its first picture to its last, with less at a time where the device runs out of memory.
+use crate::device::Keeper;
+use crate::generate::{draw, encode, say_cuts};
+use crate::out::{ADAPTER, AFTER, BEFORE, Out, STATE};
+use crate::personalize::Args;
+use crate::progress::Spinner;
+use crate::report::Report;
+use crate::stop::Stop;
+use pentimento::exec::Executor;
+use pentimento::pipeline::{Sampling, Text};
+use pentimento_trainer::config::Config;
+use pentimento_trainer::estimate;
+use pentimento_trainer::files::write_atomically;
+use pentimento_trainer::images::contact_sheet;
+use pentimento_trainer::train::{Setup, Trainer};
+use pentimento_trainer::{Error, Result};
+use std::path::Path;
+use std::time::Duration;
+
+/// How pictures of a contact sheet are sampled.
+const SHEET_STEPS: usize = 10;
+/// Largest state that is read, bytes.
+const MOST_STATE: u64 = 1 << 36;
+
+/// What a training is made from.
+pub struct Job<'a> {
+    pub args: &'a Args,
+    pub setup: Setup<'a>,
+    /// Prompts of the contact sheets.
+    pub show: Vec<String>,
+    /// Pixels of each picture.
+    pub side: usize,
+    pub stop: &'a Stop,
+}
+
+/// A run's state and where it came from.
+type State = (String, Vec<u8>);
+
+/// How an attempt ended.
+enum End {
+    Complete,
+    /// Out of the device's memory in a phase, with what there was to save.
+    Short(&'static str, Option<State>, Error),
+}
+
+impl Job<'_> {
+    /// Trains to the end, again with less at a time where the device's memory runs out.
+    pub fn run(&self, device: (Box<dyn Executor>, Keeper), config: Config, out: &mut Out) -> Result<()> {
+        let (mut device, mut config, mut state) = (Some(device), config, None);
+        if out.resumes {
+            let path = out.path(STATE);
+            state = Some((path.display().to_string(), pentimento::file::read(&path, MOST_STATE)?));
+        }
+        let mut drawn = out.resumes && out.path(BEFORE).is_file();
+        loop {
+            let (exec, _keeper) = device.take().map_or_else(|| self.args.device.open(), Ok)?;
+            let (phase, left, error) = match self.attempt(exec, &config, &state, &mut drawn, out)? {
+                End::Complete => return Ok(()),
+                End::Short(phase, left, error) => (phase, left, error),
+            };
+            if !estimate::less(&mut config, phase) {
+                return Err(error);
+            }
+            println!("{error}");
+            println!("going on with less at a time than in `{phase}`");
+            state = left.or(state);
+        }
+    }
+
+    fn attempt(
+        &self,
+        exec: Box<dyn Executor>,
+        config: &Config,
+        state: &Option<State>,
+        drawn: &mut bool,
+        out: &mut Out,
+    ) -> Result<End> {
+        let loading = Spinner::new("loading");
+        let mut work = match Trainer::new(exec, &self.setup, config.clone()) {
+            Err(e) if e.is_out_of_memory() => return Ok(End::Short(estimate::PREPARING, None, e)),
+            work => work?,
+        };
+        if let Some(minutes) = self.args.minutes {
+            work.set_deadline(60.0 * minutes);
+        }
+        let from = state.as_ref().map(|(label, bytes)| work.resume(label, bytes)).transpose()?;
+        drop(loading);
+        if let Some(p) = &from {
+            let (warm, iteration, seconds) = (p.warm, p.iteration, p.seconds);
+            println!(
+                "going on after {warm} warm-start steps and {iteration} iterations, {seconds:.0} s of training"
+            );
+        }
+        let sheet = match self.before(&mut work, drawn, out) {
+            Err(e) if e.is_out_of_memory() => return Ok(End::Short(estimate::DRAWING, None, e)),
+            sheet => sheet?,
+        };
+        let iterations = self.args.minutes.is_none().then(|| work.config().iterations);
+        let every = Duration::from_secs_f64(60.0 * self.args.save_every);
+        let mut report = Report::new(out, self.args.keep, iterations, every);
+        from.map_or(Ok(()), |from| report.go_on(&from))?;
+        let ended = report.train(&mut work, self.stop);
+        let (trained, saved) = (report.trained, report.save(&work));
+        drop(report);
+        let phase = work.phase().unwrap_or(estimate::PREPARING);
+        match ended {
+            Err(e) if e.is_out_of_memory() && estimate::less(&mut config.clone(), phase) => {
+                let left = work.saved().map(|_| work.save()).transpose()?;
+                Ok(End::Short(phase, left.map(|bytes| ("the run's state".into(), bytes)), e))
+            }
+            ended => self.finish(&mut work, out, ended, trained, saved, &sheet).map(|()| End::Complete),
+        }
+    }
+
+    /// Reads the sheet's prompts, and draws the pictures before training where that is not done.
+    fn before(&self, work: &mut Trainer, drawn: &mut bool, out: &Out) -> Result<Vec<Text>> {
+        let captions = self.setup.references.iter().filter_map(|r| r.caption.as_ref());
+        let read = self.setup.prompts.iter().chain(&self.show).chain(captions);
+        say_cuts(work.pipeline(), read.map(String::as_str));
+        let sheet = encode(work.pipeline(), &self.show, self.args.text_cache.as_deref(), self.stop)?;
+        if !*drawn {
+            self.draw(work, &sheet, &out.path(BEFORE))?;
+            *drawn = true;
+        }
+        Ok(sheet)
+    }
+
+    /// Pictures of the same prompts and seeds, before and after. The texts are kept, so that the encoders are not needed again.
+    fn draw(&self, work: &mut Trainer, sheet: &[Text], path: &Path) -> Result<()> {
+        let how = Sampling { steps: SHEET_STEPS, guidance: 4.5, width: self.side, height: self.side };
+        let mut pictures = Vec::new();
+        let rows = work.config().at_once.sample.min(estimate::SHEET);
+        draw(work.pipeline(), sheet, rows, 1000, &how, self.stop, &mut |_, picture| {
+            pictures.push(picture);
+            Ok(())
+        })?;
+        write_atomically(path, &contact_sheet(&pictures, 8, 2)?.to_png()?)
+    }
+
+    /// Keeps what there is: in the folder where the run is complete, else where it worked.
+    fn finish(
+        &self,
+        work: &mut Trainer,
+        out: &mut Out,
+        ended: Result<bool>,
+        trained: bool,
+        state: Result<bool>,
+        sheet: &[Text],
+    ) -> Result<()> {
+        let complete = ended == Ok(true);
+        let saved = if complete || trained {
+            work.verdict().iter().for_each(|sentence| println!("{sentence}"));
+            work.adapter().and_then(|adapter| adapter.save(&out.path(ADAPTER)))
+        } else {
+            println!("nothing was trained, so there is no adapter");
+            Ok(())
+        };
+        if !complete {
+            if trained && saved.is_ok() {
+                println!("adapter so far: {}", out.path(ADAPTER).display());
+            }
+            if state == Ok(true) {
+                println!("the same command with --resume goes on from here");
+            }
+            ended?;
+            saved?;
+            state?;
+            return Err(Error::Cancelled);
+        }
+        saved?;
+        let drawn = work.show_average(true).and_then(|()| self.draw(work, sheet, &out.path(AFTER)));
+        if trained || !out.guards() {
+            out.complete()?;
+        } else {
+            println!("nothing was trained, so the earlier run's files stay");
+        }
+        println!("adapter: {}", out.path(ADAPTER).display());
+        drawn?;
+        println!("the device's memory held at most {}", estimate::megabytes(work.memory().peak.total()));
+        println!("pictures: {} and {}", out.path(BEFORE).display(), out.path(AFTER).display());
+        state.map(drop)
+    }
+}
