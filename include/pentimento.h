@@ -159,6 +159,11 @@ typedef struct pmt_config {
     uint32_t base_bits;
     // T5 tokens of a prompt.
     uint32_t text_tokens;
+    // Megabytes (10^6 bytes) of the device's memory to stay within: values are computed again on the way back, then fewer images go through
+    // the device at a time. The first step refuses what cannot be, and says how much would do. 0: no limit.
+    uint32_t memory_mb;
+    // Whether values are computed again on the way back in any case, 1 or 0: less memory, about a third more work.
+    uint32_t recompute;
 } pmt_config;
 
 // How far a training is. Numbers of the last complete iteration stay until the next one is complete.

@@ -5,6 +5,7 @@ use crate::types::{no_recipe, pmt_recipe};
 use crate::{pmt_config, pmt_phase, pmt_progress};
 use pentimento_trainer::adapted::{self, Source};
 use pentimento_trainer::config::Config;
+use pentimento_trainer::estimate;
 use pentimento_trainer::files::write_atomically;
 use pentimento_trainer::images::Picture;
 use pentimento_trainer::pipeline_cache::{self, Kept, Place};
@@ -13,6 +14,7 @@ use pentimento_trainer::references::{Colour, Fit, Framing, Reference};
 use pentimento_trainer::reward::{self, backbone::Backbone};
 use pentimento_trainer::train::{Event, Setup, Trainer};
 use runtime::Error;
+use runtime::exec::Executor;
 use runtime::exec::cpu::Cpu;
 use runtime::exec::wgpu::{Limits, Wgpu};
 use runtime::folder::ModelFolder;
@@ -34,6 +36,8 @@ pub struct Session {
     reward: Option<PathBuf>,
     config: Config,
     seconds: f64,
+    /// Bytes of the device's memory to stay within; 0: no limit.
+    memory: u64,
     framing: Framing,
     /// Training resolution.
     pub size: Size,
@@ -65,6 +69,7 @@ impl Session {
             reward: reward.map(|reward| absolute(reward, "reward")).transpose()?,
             config,
             seconds: settings.max_seconds,
+            memory: u64::from(settings.memory_mb) * 1_000_000,
             framing,
             size: [width as u32, height as u32],
             references: Vec::new(),
@@ -135,7 +140,11 @@ impl Session {
             text_cache: None,
         };
         let (exec, keeper) = open(shared)?;
-        let mut trainer = Trainer::new(exec, &setup, self.config.clone())?;
+        let mut config = self.config.clone();
+        if self.memory > 0 {
+            config = estimate::fit(exec.caps(), &setup, &config, self.memory)?.0;
+        }
+        let mut trainer = Trainer::new(exec, &setup, config)?;
         if self.seconds > 0.0 {
             trainer.set_deadline(self.seconds);
         }
@@ -221,6 +230,7 @@ fn config(c: &pmt_config) -> Result<Config> {
         height: c.height as usize,
         rank: c.rank as usize,
         base: quantised(c.base_bits)?,
+        recompute: switch("recompute", c.recompute)?,
         text_tokens: c.text_tokens as usize,
         iterations: c.iterations as usize,
         ..base
@@ -236,6 +246,14 @@ fn config(c: &pmt_config) -> Result<Config> {
     (config.head.warm, config.head.batch) = (c.head_warm as usize, c.head_batch as usize);
     config.check().map_err(Failure::Argument)?;
     Ok(config)
+}
+
+/// A setting that is on or off.
+fn switch(name: &str, value: u32) -> Result<bool> {
+    match value {
+        0 | 1 => Ok(value == 1),
+        other => Err(Failure::argument(name, "0 or 1", other.to_string())),
+    }
 }
 
 /// What matrices are quantised to.

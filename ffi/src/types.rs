@@ -145,6 +145,11 @@ pub struct pmt_config {
     pub base_bits: u32,
     /// T5 tokens of a prompt.
     pub text_tokens: u32,
+    /// Megabytes (10^6 bytes) of the device's memory to stay within: values are computed again on the way back, then fewer images go through
+    /// the device at a time. The first step refuses what cannot be, and says how much would do. 0: no limit.
+    pub memory_mb: u32,
+    /// Whether values are computed again on the way back in any case, 1 or 0: less memory, about a third more work.
+    pub recompute: u32,
 }
 
 /// How far a training is. Numbers of the last complete iteration stay until the next one is complete.
@@ -188,7 +193,7 @@ pub struct pmt_progress {
 }
 
 // Fields may be added at the end only if there is no padding in which old programs have garbage.
-const _: () = assert!(size_of::<pmt_config>() == 3 * 8 + 22 * 4 && align_of::<pmt_config>() == 8);
+const _: () = assert!(size_of::<pmt_config>() == 3 * 8 + 24 * 4 && align_of::<pmt_config>() == 8);
 const _: () = assert!(size_of::<pmt_progress>() == 17 * 4 && size_of::<pmt_phase>() == 4);
 impl Fields for pmt_config {
     const WIDE: usize = 3;
@@ -235,6 +240,8 @@ impl pmt_config {
             watch_every: c.watch.every as u32,
             base_bits: 0,
             text_tokens: c.text_tokens as u32,
+            memory_mb: 0,
+            recompute: 0,
         }
     }
 

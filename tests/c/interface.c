@@ -178,12 +178,13 @@ static void settings(const char *model) {
     config = before
     REFUSED(size, sizeof config + 8, "config.size");
     REFUSED(base_bits, 5, "base_bits");
+    REFUSED(recompute, 2, "recompute: expected 0 or 1, found 2");
     REFUSED(size, 7, "config.size");
     for (size_t size = 8; size < sizeof config; size++) { // only whole fields
         config.size = size;
         if (size % (size < offsetof(pmt_config, width) ? 8 : 4) == 0) continue;
         CHECK(pmt_config_default(&larger.config, size) == PMT_STATUS_BAD_ARGUMENT);
-        BAD(pmt_trainer_new(context, model, NULL, &config, &trainer), "config.size: expected a structure of 8 to 112 bytes, whole");
+        BAD(pmt_trainer_new(context, model, NULL, &config, &trainer), "config.size: expected a structure of 8 to 120 bytes, whole");
     }
     config = before;
     REFUSED(rank, 0, "rank: expected 1 to 4096, found 0");
@@ -406,6 +407,14 @@ static void interleaved(const char *model, const char *device) {
         free(rgb);
     }
     CHECK(saved && !memcmp(&ends[0], &ends[1], sizeof ends[0]) && !memcmp(&ends[0], &ends[2], sizeof ends[0]));
+    // Less memory than would do: told by the first step, with what would.
+    pmt_trainer *small;
+    pmt_config tight = config;
+    tight.memory_mb = 1;
+    OK(pmt_trainer_new(context, model, NULL, &tight, &small));
+    OK(pmt_trainer_add_reference(small, (const uint8_t *)"rgb", 1, 1, 3, "icon of snow"));
+    FAILS(pmt_trainer_step(small, NULL, 0), PMT_STATUS_BAD_FILE, "memory: expected at least ");
+    pmt_trainer_free(small);
     // Another training's, and damaged ones: told by the first step.
     pmt_trainer *other;
     config.rank = 4;
