@@ -22,9 +22,10 @@ use crate::stage::watch::Look;
 use crate::{Error, Result};
 use identity::Identity;
 use pentimento::exec::{Executor, PlanId};
-use pentimento::pipeline::Pipeline;
+use pentimento::pipeline::{Pipeline, Text};
 pub use resume::Progress;
 use state::{Saved, State};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Seconds between two moments that are kept within a stage: what they share is copied when it changes next.
@@ -135,6 +136,8 @@ pub struct Trainer {
     /// In progress; none at the beginning and at the end.
     stage: Option<Box<dyn Stage>>,
     running: Option<PlanId>,
+    /// Prompts of drawings, encoded.
+    texts: BTreeMap<String, Text>,
     /// News of a run that [`Trainer::draw`] had to finish.
     held: Option<Event>,
     /// Why training cannot go on.
@@ -216,6 +219,7 @@ impl Trainer {
             course,
             stage: None,
             running: None,
+            texts: BTreeMap::new(),
             held: None,
             failed: None,
             identity,

@@ -69,6 +69,13 @@ impl Known {
         self.list.get(1 + i).map_or("", String::as_str)
     }
 
+    /// A text that is encoded already.
+    pub fn find(&self, text: &str) -> Option<&Text> {
+        let encoded = core::iter::once(&self.null).chain(&self.prompts).chain(&self.captions);
+        let known = self.list.iter().zip(encoded).find(|(known, _)| *known == text);
+        known.map(|(_, encoded)| encoded).filter(|encoded| !encoded.pooled.is_empty())
+    }
+
     /// Places of the first `most` training prompts that differ.
     pub fn distinct(&self, most: usize) -> Vec<usize> {
         let prompts = self.list.get(1..1 + self.count).unwrap_or_default();

@@ -1,7 +1,10 @@
 //! Drawing in the middle of training.
 use super::Trainer;
 use crate::{Error, Result};
-use pentimento::pipeline::Sampling;
+use pentimento::pipeline::{Sampling, Text};
+
+/// Encoded prompts of drawings that are kept; those of SD3.5 take 5 MB each.
+const MOST_TEXTS: usize = 16;
 
 impl Trainer {
     /// Draws one image with the adapter that would be saved, `[H, W, 3]` in 0 to 1, and leaves the training as it was. `progress`
@@ -27,10 +30,23 @@ impl Trainer {
             }
         }
         self.show_average(true)?;
-        // Not the run's own empty prompt: that may still be waiting for its encoder.
-        let texts = self.pipeline().encode_while(&[prompt, ""], &mut || progress(0, how.steps));
+        let mut more = || progress(0, how.steps);
+        let texts = self.text(prompt, &mut more).and_then(|text| Ok([text, self.text("", &mut more)?]));
         let image = texts.and_then(|t| self.pipeline().generate(&[(&t[0], seed)], &t[1], how, progress));
         self.show_average(false)?;
         Ok(image?.swap_remove(0))
+    }
+
+    /// A prompt for drawing, from those of the training or earlier drawings. The encoders leave the device again.
+    fn text(&mut self, prompt: &str, more: &mut dyn FnMut() -> bool) -> Result<Text> {
+        if let Some(text) = self.machine.known.find(prompt).or_else(|| self.texts.get(prompt)) {
+            return Ok(text.clone());
+        }
+        let encoded = self.pipeline().encode_while(&[prompt], more)?.swap_remove(0);
+        self.pipeline().forget_texts()?;
+        if self.texts.len() >= MOST_TEXTS {
+            self.texts.clear();
+        }
+        Ok(self.texts.entry(prompt.into()).or_insert(encoded).clone())
     }
 }
