@@ -300,7 +300,11 @@ impl Artist {
     pub fn draw(&mut self, prompt: &str, seed: u64, how: &Sampling, turn: &Running<'_>) -> Result<Vec<f32>> {
         let text = self.pipeline.encode_while(&[prompt], &mut || !turn.asked())?.swap_remove(0);
         let more = &mut |_, _| !turn.asked();
-        Ok(self.pipeline.generate(&[(&text, seed)], &self.null, how, more)?.swap_remove(0))
+        let image = self.pipeline.generate(&[(&text, seed)], &self.null, how, more);
+        // A host may draw at any number of sizes: the last one's plans are kept.
+        let last = self.pipeline.latent_size(how.width, how.height)?;
+        self.pipeline.forget_plans(&|_, size| size == last)?;
+        Ok(image?.swap_remove(0))
     }
 }
 

@@ -33,6 +33,8 @@ impl Trainer {
         let mut more = || progress(0, how.steps);
         let texts = self.text(prompt, &mut more).and_then(|text| Ok([text, self.text("", &mut more)?]));
         let image = texts.and_then(|t| self.pipeline().generate(&[(&t[0], seed)], &t[1], how, progress));
+        let own = self.machine.size;
+        self.pipeline().forget_plans(&|_, size| size == own)?;
         self.show_average(false)?;
         Ok(image?.swap_remove(0))
     }
