@@ -34,7 +34,8 @@ fn off(a: &[f32], b: &[f32]) -> f32 {
 fn fewer_images_at_once_learn_the_same() {
     for recipe in ["pathwise", "grpo", "nft", "sft"] {
         let (whole, losses, adapter) = run(recipe, AtOnce::default());
-        for few in [1, 2] {
+        for few in if recipe == "pathwise" { &[1, 2][..] } else { &[2] } {
+            let few = *few;
             let (parts, other, moved) = run(recipe, AtOnce { train: few, sample: few, describe: few });
             let numbers = |m: &[Metrics]| -> Vec<f32> {
                 let each = |m: &Metrics| {

@@ -3,6 +3,7 @@ use clap::{Args as ClapArgs, ValueEnum};
 use pentimento::exec::Executor;
 use pentimento::exec::wgpu::{Checked, Limits, Wgpu, adapters_within};
 use pentimento_trainer::Result;
+use pentimento_trainer::estimate::megabytes;
 use pentimento_trainer::pipeline_cache::{self, Kept, Place};
 use std::ffi::OsString;
 
@@ -96,6 +97,9 @@ pub fn list(limits: Limits) -> Result<()> {
         let features = if a.features.is_empty() { "none of interest".into() } else { a.features.join(", ") };
         println!("  features: {features}");
         let c = &a.caps;
+        if let Some(own) = c.memory {
+            println!("  memory: {}", megabytes(own));
+        }
         println!(
             "  limits: binding {} MiB, buffer {} MiB, {} workgroups a side",
             c.max_binding >> 20,
