@@ -18,6 +18,7 @@ use runtime::exec::Executor;
 use runtime::exec::cpu::Cpu;
 use runtime::exec::wgpu::{Limits, Wgpu};
 use runtime::folder::ModelFolder;
+use runtime::grad::Recompute;
 use runtime::pipeline::{Pipeline, Sampling, Text, TextSettings};
 use runtime::weights::Base;
 use std::mem::MaybeUninit;
@@ -230,7 +231,7 @@ fn config(c: &pmt_config) -> Result<Config> {
         height: c.height as usize,
         rank: c.rank as usize,
         base: quantised(c.base_bits)?,
-        recompute: switch("recompute", c.recompute)?,
+        recompute: recompute(c.recompute)?,
         text_tokens: c.text_tokens as usize,
         iterations: c.iterations as usize,
         ..base
@@ -248,11 +249,14 @@ fn config(c: &pmt_config) -> Result<Config> {
     Ok(config)
 }
 
-/// A setting that is on or off.
-fn switch(name: &str, value: u32) -> Result<bool> {
+/// What is computed again.
+fn recompute(value: u32) -> Result<Option<Recompute>> {
     match value {
-        0 | 1 => Ok(value == 1),
-        other => Err(Failure::argument(name, "0 or 1", other.to_string())),
+        0 => Ok(None),
+        1 => Ok(Some(Recompute::Nothing)),
+        2 => Ok(Some(Recompute::Most)),
+        3 => Ok(Some(Recompute::All)),
+        other => Err(Failure::argument("recompute", "0 to 3", other.to_string())),
     }
 }
 

@@ -148,7 +148,8 @@ pub struct pmt_config {
     /// Megabytes (10^6 bytes) of the device's memory to stay within: values are computed again on the way back, then fewer images go through
     /// the device at a time. The first step refuses what cannot be, and says how much would do. 0: no limit.
     pub memory_mb: u32,
-    /// Whether values are computed again on the way back in any case, 1 or 0: less memory, about a third more work.
+    /// Values that are computed again on the way back instead of kept: 1 none, 2 most (not attentions), 3 all: less memory, up to a third more
+    /// work. 0: all above 256 x 256 pixels, none below; with `memory_mb` as few as it allows.
     pub recompute: u32,
 }
 

@@ -1,17 +1,41 @@
 //! Reverse-mode differentiation: rules on the graph, not a tape. Backward nodes are ordinary nodes.
-use crate::graph::{Graph, Id, Op};
+use crate::graph::{Graph, Id, Node, Op};
 use crate::op;
 use crate::{Error, Result};
 use alloc::{collections::BTreeMap, vec, vec::Vec};
 use pentimento_wgsl::kernel::Unary;
 
+/// Which values of numbered blocks are computed again next to their backward pass instead of being kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Recompute {
+    /// None.
+    #[default]
+    Nothing,
+    /// All but attentions, whose results are small beside what they cost, the more the longer a sequence is.
+    Most,
+    /// All, so that only block borders stay in memory (Chen et al. 2016): about a third more work.
+    All,
+}
+
+impl From<bool> for Recompute {
+    fn from(all: bool) -> Self {
+        if all { Recompute::All } else { Recompute::Nothing }
+    }
+}
+
 /// Appends the backward pass of `y` with gradient `dy` and returns the gradients of `wrt`, in order.
-/// Values of a numbered block are computed again next to their backward pass when `recompute` is set
-/// (Chen et al. 2016), so that only block borders stay in memory; the same kernels give the same bits.
+/// What `recompute` says is computed again next to the backward pass; the same kernels give the same bits.
 ///
 /// # Errors
 /// [`Error::Graph`] when `y` does not depend on an entry of `wrt`, or through an op without a gradient.
-pub fn gradients(g: &mut Graph, y: Id, dy: Id, wrt: &[Id], recompute: bool) -> Result<Vec<Id>> {
+pub fn gradients(
+    g: &mut Graph,
+    y: Id,
+    dy: Id,
+    wrt: &[Id],
+    recompute: impl Into<Recompute>,
+) -> Result<Vec<Id>> {
+    let recompute = recompute.into();
     g.check()?;
     g.end_block();
     let end = y.index() + 1;
@@ -39,9 +63,9 @@ pub fn gradients(g: &mut Graph, y: Id, dy: Id, wrt: &[Id], recompute: bool) -> R
         }
         let inputs = g.node(id).inputs.clone();
         let need: Vec<bool> = inputs.iter().map(|x| needed[x.index()]).collect();
-        let source = if recompute { recomputed(g, id, &mut copies) } else { id };
+        let (source, node) = source(g, id, recompute, &mut copies);
         let was = g.exact(g.node(id).exact);
-        for (x, dx) in inputs.iter().zip(op::backward(g, source, dy, &need)?) {
+        for (x, dx) in inputs.iter().zip(op::backward(g, source, &node, dy, &need)?) {
             let Some(dx) = dx.filter(|_| needed[x.index()]) else { continue };
             let total = match grads.get(x) {
                 Some(&old) => g.add(old, dx),
@@ -70,20 +94,48 @@ fn scale(g: &mut Graph, dy: Id) -> Id {
     g.unary(Unary::Balance, mean)
 }
 
-/// A copy of a block's value whose operands are copies too, down to the block's border.
-fn recomputed(g: &mut Graph, id: Id, copies: &mut BTreeMap<Id, Id>) -> Id {
+/// Whether [`Recompute::Most`] keeps a value.
+fn dear(g: &Graph, id: Id) -> bool {
+    match g.node(id).op {
+        Op::Attention { .. } => true,
+        Op::Second => dear(g, g.node(id).inputs[0]),
+        _ => false,
+    }
+}
+
+/// Where the value of a node lies that its backward pass reads, and the node with the inputs that it reads.
+fn source(g: &mut Graph, id: Id, how: Recompute, copies: &mut BTreeMap<Id, Id>) -> (Id, Node) {
+    let mut node = g.node(id).clone();
+    match how {
+        Recompute::Most if node.block != 0 && dear(g, id) => {
+            node.inputs = inputs(g, &node, how, copies);
+            (id, node)
+        }
+        Recompute::Most | Recompute::All => {
+            let copy = recomputed(g, id, how, copies);
+            (copy, g.node(copy).clone())
+        }
+        Recompute::Nothing => (id, node),
+    }
+}
+
+/// A node's inputs, those of its own block computed again.
+fn inputs(g: &mut Graph, node: &Node, how: Recompute, copies: &mut BTreeMap<Id, Id>) -> Vec<Id> {
+    let inside = |g: &Graph, x: Id| g.node(x).block == node.block;
+    node.inputs.iter().map(|&x| if inside(g, x) { recomputed(g, x, how, copies) } else { x }).collect()
+}
+
+/// A copy of a block's value whose operands are copies too, down to the block's border or to what is kept.
+fn recomputed(g: &mut Graph, id: Id, how: Recompute, copies: &mut BTreeMap<Id, Id>) -> Id {
     let node = g.node(id).clone();
-    if node.block == 0 || matches!(node.op, Op::Leaf { .. }) {
+    let kept = how == Recompute::Most && dear(g, id);
+    if node.block == 0 || kept || matches!(node.op, Op::Leaf { .. }) {
         return id;
     }
     if let Some(&copy) = copies.get(&id) {
         return copy;
     }
-    let mut inputs = Vec::with_capacity(node.inputs.len());
-    for x in node.inputs {
-        let inside = g.node(x).block == node.block;
-        inputs.push(if inside { recomputed(g, x, copies) } else { x });
-    }
+    let inputs = inputs(g, &node, how, copies);
     let was = g.exact(node.exact);
     let copy = g.push(node.op, inputs, node.shape);
     g.exact(was);

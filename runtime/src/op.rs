@@ -8,7 +8,7 @@ pub mod matmul;
 pub mod norm;
 pub mod random;
 
-use crate::graph::{Graph, Id, Op};
+use crate::graph::{Graph, Id, Node, Op};
 use crate::{Error, Result};
 use alloc::{format, vec, vec::Vec};
 use pentimento_wgsl::Call;
@@ -27,9 +27,9 @@ impl Lowered {
     }
 }
 
-/// Gradients of a node's inputs, given its own gradient; `None` where none is asked or none exists.
-pub(crate) fn backward(g: &mut Graph, id: Id, dy: Id, need: &[bool]) -> Result<Vec<Option<Id>>> {
-    let node = g.node(id).clone();
+/// Gradients of a node's inputs, given its own gradient; `None` where none is asked or none exists. `id` is where its value is, `node` says where
+/// its inputs are.
+pub(crate) fn backward(g: &mut Graph, id: Id, node: &Node, dy: Id, need: &[bool]) -> Result<Vec<Option<Id>>> {
     match &node.op {
         Op::Reshape => {
             let shape = g.shape(node.inputs[0]).to_vec();
@@ -37,20 +37,18 @@ pub(crate) fn backward(g: &mut Graph, id: Id, dy: Id, need: &[bool]) -> Result<V
         }
         Op::Detach => Ok(vec![None]),
         Op::Balance => Ok(vec![Some(dy)]),
-        Op::Matmul { .. } => matmul::backward(g, &node, dy, need),
+        Op::Matmul { .. } => matmul::backward(g, node, dy, need),
         Op::Unary(f) => Ok(vec![Some(g.unary_backward(*f, node.inputs[0], dy))]),
-        Op::Binary { .. } => elementwise::binary_backward(g, &node, dy, need),
-        Op::Sum { .. } => Ok(vec![Some(elementwise::sum_backward(g, &node, dy))]),
+        Op::Binary { .. } => elementwise::binary_backward(g, node, dy, need),
+        Op::Sum { .. } => Ok(vec![Some(elementwise::sum_backward(g, node, dy))]),
         Op::Slice { .. } | Op::Pad { .. } | Op::Concat { .. } | Op::Permute { .. } => {
-            copy::backward(g, &node, dy, need)
+            copy::backward(g, node, dy, need)
         }
-        Op::Upsample => Ok(vec![Some(image::upsample_backward(g, &node, dy))]),
-        Op::LayerNorm { .. } | Op::RmsNorm { .. } | Op::GroupNorm { .. } => {
-            norm::backward(g, &node, dy, need)
-        }
+        Op::Upsample => Ok(vec![Some(image::upsample_backward(g, node, dy))]),
+        Op::LayerNorm { .. } | Op::RmsNorm { .. } | Op::GroupNorm { .. } => norm::backward(g, node, dy, need),
         Op::Softmax { scale } => Ok(vec![Some(norm::softmax_backward(g, id, *scale, dy))]),
-        Op::Attention { .. } => attention::backward(g, id, &node, dy, need),
-        Op::Conv2d { .. } => image::backward(g, &node, dy, need),
+        Op::Attention { .. } => attention::backward(g, id, node, dy, need),
+        Op::Conv2d { .. } => image::backward(g, node, dy, need),
         other => Err(Error::Graph(format!(
             "a gradient was asked through {other:?}, which has none; stop it with detach if that is meant"
         ))),

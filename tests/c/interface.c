@@ -178,7 +178,7 @@ static void settings(const char *model) {
     config = before
     REFUSED(size, sizeof config + 8, "config.size");
     REFUSED(base_bits, 5, "base_bits");
-    REFUSED(recompute, 2, "recompute: expected 0 or 1, found 2");
+    REFUSED(recompute, 4, "recompute: expected 0 to 3, found 4");
     REFUSED(size, 7, "config.size");
     for (size_t size = 8; size < sizeof config; size++) { // only whole fields
         config.size = size;

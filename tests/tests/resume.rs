@@ -1,5 +1,6 @@
 //! A training that is cut off anywhere and goes on in another process ends with the same adapter, bit for bit, as one that nobody
 //! disturbed; and what it cannot go on with is refused by name. On the CPU's twins, with the smallest model.
+use pentimento::grad::Recompute;
 use pentimento::rng::Philox;
 use pentimento_trainer::train::Event;
 use tests::job::{ENOUGH, Job, bytes, run};
@@ -89,7 +90,7 @@ fn another_run_s_state_is_refused_by_name() {
     check("reference 1", |j| j.references[0].pixels[5] += 0.01);
     check("recipe", |j| j.config.recipe = pentimento_trainer::recipe::Recipe::Pathwise);
     job.config.iterations += 5;
-    job.config.recompute = true;
+    job.config.recompute = Some(Recompute::All);
     assert!(job.resumed(&state).is_ok(), "how long and how is not what is learnt");
 }
 

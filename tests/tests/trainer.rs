@@ -4,7 +4,7 @@ use pentimento::caps::{Caps, Class};
 use pentimento::exec::cpu::Cpu;
 use pentimento::exec::{Executor, PlanId};
 use pentimento::folder::ModelFolder;
-use pentimento::grad::gradients;
+use pentimento::grad::{Recompute, gradients};
 use pentimento::graph::Graph;
 use pentimento::model::lora::{Lora, device_rank};
 use pentimento::pipeline::Pipeline;
@@ -361,7 +361,8 @@ fn padding_is_inert() {
         let mut run = SixRanks::open(exec, wide);
         run.params.upload(&mut run.pipeline, &run.values).expect("parameters");
         let plan =
-            objective::flow::supervised(&mut run.pipeline, &run.params, 1, LATENTS, false).expect("a plan");
+            objective::flow::supervised(&mut run.pipeline, &run.params, 1, LATENTS, Recompute::Nothing)
+                .expect("a plan");
         let padded = run.run(plan);
         let grads = run.params.gradients(&mut *run.pipeline.exec, plan).expect("gradients");
         assert!((padded - loss).abs() <= if exact { 0.0 } else { 1e-5 * loss.abs() }, "{padded} and {loss}");
@@ -388,18 +389,21 @@ fn padding_is_inert() {
 fn recomputing_changes_roundings_only() {
     let mut run = SixRanks::open(plain_twins(), device_rank(SIX));
     run.params.upload(&mut run.pipeline, &run.values).expect("parameters");
-    let [kept, again] = [false, true].map(|recompute| {
+    let [kept, most, all] = [Recompute::Nothing, Recompute::Most, Recompute::All].map(|recompute| {
         let plan = objective::flow::supervised(&mut run.pipeline, &run.params, 1, LATENTS, recompute);
         let plan = plan.expect("a plan");
         let loss = run.run(plan);
         let gradients = run.params.gradients(&mut *run.pipeline.exec, plan).expect("gradients");
         (run.pipeline.exec.plan(plan).commands.len(), loss, gradients)
     });
-    assert!(again.0 > kept.0 && (again.1 - kept.1).abs() <= 1e-5 * kept.1.abs());
-    for (a, b) in again.2.iter().zip(&kept.2) {
-        let norm = |v: &mut dyn Iterator<Item = f32>| v.map(|v| v * v).sum::<f32>().sqrt();
-        let (off, size) = (norm(&mut a.iter().zip(b).map(|(a, b)| a - b)), norm(&mut b.iter().copied()));
-        assert!(off <= 1e-5 * size, "off by {off} of {size}");
+    assert!(all.0 > most.0 && most.0 > kept.0);
+    for again in [most, all] {
+        assert!((again.1 - kept.1).abs() <= 1e-5 * kept.1.abs());
+        for (a, b) in again.2.iter().zip(&kept.2) {
+            let norm = |v: &mut dyn Iterator<Item = f32>| v.map(|v| v * v).sum::<f32>().sqrt();
+            let (off, size) = (norm(&mut a.iter().zip(b).map(|(a, b)| a - b)), norm(&mut b.iter().copied()));
+            assert!(off <= 1e-5 * size, "off by {off} of {size}");
+        }
     }
     assert!(kept.2.iter().flatten().any(|g| *g != 0.0), "no gradient at all");
 }

@@ -6,7 +6,7 @@ use pentimento::exec::cpu::Cpu;
 use pentimento::exec::null::{Count, count, moved};
 use pentimento::exec::wgpu::Wgpu;
 use pentimento::exec::{Executor, LeafData, kept};
-use pentimento::grad::gradients;
+use pentimento::grad::{Recompute, gradients};
 use pentimento::graph::{Graph, Id, Leaf, Op};
 use pentimento::model::lora::Lora;
 use pentimento::model::mmdit::{self, Config, TIME_CHANNELS, lora_targets, velocity};
@@ -28,6 +28,10 @@ struct Work {
 /// Velocity of `batch` latents of `side` x `side` pixels with a rank `r` adapter and, with `train`, the gradient of every
 /// one of its matrices; blocks are recomputed as in training.
 fn work(cfg: &Config, batch: usize, side: usize, tokens: usize, r: usize, train: bool) -> Work {
+    step(cfg, batch, side, tokens, r, train.then_some(Recompute::All))
+}
+/// With another recomputation.
+fn step(cfg: &Config, batch: usize, side: usize, tokens: usize, r: usize, train: Option<Recompute>) -> Work {
     let mut g = Graph::new();
     let x = g.input("latents", &[batch, side, side, cfg.in_channels]);
     let time = g.input("time", &[batch, TIME_CHANNELS]);
@@ -35,14 +39,14 @@ fn work(cfg: &Config, batch: usize, side: usize, tokens: usize, r: usize, train:
     let context = g.input("context", &[batch, tokens, cfg.joint_attention_dim]);
     let v = velocity(&mut g, cfg, Some(&Lora::joint(cfg, r, 1.0)), x, time, pooled, context, None);
     let mut outputs = vec![("velocity".to_string(), v)];
-    if train {
+    if let Some(how) = train {
         let dy = g.input("dy", &[batch, side, side, cfg.in_channels]);
         let matrices = lora_targets(cfg).into_iter().flat_map(|(t, i, o)| {
             [(format!("lora/{t}.lora_A.weight"), [r, i]), (format!("lora/{t}.lora_B.weight"), [o, r])]
         });
         let (names, wrt): (Vec<_>, Vec<_>) =
             matrices.map(|(n, s)| (format!("d {n}"), g.param(n, &s))).unzip();
-        let grads = gradients(&mut g, v, dy, &wrt, true).expect("gradients");
+        let grads = gradients(&mut g, v, dy, &wrt, how).expect("gradients");
         outputs.extend(names.into_iter().zip(grads));
     }
     Work { graph: g, outputs }
@@ -167,6 +171,28 @@ fn a_step_fits_small_cards() {
             plan.commands.len()
         );
         assert!(all <= most, "{name}: {all} GB");
+    }
+}
+
+/// What is computed again costs work instead of memory. At 1024 x 1024 attention is a third of the work.
+#[test]
+fn recomputation_trades_memory_for_work() {
+    for side in [64, 128] {
+        let costs = [Recompute::Nothing, Recompute::Most, Recompute::All].map(|how| {
+            let work = step(&Config::sd35_medium(), 2, side, 333, 32, Some(how));
+            let plan = work.plan(&with_matrices(), &|_| Stored::F16).expect("a plan");
+            check_overlap(&plan).expect("no overlap");
+            let (gb, tera) = (plan.bytes() as f64 * 1e-9, plan.flops as f64 * 1e-12);
+            let pixels = 8 * side;
+            println!(
+                "{pixels} x {pixels}, {how:?}: {gb:.2} GB, {tera:.1} TFLOP, {} dispatches",
+                plan.commands.len()
+            );
+            [gb, tera]
+        });
+        let [nothing, most, all] = costs;
+        assert!(nothing[0] > 4.0 * most[0] && most[0] > 1.5 * all[0], "{costs:?}");
+        assert!(most[1] > 1.1 * nothing[1] && all[1] > 1.05 * most[1], "{costs:?}");
     }
 }
 

@@ -4,6 +4,7 @@ use crate::recipe::Recipe;
 use crate::reward::head;
 use crate::stage::{rollout, warm, watch};
 use crate::{Error, Result, optim};
+use pentimento::grad::Recompute;
 use pentimento::weights::Base;
 use serde::{Serialize, Serializer};
 
@@ -20,9 +21,11 @@ pub struct Config {
     /// the file has them.
     #[serde(serialize_with = "named")]
     pub base: Option<Base>,
-    /// Whether values of transformer blocks, decoder and backbone are computed again on the way back instead of kept: less memory, about
-    /// a third more work. Always so above [`KEPT`] latent positions.
-    pub recompute: bool,
+    /// Which values of transformer blocks, decoder and backbone are computed again on the way back instead of kept: less memory, up to a
+    /// third more work. `None`: none of them up to [`KEPT`] latent positions, all of them above; [`crate::estimate::fit`] takes as few as
+    /// memory allows.
+    #[serde(skip)]
+    pub recompute: Option<Recompute>,
     /// How many images the device works on at a time.
     pub at_once: AtOnce,
     /// T5 tokens of a prompt (released: 128).
@@ -90,7 +93,7 @@ impl Default for Config {
             width: 0,
             height: 0,
             base: None,
-            recompute: false,
+            recompute: None,
             at_once: AtOnce::default(),
             text_tokens: pentimento::text::T5_TOKENS,
             rank: 16,
@@ -172,7 +175,7 @@ impl Config {
     /// With as little at a time as there can be.
     #[must_use]
     pub fn sparing(mut self) -> Self {
-        (self.recompute, self.at_once) = (true, AtOnce { train: 1, sample: 1, describe: 1 });
+        (self.recompute, self.at_once) = (Some(Recompute::All), AtOnce { train: 1, sample: 1, describe: 1 });
         self
     }
 
@@ -181,9 +184,9 @@ impl Config {
         self.warm.batch.min(self.at_once.train)
     }
 
-    /// Whether plans for latents of this height and width recompute.
-    pub(crate) fn recomputes(&self, [height, width]: [usize; 2]) -> bool {
-        self.recompute || height * width > KEPT
+    /// What plans for latents of this height and width compute again.
+    pub(crate) fn recomputes(&self, [height, width]: [usize; 2]) -> Recompute {
+        self.recompute.unwrap_or((height * width > KEPT).into())
     }
 
     /// Images in an iteration.
@@ -192,7 +195,7 @@ impl Config {
     }
 }
 
-/// Latent positions up to which values may be kept: 256 x 256 pixels.
+/// Latent positions up to which values are kept where nothing is said of memory: 256 x 256 pixels.
 pub const KEPT: usize = 32 * 32;
 /// Optimiser steps, head steps and iterations are no more than this.
 pub(crate) const MOST_STEPS: usize = 1_000_000;

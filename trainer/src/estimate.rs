@@ -15,6 +15,7 @@ use crate::{Error, Result};
 use pentimento::caps::Caps;
 use pentimento::exec::null::Null;
 use pentimento::exec::{Kinds, Memory};
+use pentimento::grad::Recompute;
 use pentimento::pipeline::Sampling;
 use pentimento_wgsl::Class;
 use std::collections::BTreeMap;
@@ -71,6 +72,7 @@ pub fn estimate(caps: &Caps, setup: &Setup<'_>, config: &Config) -> Result<Estim
 /// As [`estimate`]; no way to stay within the cap: a sentence names the least that would do.
 pub fn fit(caps: &Caps, setup: &Setup<'_>, config: &Config, cap: u64) -> Result<(Config, Estimate)> {
     let mut config = config.clone();
+    config.recompute.get_or_insert(Recompute::Nothing);
     loop {
         let run = Run::new(caps, setup, &config)?.all(cap)?;
         let Some(phase) = run.over else { return Ok((config, run.estimate)) };
@@ -88,9 +90,7 @@ pub fn fit(caps: &Caps, setup: &Setup<'_>, config: &Config, cap: u64) -> Result<
 
 /// The estimate with everything given up.
 fn least(caps: &Caps, setup: &Setup<'_>, config: &Config) -> Result<Estimate> {
-    let mut config = Config { recompute: true, ..config.clone() };
-    (config.at_once.train, config.at_once.sample, config.at_once.describe) = (1, 1, 1);
-    estimate(caps, setup, &config)
+    estimate(caps, setup, &config.clone().sparing())
 }
 
 /// Whole megabytes, upwards.
@@ -110,8 +110,12 @@ pub fn less(config: &mut Config, phase: &str) -> bool {
         before > 1
     };
     match phase {
-        "warm start" | "update" if !config.recompute => {
-            config.recompute = true;
+        "warm start" | "update" if config.recompute != Some(Recompute::All) => {
+            let more = match config.recompute {
+                None | Some(Recompute::Nothing) => Recompute::Most,
+                Some(Recompute::Most | Recompute::All) => Recompute::All,
+            };
+            config.recompute = Some(more);
             true
         }
         "warm start" | "update" => halve(&mut at_once.train, trains),

@@ -12,7 +12,7 @@ pub(crate) use learn::{At, Gradients, Learn, Objective};
 
 use crate::Result;
 use pentimento::exec::{Executor, PlanId};
-use pentimento::grad::gradients;
+use pentimento::grad::{Recompute, gradients};
 use pentimento::graph::{Graph, Id};
 use pentimento::model::lora::{device_rank, leaves, recut};
 use pentimento::model::mmdit;
@@ -86,7 +86,7 @@ fn with_gradients(
     y: Id,
     dy: Id,
     params: &Params,
-    recompute: bool,
+    recompute: Recompute,
     mut outputs: Vec<(String, Id)>,
 ) -> Result<Vec<(String, Id)>> {
     g.check()?;

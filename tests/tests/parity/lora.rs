@@ -2,7 +2,7 @@
 use crate::common::{all_executors, executors, model};
 use crate::transformer::{Inputs, sample};
 use pentimento::exec::{Executor, LeafData, compile, upload};
-use pentimento::grad::gradients;
+use pentimento::grad::{Recompute, gradients};
 use pentimento::graph::{Graph, Id};
 use pentimento::layout::{self, Rename};
 use pentimento::model::channels_last;
@@ -70,7 +70,7 @@ fn lora_gradients_agree() {
     let inputs = Inputs::new(&a.golden);
     let [b, h, w, c] = inputs.latents;
     let cotangent = channels_last(a.golden.floats("R"), c, h * w, c);
-    for recompute in [false, true] {
+    for recompute in [Recompute::Nothing, Recompute::Most, Recompute::All] {
         for (name, mut exec, half) in all_executors("LoRA gradients") {
             let mut g = Graph::new();
             let ids = inputs.ids(&mut g);
@@ -95,7 +95,7 @@ fn lora_gradients_agree() {
             for (input, data) in inputs.values().into_iter().chain([("dy", cotangent.as_slice())]) {
                 exec.write(plan, input, data).expect("an input");
             }
-            let place = format!("{name}, recompute {recompute}");
+            let place = format!("{name}, recompute {recompute:?}");
             let mut check = Check::new(&a.golden, &place).halves(half, 16.0);
             exec.run(plan).expect("a run");
             let mut read = |label: &str| exec.read(plan, label).expect("an output");

@@ -4,6 +4,7 @@ use crate::Result;
 use crate::machine::Machine;
 use crate::train::state::State;
 use pentimento::exec::PlanId;
+use pentimento::grad::Recompute;
 use pentimento::graph::Graph;
 use pentimento::model::mmdit::time_projection;
 use pentimento::pipeline::{Pipeline, Text};
@@ -20,7 +21,7 @@ pub fn supervised(
     params: &Params,
     batch: usize,
     size: [usize; 2],
-    recompute: bool,
+    recompute: Recompute,
 ) -> Result<PlanId> {
     let mut g = Graph::new();
     let (x, v) = pipeline.velocity_graph(&mut g, "", batch, size, None);

@@ -1,5 +1,6 @@
 //! `--memory` and `--estimate`.
 use pentimento::caps::Caps;
+use pentimento::grad::Recompute;
 use pentimento_trainer::config::{AtOnce, Config};
 use pentimento_trainer::estimate::{Estimate, Work, megabytes};
 use pentimento_trainer::{Error, Result};
@@ -31,8 +32,10 @@ impl FromStr for Bytes {
 pub fn given_up(before: &Config, now: &Config) -> Option<String> {
     let (was, is) = (before.at_once, now.at_once);
     let mut all = Vec::new();
-    if now.recompute && !before.recompute {
-        all.push("values are computed again on the way back".to_string());
+    match now.recompute.filter(|how| before.recompute.unwrap_or_default() < *how) {
+        Some(Recompute::Most) => all.push("most values are computed again on the way back".to_string()),
+        Some(Recompute::All) => all.push("values are computed again on the way back".to_string()),
+        Some(Recompute::Nothing) | None => {}
     }
     let AtOnce { train, sample, describe } = is;
     for (what, was, is) in [

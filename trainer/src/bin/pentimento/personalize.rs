@@ -8,6 +8,7 @@ use crate::stop::Stop;
 use clap::Args as ClapArgs;
 use pentimento::caps::Caps;
 use pentimento::folder::ModelFolder;
+use pentimento::grad::Recompute;
 use pentimento::weights::Base;
 use pentimento_trainer::config::Config;
 use pentimento_trainer::estimate;
@@ -111,11 +112,30 @@ pub struct Args {
     /// Quantise the model's matrices to 8 or 4 bits while loading: half or a quarter of the memory, and an approximation of the model.
     #[arg(long, value_name = "q8|q4")]
     base: Option<Base>,
-    /// Compute values again on the way back instead of keeping them: less memory, about a third more work. Always so above 256 x 256 pixels.
-    #[arg(long)]
-    recompute: bool,
+    /// Values to compute again on the way back instead of keeping them: less memory, up to a third more work. `most` leaves attentions out. By
+    /// default as few as the device's memory allows.
+    #[arg(long, value_enum)]
+    recompute: Option<Again>,
     #[command(flatten)]
     pub device: DeviceArgs,
+}
+
+/// `--recompute`.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Again {
+    None,
+    Most,
+    All,
+}
+
+impl From<Again> for Recompute {
+    fn from(again: Again) -> Self {
+        match again {
+            Again::None => Recompute::Nothing,
+            Again::Most => Recompute::Most,
+            Again::All => Recompute::All,
+        }
+    }
 }
 
 /// A hundred years.
@@ -125,7 +145,7 @@ impl Args {
     fn settings(&self, slow: bool) -> Result<Config> {
         let mut config = Config::recipe(self.name(), slow)?;
         config.seed = self.seed;
-        (config.base, config.recompute) = (self.base, self.recompute);
+        (config.base, config.recompute) = (self.base, self.recompute.map(Recompute::from));
         config.text_tokens = self.text_tokens.unwrap_or(config.text_tokens);
         config.rank = self.rank.unwrap_or(config.rank);
         config.iterations = self.iterations.unwrap_or(config.iterations);
