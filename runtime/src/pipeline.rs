@@ -339,9 +339,7 @@ impl Pipeline {
             None => texts.to_vec(),
         };
         let x = if null.is_some() { [latents, latents].concat() } else { latents.to_vec() };
-        let all = |f: &dyn Fn(&Text) -> &[f32]| {
-            doubled.iter().flat_map(|t| f(t).iter().copied()).collect::<Vec<f32>>()
-        };
+        let all = |f: &dyn Fn(&Text) -> &[f32]| doubled.iter().map(|t| f(t)).collect::<Vec<_>>().concat();
         self.exec.write(v.plan, "latents", &x)?;
         self.exec.write(v.plan, "time", &time.repeat(v.batch))?;
         self.exec.write(v.plan, "pooled", &all(&|t| &t.pooled))?;

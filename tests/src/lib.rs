@@ -8,6 +8,7 @@ pub mod check;
 pub mod draw;
 pub mod fixture;
 pub mod fuzz;
+pub mod hollow;
 pub mod icons;
 pub mod job;
 pub mod known;

@@ -8,7 +8,7 @@ mod speed;
 
 pub use speed::speed;
 
-use crate::config::Config;
+use crate::config::{AtOnce, Config};
 use crate::recipe::Recipe;
 use crate::train::{Event, Setup, Trainer};
 use crate::{Error, Result};
@@ -62,35 +62,41 @@ impl Estimate {
 /// # Errors
 /// Settings or files that cannot be used.
 pub fn estimate(caps: &Caps, setup: &Setup<'_>, config: &Config) -> Result<Estimate> {
-    Run::new(caps, setup, config)?.all(u64::MAX).map(|run| run.estimate)
+    Run::new(caps, setup, config, Pace::Whole)?.all(u64::MAX).map(|run| run.estimate)
 }
 
 /// Settings with which a training stays within `cap` bytes, and what it takes then. Given up are, in this order and only where a phase
-/// does not fit: values kept for the way back, images trained on at once, images sampled at once, images described at once.
+/// does not fit: values kept for the way back, images trained on at once, images sampled at once, images described at once. What all phases
+/// hold together (inputs, adapters) can make one give up what another takes.
 ///
 /// # Errors
 /// As [`estimate`]; no way to stay within the cap: a sentence names the least that would do.
 pub fn fit(caps: &Caps, setup: &Setup<'_>, config: &Config, cap: u64) -> Result<(Config, Estimate)> {
-    let mut config = config.clone();
+    let (mut config, mut pace) = (config.clone(), Pace::Once);
     config.recompute.get_or_insert(Recompute::Nothing);
     loop {
-        let run = Run::new(caps, setup, &config)?.all(cap)?;
-        let Some(phase) = run.over else { return Ok((config, run.estimate)) };
-        if !less(&mut config, &phase) {
+        let run = Run::new(caps, setup, &config, pace)?.all(cap)?;
+        let Some(over) = run.over else {
+            match pace {
+                Pace::Whole => return Ok((config, run.estimate)),
+                Pace::Once => pace = Pace::Whole,
+            }
+            continue;
+        };
+        let times = halvings(&over.held, cap);
+        // Weights are there whatever is given up.
+        if over.held.leaves > cap || !Knobs::of(&config).give(&mut config, &over.phase, times) {
             let least = least(caps, setup, &config)?;
-            return Err(Error::bad(
-                "memory",
-                format!("at least {}", megabytes(least.most())),
-                megabytes(cap),
-            )
-            .with_hint("Smaller images, or a quantised base, need less."));
+            return Err(Error::bad("memory", format!("at least {}", megabytes(least)), megabytes(cap))
+                .with_hint("Smaller images, or a quantised base, need less."));
         }
     }
 }
 
-/// The estimate with everything given up.
-fn least(caps: &Caps, setup: &Setup<'_>, config: &Config) -> Result<Estimate> {
-    estimate(caps, setup, &config.clone().sparing())
+/// Most bytes with everything given up.
+fn least(caps: &Caps, setup: &Setup<'_>, config: &Config) -> Result<u64> {
+    let sparing = config.clone().sparing();
+    Ok(Run::new(caps, setup, &sparing, Pace::Once)?.all(u64::MAX)?.estimate.most())
 }
 
 /// Whole megabytes, upwards.
@@ -98,35 +104,102 @@ pub fn megabytes(bytes: u64) -> String {
     format!("{} MB", bytes.div_ceil(1_000_000))
 }
 
-/// Gives up something that a phase takes; false where there is nothing left.
+/// Gives up something that a phase takes, where a device ran out of memory in it; false where there is nothing left.
 pub fn less(config: &mut Config, phase: &str) -> bool {
-    let images = config.images();
-    let (warm, pathwise, micro) = (config.warm.batch, config.pathwise.batch, config.optim.micro_batch);
-    let at_once = &mut config.at_once;
-    let trains = warm.max(pathwise).max(micro).min(images.max(warm));
-    let halve = |now: &mut usize, of: usize| {
-        let before = (*now).min(of);
-        *now = before.div_ceil(2);
+    Knobs::of(config).give(config, phase, 1)
+}
+
+/// What can be given up.
+struct Knobs {
+    /// Most images that a run has, whatever the settings allow: in training, of samples, of descriptions.
+    most: [usize; 3],
+}
+
+/// Images that go through at once, by place in [`Knobs::most`].
+const TRAIN: usize = 0;
+const SAMPLE: usize = 1;
+const DESCRIBE: usize = 2;
+
+/// What a cap was exceeded with.
+struct Over {
+    /// The phase that needs the most room, which may have been an earlier one: all share one arena.
+    phase: String,
+    held: Kinds,
+}
+
+impl Knobs {
+    fn of(config: &Config) -> Self {
+        let images = config.images();
+        let trains = config.warm.batch.max(config.pathwise.batch).max(config.optim.micro_batch);
+        let trains = trains.min(images.max(config.warm.batch));
+        Knobs { most: [trains, images.max(SHEET), images.max(SHEET)] }
+    }
+
+    /// Gives up something: what the phase takes, images halved so often, else what others hold beside it; false where there is nothing
+    /// left.
+    fn give(&self, config: &mut Config, phase: &str, times: u32) -> bool {
+        let own = match phase {
+            "warm start" | "update" => Some(TRAIN),
+            "iteration" | "look" | "look at the base model" | "look at the start" | "epoch" | DRAWING => {
+                Some(SAMPLE)
+            }
+            OPENING | PREPARING | "describe" | "ask" => Some(DESCRIBE),
+            _ => None,
+        };
+        if own == Some(TRAIN) && again(config) {
+            return true;
+        }
+        if own.is_some_and(|knob| self.halve(config, knob, times)) || again(config) {
+            return true;
+        }
+        [TRAIN, SAMPLE, DESCRIBE].into_iter().any(|knob| self.halve(config, knob, 1))
+    }
+
+    /// Halves a number of images so often; false where it is 1.
+    fn halve(&self, config: &mut Config, knob: usize, times: u32) -> bool {
+        let AtOnce { train, sample, describe } = &mut config.at_once;
+        let now = match knob {
+            TRAIN => train,
+            SAMPLE => sample,
+            _ => describe,
+        };
+        let before = (*now).min(self.most[knob]);
+        *now = (0..times).fold(before, |n, _| n.div_ceil(2));
         before > 1
-    };
-    match phase {
-        "warm start" | "update" if config.recompute != Some(Recompute::All) => {
-            let more = match config.recompute {
-                None | Some(Recompute::Nothing) => Recompute::Most,
-                Some(Recompute::Most | Recompute::All) => Recompute::All,
-            };
-            config.recompute = Some(more);
-            true
-        }
-        "warm start" | "update" => halve(&mut at_once.train, trains),
-        "iteration" | "look" | "look at the base model" | "look at the start" | "epoch" | DRAWING => {
-            halve(&mut at_once.sample, images.max(SHEET))
-        }
-        PREPARING | "describe" | "ask" => halve(&mut at_once.describe, images.max(SHEET)),
-        _ => false,
     }
 }
 
+/// Computes more again on the way back; false where all is.
+fn again(config: &mut Config) -> bool {
+    let more = match config.recompute {
+        Some(Recompute::Nothing) => Recompute::Most,
+        // Without a word it may be all by the pictures' size.
+        None | Some(Recompute::Most) => Recompute::All,
+        Some(Recompute::All) => return false,
+    };
+    config.recompute = Some(more);
+    true
+}
+
+/// How often a number of images has to be halved at least. Half as many take half of what is not weights or more, so no run in between
+/// could have fitted.
+fn halvings(held: &Kinds, cap: u64) -> u32 {
+    let fixed = held.leaves;
+    let most = usize::BITS;
+    (1..most).find(|&times| fixed + ((held.total() - fixed) >> times) <= cap).unwrap_or(most)
+}
+
+/// How much of a training is run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pace {
+    /// A warm step, an iteration, a look: their operations can be counted.
+    Whole,
+    /// Of what these repeat only the first, where settings say how often: it holds as much as the others.
+    Once,
+}
+
+/// Parts of a run before the training's own phases.
+const OPENING: &str = "opening";
 /// The phase in which the command line draws its pictures.
 pub const DRAWING: &str = "drawing";
 /// The phase in which prompts and references are prepared.
@@ -140,14 +213,16 @@ struct Run {
     estimate: Estimate,
     /// Steps of the warm start.
     warm: usize,
-    /// The phase in which a cap was exceeded.
-    over: Option<String>,
+    /// Where a cap was first exceeded.
+    over: Option<Over>,
+    /// The largest arena so far, and the phase that it came with.
+    arena: (u64, String),
     /// Operations before the phase in progress.
     before: f64,
 }
 
 impl Run {
-    fn new(caps: &Caps, setup: &Setup<'_>, config: &Config) -> Result<Self> {
+    fn new(caps: &Caps, setup: &Setup<'_>, config: &Config, pace: Pace) -> Result<Self> {
         let mut short = config.clone();
         let warm = config.warm.steps;
         short.warm.steps = warm.min(1);
@@ -159,15 +234,31 @@ impl Run {
         }
         // A window that comes late has all runs: groups before they part, and images.
         let rollout = &mut short.rollout;
+        if pace == Pace::Once {
+            rollout.steps = rollout.steps.min(rollout.window + 1);
+            rollout.window_start = None;
+            short.warm.batch = short.warm.batch.min(config.at_once.train);
+            short.pathwise.images = short.pathwise.images.min(short.pathwise.batch.min(config.at_once.train));
+        }
         rollout.window_start.get_or_insert(rollout.steps - rollout.window.min(rollout.steps));
         short.head.warm = config.head.steps.max(usize::from(config.head.warm > 0));
         let trainer = Trainer::new(Box::new(Null::new(caps.clone())), setup, short)?;
-        Ok(Run { trainer, estimate: Estimate::default(), warm, over: None, before: 0.0 })
+        Ok(Run {
+            trainer,
+            estimate: Estimate::default(),
+            warm,
+            over: None,
+            arena: Default::default(),
+            before: 0.0,
+        })
     }
     /// Runs to the end, or until more than `cap` is held.
     fn all(mut self, cap: u64) -> Result<Self> {
-        self.draw()?;
-        self.note(DRAWING.into(), cap);
+        self.note(OPENING.into(), cap);
+        if self.over.is_none() {
+            self.draw()?;
+            self.note(DRAWING.into(), cap);
+        }
         while self.over.is_none() {
             let event = self.trainer.step()?;
             let phase = self.trainer.phase().unwrap_or(PREPARING).to_string();
@@ -181,12 +272,12 @@ impl Run {
             self.trainer.saved().map_or(Ok(0), |_| self.trainer.save().map(|s| s.len() as u64))?;
         Ok(self)
     }
-    /// A picture sheet, as the command line draws one.
+    /// A picture sheet, as the command line draws one, of the training's size.
     fn draw(&mut self) -> Result<()> {
+        let (width, height) = self.trainer.machine.pixels;
         let rows = self.trainer.config().at_once.sample.min(SHEET);
         let pipeline = self.trainer.pipeline();
-        let native = pipeline.native_size();
-        let how = Sampling { steps: 1, guidance: 4.5, width: native, height: native };
+        let how = Sampling { steps: 1, guidance: 4.5, width, height };
         let texts = pipeline.encode_while(&["", ""], &mut || true)?;
         let jobs: Vec<_> = (0..rows as u64).map(|seed| (&texts[0], seed)).collect();
         pipeline.generate(&jobs, &texts[1], &how, &mut |_, _| true).map(drop)
@@ -202,8 +293,11 @@ impl Run {
         if peak.total() > e.peak.total() {
             (e.peak, e.when) = (peak, phase.clone());
         }
+        if now.arena > self.arena.0 {
+            self.arena = (now.arena, phase.clone());
+        }
         if peak.total() > cap {
-            self.over.get_or_insert(phase.clone());
+            self.over.get_or_insert(Over { phase: self.arena.1.clone(), held: peak });
         }
         match e.phases.iter_mut().find(|p| p.0 == phase) {
             Some((_, most)) => *most = now.total().max(*most),

@@ -131,7 +131,7 @@ fn write_condition(
     time: &[f32],
     texts: &[&Text],
 ) -> Result<()> {
-    let all = |f: fn(&Text) -> &[f32]| texts.iter().flat_map(|t| f(t)).copied().collect::<Vec<f32>>();
+    let all = |f: fn(&Text) -> &[f32]| texts.iter().map(|t| f(t)).collect::<Vec<_>>().concat();
     pipeline.exec.write(plan, &format!("{prefix}time"), time)?;
     pipeline.exec.write(plan, &format!("{prefix}pooled"), &all(|t| &t.pooled))?;
     pipeline.exec.write(plan, &format!("{prefix}context"), &all(|t| &t.context))

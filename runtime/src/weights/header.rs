@@ -61,13 +61,14 @@ pub(crate) fn safetensors(label: &str, bytes: &[u8]) -> Result<Header> {
         return Err(Error::bad(label, expected, "a git-lfs pointer, which only names the file")
             .with_hint("Fetch the file itself: `git lfs pull`, or download it."));
     }
-    if bytes.trim_ascii_start().starts_with(b"<") {
-        return Err(
-            Error::bad(label, expected, "a web page").with_hint("Download the file again, signed in.")
-        );
-    }
     let length = usize::try_from(u64::from_le_bytes(*length)).ok().filter(|&n| n <= MAX_HEADER);
     let Some(length) = length else {
+        // Only here: a valid length may begin with the same byte.
+        if bytes.trim_ascii_start().starts_with(b"<") {
+            return Err(
+                Error::bad(label, expected, "a web page").with_hint("Download the file again, signed in.")
+            );
+        }
         return Err(Error::bad(label, expected, "no valid header length in its first 8 bytes")
             .with_hint("Pickle (.bin, .ckpt, .pt) files are not read; convert them to safetensors."));
     };

@@ -112,6 +112,9 @@ fn malformed_headers_are_refused() {
     let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:".to_vec();
     assert!(message(Weights::from_bytes("w", pointer)).contains("found a git-lfs pointer"));
     assert!(message(Weights::from_bytes("w", b"\n<!DOCTYPE html>".to_vec())).contains("found a web page"));
+    // A header of 0x3c20 bytes: its length begins with a space and `<`.
+    let header = format!("{:<1$}", "{}", 0x3c20);
+    assert!(Weights::from_bytes("w", file(&header, &[])).is_ok());
     let mut pickle = vec![0x80, 2, b'}', b'q', 0, b'(', b'X', 9];
     pickle.resize(64, 7);
     assert!(message(Weights::from_bytes("w.bin", pickle)).contains("Pickle"));
