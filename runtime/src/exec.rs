@@ -67,6 +67,10 @@ pub trait Executor {
     }
     /// Bytes that are held and were held.
     fn memory(&self) -> Memory;
+    /// Floating-point operations of all commands so far, on an executor that counts them.
+    fn work(&self) -> u64 {
+        0
+    }
     /// Bytes of the weights and parameters of every component: what their names begin with, up to the first `/`.
     fn components(&self) -> BTreeMap<String, u64>;
     /// Frees what belongs to a plan, and what of the shared memory only it needed.

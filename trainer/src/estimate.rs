@@ -276,11 +276,19 @@ impl Run {
     fn draw(&mut self) -> Result<()> {
         let (width, height) = self.trainer.machine.pixels;
         let rows = self.trainer.config().at_once.sample.min(SHEET);
-        let pipeline = self.trainer.pipeline();
         let how = Sampling { steps: 1, guidance: 4.5, width, height };
-        let texts = pipeline.encode_while(&["", ""], &mut || true)?;
+        let texts = self.trainer.encode(&["", ""], &mut || true)?;
+        self.estimate.work.prepare = self.spent();
+        let pipeline = self.trainer.pipeline();
         let jobs: Vec<_> = (0..rows as u64).map(|seed| (&texts[0], seed)).collect();
-        pipeline.generate(&jobs, &texts[1], &how, &mut |_, _| true).map(drop)
+        pipeline.generate(&jobs, &texts[1], &how, &mut |_, _| true)?;
+        self.spent(); // pictures are no part of the training
+        Ok(())
+    }
+    /// Operations since the last call.
+    fn spent(&mut self) -> f64 {
+        let now = self.trainer.pipeline().exec.work() as f64;
+        now - core::mem::replace(&mut self.before, now)
     }
     fn note(&mut self, phase: String, cap: u64) {
         let e = &mut self.estimate;
@@ -306,16 +314,17 @@ impl Run {
     }
     /// Operations, phase by phase.
     fn count(&mut self, event: &Event) {
-        let now = self.trainer.flops();
+        if matches!(event, Event::Working | Event::Part(..) | Event::Done) {
+            return;
+        }
+        let spent = self.spent();
         let work = &mut self.estimate.work;
-        let spent = now - self.before;
         match event {
             Event::Encoded(..) => work.prepare += spent,
             Event::Warm(..) => work.warm = spent * self.warm as f64,
             Event::Iteration(_) => work.iteration = spent,
             Event::Watch(_) => work.look = spent,
-            Event::Working | Event::Part(..) | Event::Done => return,
+            Event::Working | Event::Part(..) | Event::Done => {}
         }
-        self.before = now;
     }
 }

@@ -37,8 +37,6 @@ pub(crate) struct Machine {
     /// What the released schedule works with, in its recipe.
     pub bench: Option<Bench>,
     pub clock: Clock,
-    /// Floating-point operations of the runs launched so far.
-    pub flops: f64,
     plans: BTreeMap<&'static str, PlanId>,
 }
 
@@ -127,7 +125,6 @@ impl Machine {
             host,
             bench,
             clock,
-            flops: 0.0,
             plans,
         };
         Ok((machine, state))

@@ -240,7 +240,7 @@ impl Trainer {
     pub fn config(&self) -> &Config {
         &self.machine.config
     }
-    /// The model. Between steps it may be used to draw, too.
+    /// The model. Between steps it may be used to draw, too; a run in progress begins anew then, which [`Trainer::draw`] avoids.
     pub fn pipeline(&mut self) -> &mut Pipeline {
         &mut self.machine.pipeline
     }
@@ -289,7 +289,6 @@ impl Trainer {
                 && let Some(plan) = stage.launch(m, s)?
             {
                 m.pipeline.exec.rewind(plan);
-                m.flops += m.pipeline.exec.plan(plan).flops as f64;
                 self.running = Some(plan);
                 return Ok(Event::Working);
             }

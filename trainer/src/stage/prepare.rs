@@ -76,6 +76,21 @@ impl Known {
         known.map(|(_, encoded)| encoded).filter(|encoded| !encoded.pooled.is_empty())
     }
 
+    /// All texts: the empty prompt, the training prompts, the captions.
+    pub fn list(&self) -> &[String] {
+        &self.list
+    }
+    /// Whether they are encoded.
+    fn read(&self) -> bool {
+        !self.null.pooled.is_empty()
+    }
+    /// Takes them, encoded, in that order.
+    pub fn take(&mut self, mut texts: Vec<Text>) {
+        self.captions = texts.split_off((1 + self.count).min(texts.len()));
+        self.prompts = texts.split_off(1.min(texts.len()));
+        self.null = texts.pop().unwrap_or_default();
+    }
+
     /// Places of the first `most` training prompts that differ.
     pub fn distinct(&self, most: usize) -> Vec<usize> {
         let prompts = self.list.get(1..1 + self.count).unwrap_or_default();
@@ -90,6 +105,9 @@ pub(crate) struct Texts(Option<pipeline::Texts>);
 
 impl Stage for Texts {
     fn launch(&mut self, m: &mut Machine, _: &mut State) -> Result<Option<PlanId>> {
+        if m.known.read() {
+            return Ok(None);
+        }
         let mut job = match self.0.take() {
             Some(job) => job,
             None => {
@@ -101,13 +119,8 @@ impl Stage for Texts {
             self.0 = Some(job);
             return Ok(Some(plan));
         }
-        let mut texts = m.pipeline.finish_texts(job)?;
-        let known = &mut m.known;
-        crate::texts::save(&mut m.pipeline, known.text_cache.as_deref())?;
-        m.pipeline.forget_texts()?;
-        known.captions = texts.split_off((1 + known.count).min(texts.len()));
-        known.prompts = texts.split_off(1.min(texts.len()));
-        known.null = texts.pop().unwrap_or_default();
+        let texts = m.pipeline.finish_texts(job)?;
+        read(m, texts)?;
         Ok(None)
     }
     fn collect(&mut self, m: &mut Machine, _: &mut State) -> Result<Event> {
@@ -116,6 +129,13 @@ impl Stage for Texts {
         let progress = m.pipeline.texts_progress(job);
         Ok(encoded(m, Some(progress)))
     }
+}
+
+/// Takes the encoded texts, keeps them where that is wanted, and lets the encoders leave the device.
+pub(crate) fn read(m: &mut Machine, texts: Vec<Text>) -> Result<()> {
+    crate::texts::save(&mut m.pipeline, m.known.text_cache.as_deref())?;
+    m.known.take(texts);
+    m.pipeline.forget_texts()
 }
 
 /// Encodes the references.

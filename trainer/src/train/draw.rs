@@ -1,5 +1,6 @@
 //! Drawing in the middle of training.
 use super::Trainer;
+use crate::stage::prepare;
 use crate::{Error, Result};
 use pentimento::pipeline::{Sampling, Text};
 
@@ -7,6 +8,25 @@ use pentimento::pipeline::{Sampling, Text};
 const MOST_TEXTS: usize = 16;
 
 impl Trainer {
+    /// Encodes the training's texts and `others`, which are returned, in a device that holds nothing else yet, and lets the encoders leave it
+    /// again. Otherwise the first steps do so, beside what was drawn before. `more` may stop it by returning false. Blocks.
+    ///
+    /// # Errors
+    /// A training that has begun; as [`pentimento::pipeline::Pipeline::encode_while`].
+    pub fn encode(&mut self, others: &[&str], more: &mut dyn FnMut() -> bool) -> Result<Vec<Text>> {
+        if self.machine.clock.now() > 0.0 {
+            return Err(Error::bad("training", "one that has not begun", "one that has"));
+        }
+        let m = &mut self.machine;
+        let own = m.known.list().len();
+        let all: Vec<&str> =
+            m.known.list().iter().map(String::as_str).chain(others.iter().copied()).collect();
+        let mut texts = m.pipeline.encode_while(&all, more)?;
+        let others = texts.split_off(own.min(texts.len()));
+        prepare::read(m, texts)?;
+        Ok(others)
+    }
+
     /// Draws one image with the adapter that would be saved, `[H, W, 3]` in 0 to 1, and leaves the training as it was. `progress`
     /// is called with (done, all) sampling steps, often, and may stop the drawing by returning false.
     ///

@@ -34,10 +34,6 @@ impl Trainer {
     pub fn phase(&self) -> Option<&'static str> {
         Some(self.phase).filter(|phase| !phase.is_empty())
     }
-    /// Floating-point operations of all runs launched so far.
-    pub fn flops(&self) -> f64 {
-        self.machine.flops
-    }
     /// How far [`Trainer::save`] would be; `None` while prompts and references are prepared.
     pub fn saved(&self) -> Option<Progress> {
         self.kept.as_ref().map(Saved::progress)

@@ -155,6 +155,9 @@ impl Executor for Null {
         self.set(name, stored, len)?;
         Ok(true)
     }
+    fn work(&self) -> u64 {
+        self.flops
+    }
     fn memory(&self) -> Memory {
         self.memory
     }

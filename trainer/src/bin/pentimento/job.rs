@@ -1,6 +1,6 @@
 //! A training of the command line's, from its first picture to its last, with less at a time where the device runs out of memory.
 use crate::device::Keeper;
-use crate::generate::{draw, encode, say_cuts};
+use crate::generate::{draw, say_cuts};
 use crate::out::{ADAPTER, AFTER, BEFORE, Out, STATE};
 use crate::personalize::Args;
 use crate::progress::Spinner;
@@ -117,7 +117,10 @@ impl Job<'_> {
         let captions = self.setup.references.iter().filter_map(|r| r.caption.as_ref());
         let read = self.setup.prompts.iter().chain(&self.show).chain(captions);
         say_cuts(work.pipeline(), read.map(String::as_str));
-        let sheet = encode(work.pipeline(), &self.show, self.args.text_cache.as_deref(), self.stop)?;
+        let reading = Spinner::new("reading prompts");
+        let shown = core::iter::once("").chain(self.show.iter().map(String::as_str));
+        let sheet = work.encode(&shown.collect::<Vec<_>>(), &mut || !self.stop.asked())?;
+        drop(reading);
         if !*drawn {
             self.draw(work, &sheet, &out.path(BEFORE))?;
             *drawn = true;

@@ -233,8 +233,11 @@ fn folder(args: &Args, references: &[Reference]) -> Result<Out> {
     if args.resume && !out.resumes {
         println!("{} has no run to go on with, so one begins", args.out.display());
     }
-    let used: String = references.iter().map(|r| format!("{}\n", r.name)).collect();
-    write_atomically(&out.path(REFERENCES), used.as_bytes())?;
+    // A run that goes on has the same ones, or is refused and loses nothing.
+    if !out.resumes {
+        let used: String = references.iter().map(|r| format!("{}\n", r.name)).collect();
+        write_atomically(&out.path(REFERENCES), used.as_bytes())?;
+    }
     Ok(out)
 }
 
