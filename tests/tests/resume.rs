@@ -7,11 +7,12 @@ use tests::job::{ENOUGH, Job, bytes, run};
 
 const RECIPES: [&str; 6] = ["pathwise", "grpo", "flow-grpo", "nft", "sft", "released"];
 
-/// States that a run can be saved in, all of them where PENTIMENTO_CUTS is set, and random ones one after the other.
+/// States that a run can be saved in, and random ones one after the other; all states and recipes where PENTIMENTO_CUTS is set.
 #[test]
 fn a_run_that_was_cut_off_ends_with_the_same_bits() {
     let mut cuts = 0;
-    for recipe in RECIPES {
+    let all = std::env::var_os("PENTIMENTO_CUTS").is_some();
+    for recipe in RECIPES.into_iter().filter(|r| all || !["flow-grpo", "nft"].contains(r)) {
         let job = Job::new(recipe);
         let mut whole = job.open();
         let (mut states, mut last) = (Vec::new(), None);
@@ -28,7 +29,6 @@ fn a_run_that_was_cut_off_ends_with_the_same_bits() {
         let steps = steps.count();
         let want = bytes(&whole);
         assert!(states.len() >= 4, "{recipe}: {} states", states.len());
-        let all = std::env::var_os("PENTIMENTO_CUTS").is_some();
         let every = if all { 1 } else { states.len().div_ceil(2) };
         for (i, state) in states.iter().enumerate().skip(1).step_by(every) {
             let mut trainer = job.resumed(state).expect("a state that fits");
