@@ -4,6 +4,7 @@ use crate::generate::lines;
 use crate::job::Job;
 use crate::memory::{Bytes, given_up, table};
 use crate::out::{Out, REFERENCES};
+use crate::progress::Spinner;
 use crate::stop::Stop;
 use clap::Args as ClapArgs;
 use pentimento::caps::Caps;
@@ -246,6 +247,7 @@ fn folder(args: &Args, references: &[Reference]) -> Result<Out> {
 fn within(args: &Args, caps: &Caps, setup: &Setup<'_>, config: Config) -> Result<Config> {
     let own = caps.memory.map(|own| own / 10 * 9);
     let Some(cap) = args.memory.map(|cap| cap.0).or(own) else { return Ok(config) };
+    let rehearsing = Spinner::new("estimating memory");
     let (fitting, estimate) = match estimate::fit(caps, setup, &config, cap) {
         Err(e @ Error::Bad { .. }) if args.memory.is_none() => {
             eprintln!("the device's memory may not do: {e}");
@@ -255,6 +257,7 @@ fn within(args: &Args, caps: &Caps, setup: &Setup<'_>, config: Config) -> Result
         }
         fitting => fitting?,
     };
+    drop(rehearsing);
     let most = estimate::megabytes(estimate.most());
     println!("takes at most {most} of the device's memory, when it comes to `{}`", estimate.when);
     given_up(&config, &fitting).iter().for_each(|sentence| println!("{sentence}"));
