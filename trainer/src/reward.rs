@@ -48,6 +48,14 @@ impl Learned {
     pub fn step(&mut self, gradients: &[Vec<f32>], rate: f32) {
         self.adam.update(Arc::<Vec<_>>::make_mut(&mut self.params), gradients, rate);
     }
+    /// Takes the numbers of another in the place of these.
+    pub fn go_on(&mut self, from: Learned) -> Result<()> {
+        if !self.fits(&from) {
+            return Err(Error::bad("reward", "tensors of its own lengths", "others"));
+        }
+        *self = from;
+        Ok(())
+    }
     /// Whether another's numbers could take the place of these.
     pub fn fits(&self, other: &Learned) -> bool {
         let lengths = |l: &Learned| l.params.iter().map(Vec::len).collect::<Vec<_>>();

@@ -244,10 +244,7 @@ impl Head {
     /// # Errors
     /// Other lengths; the device failed.
     pub(crate) fn learn_from(&mut self, exec: &mut dyn Executor, learned: Learned) -> Result<()> {
-        if !self.learned.fits(&learned) {
-            return Err(Error::bad("head", "tensors of its own lengths", "others"));
-        }
-        self.learned = learned;
+        self.learned.go_on(learned)?;
         self.upload(exec)
     }
     /// Replaces the four tensors; the optimiser keeps its moments.

@@ -307,10 +307,7 @@ impl PickScore {
     /// # Errors
     /// Other lengths; the device failed.
     pub(crate) fn learn_from(&mut self, exec: &mut dyn Executor, learned: Learned) -> Result<()> {
-        if !self.learned.fits(&learned) {
-            return Err(Error::bad("PickScore", "tensors of its own lengths", "others"));
-        }
-        self.learned = learned;
+        self.learned.go_on(learned)?;
         self.upload(exec)
     }
     /// One adversarial step; returns loss and accuracy before it.
