@@ -1,8 +1,10 @@
 //! The adapter under test.
 use crate::limits;
+use pentimento::caps::Caps;
 use pentimento::exec::Executor;
 use pentimento::exec::cpu::Cpu;
 use pentimento::exec::wgpu::{Limits, Wgpu, adapters};
+use pentimento_wgsl::kernel::{Features, Matrix};
 
 fn choice() -> Option<String> {
     std::env::var("PENTIMENTO_ADAPTER").ok()
@@ -74,4 +76,15 @@ pub fn driver(name: &str) -> String {
         return String::new();
     }
     adapters().into_iter().find(|a| a.name == name).map(|a| a.driver).unwrap_or_default()
+}
+
+/// A GPU with cooperative matrices and no limits worth naming.
+pub fn with_matrices() -> Caps {
+    Caps {
+        invocations: 1024,
+        workgroup_memory: 48 << 10,
+        features: Features::MATRIX,
+        matrix: Some(Matrix { edge: 16, subgroup: 32 }),
+        ..Caps::unlimited("a GPU with matrices")
+    }
 }

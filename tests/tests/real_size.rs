@@ -1,24 +1,12 @@
 //! What a training of SD3.5-medium's size takes and how it is fitted into cards, on the executor that counts. `PENTIMENTO_REAL_SIZE=all` makes
 //! the whole table of RESULTS.md, `512` or `1024` half of it; without it a part.
-use pentimento::caps::Caps;
 use pentimento::weights::DType;
 use pentimento_trainer::config::{AtOnce, Config};
 use pentimento_trainer::estimate::{SHEET, estimate, fit};
-use pentimento_wgsl::kernel::{Features, Matrix};
 use std::thread;
 use std::time::Instant;
+use tests::adapter::with_matrices;
 use tests::hollow::Hollow;
-
-/// A GPU with cooperative matrices and no limits worth naming.
-fn with_matrices() -> Caps {
-    Caps {
-        invocations: 1024,
-        workgroup_memory: 48 << 10,
-        features: Features::MATRIX,
-        matrix: Some(Matrix { edge: 16, subgroup: 32 }),
-        ..Caps::unlimited("a GPU with matrices")
-    }
-}
 
 const GB: u64 = 1_000_000_000;
 

@@ -15,9 +15,9 @@ use pentimento::plan::{Place, Plan, check_overlap};
 use pentimento::rng::Philox;
 use pentimento::weights::Base;
 use pentimento_wgsl::Stored;
-use pentimento_wgsl::kernel::{Act, Binary, Features, Matrix};
+use pentimento_wgsl::kernel::{Act, Binary};
 use std::collections::BTreeMap;
-use tests::adapter::adapter;
+use tests::adapter::{adapter, with_matrices};
 
 /// A graph and what is read of it.
 struct Work {
@@ -117,17 +117,6 @@ fn whole(side: usize, train: bool) -> Option<(Plan, Count)> {
 fn sd35_medium_at_512_is_valid() {
     whole(64, false);
     whole(64, true);
-}
-
-/// A GPU with cooperative matrices and no limits worth naming.
-fn with_matrices() -> Caps {
-    Caps {
-        invocations: 1024,
-        workgroup_memory: 48 << 10,
-        features: Features::MATRIX,
-        matrix: Some(Matrix { edge: 16, subgroup: 32 }),
-        ..Caps::unlimited("a GPU with matrices")
-    }
 }
 
 /// Dispatches, and bytes that all commands read and write, of SD3.5-medium at 512 x 512, batch 2, rank 32, on a GPU with cooperative

@@ -12,7 +12,7 @@ use pentimento::folder::ModelFolder;
 use pentimento::grad::Recompute;
 use pentimento::weights::Base;
 use pentimento_trainer::config::Config;
-use pentimento_trainer::estimate;
+use pentimento_trainer::estimate::{self, Estimate};
 use pentimento_trainer::files::write_atomically;
 use pentimento_trainer::recipe::Recipe;
 use pentimento_trainer::references::{Colour, Fit, Framing, Reference, Survey, load, summary as framed};
@@ -208,10 +208,11 @@ pub fn run(args: &Args, stop: &Stop) -> Result<()> {
         text_cache: args.text_cache.as_deref(),
     };
     let caps = exec.caps().clone();
-    let config = within(args, &caps, &setup, config)?;
+    let (config, fitted) = within(args, &caps, &setup, config)?;
     if args.estimate {
+        let estimate = fitted.map_or_else(|| estimate::estimate(&caps, &setup, &config), Ok)?;
         let rate = args.speed.map_or_else(|| estimate::speed(&mut **exec), |tflops| Ok(1e12 * tflops))?;
-        table(&caps, &estimate::estimate(&caps, &setup, &config)?, &config, rate);
+        table(&caps, &estimate, &config, rate);
         return Ok(());
     }
     let mut out = folder(args, &references)?;
@@ -243,10 +244,10 @@ fn folder(args: &Args, references: &[Reference]) -> Result<Out> {
 }
 
 /// Settings that stay within the memory asked for, or else, as far as that can be, the device's own, of which a driver may have more than
-/// it says.
-fn within(args: &Args, caps: &Caps, setup: &Setup<'_>, config: Config) -> Result<Config> {
+/// it says; and what the training takes, where that was asked for.
+fn within(args: &Args, caps: &Caps, setup: &Setup<'_>, config: Config) -> Result<(Config, Option<Estimate>)> {
     let own = caps.memory.map(|own| own / 10 * 9);
-    let Some(cap) = args.memory.map(|cap| cap.0).or(own) else { return Ok(config) };
+    let Some(cap) = args.memory.map(|cap| cap.0).or(own) else { return Ok((config, None)) };
     let rehearsing = Spinner::new("estimating memory");
     let (fitting, estimate) = match estimate::fit(caps, setup, &config, cap) {
         Err(e @ Error::Bad { .. }) if args.memory.is_none() => {
@@ -261,7 +262,7 @@ fn within(args: &Args, caps: &Caps, setup: &Setup<'_>, config: Config) -> Result
     let most = estimate::megabytes(estimate.most());
     println!("takes at most {most} of the device's memory, when it comes to `{}`", estimate.when);
     given_up(&config, &fitting).iter().for_each(|sentence| println!("{sentence}"));
-    Ok(fitting)
+    Ok((fitting, Some(estimate)))
 }
 
 /// The references to train on, and a line about them.
