@@ -7,6 +7,7 @@ mod memory;
 pub mod null;
 mod operands;
 mod plans;
+pub mod share;
 mod texels;
 mod trace;
 #[cfg(feature = "wgpu")]

@@ -264,17 +264,23 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
-    /// A command, or pieces of it where its arguments exceed a binding.
+    /// A command, or pieces of it where its arguments exceed a binding, or its work what a dispatch should do, if it can be cut so.
     fn fitting(&self, whole: Command) -> Result<Vec<Command>> {
         let kinds = whole.variant.bindings();
         let bytes = whole.args.iter().zip(&kinds).map(|(slot, (_, kind))| kind.bytes(slot.len) as u64);
         let bytes: Vec<u64> = bytes.collect();
         let largest = bytes.iter().copied().max().unwrap_or(0);
-        if largest <= self.caps.max_binding {
+        let fits = largest <= self.caps.max_binding;
+        if fits && whole.flops <= self.caps.longest {
             return Ok(vec![whole]);
         }
-        let bounds = split::Bounds { binding: self.caps.max_binding, alignment: self.caps.alignment };
-        let pieces = split::split(&whole, &bytes, &bounds);
+        let (binding, alignment) = (self.caps.max_binding, self.caps.alignment);
+        let cut = |flops| split::split(&whole, &bytes, &split::Bounds { binding, alignment, flops });
+        let pieces = cut(self.caps.longest);
+        if fits {
+            return Ok(pieces.unwrap_or_else(|| vec![whole]));
+        }
+        let pieces = pieces.or_else(|| cut(u64::MAX));
         pieces.ok_or_else(|| {
             let name = whole.call.kernel();
             self.too_large(&whole.shape, largest, &format!("binding of {name}"), self.caps.max_binding)

@@ -4,6 +4,8 @@ mod bisect;
 mod cache;
 mod device;
 mod fault;
+mod flight;
+mod pace;
 mod pipelines;
 mod profile;
 mod rooms;
@@ -16,6 +18,7 @@ pub use cache::{Load, MOST as MOST_CACHED, PipelineCache};
 use device::SUBMIT_SECONDS;
 pub use device::{Options, Wgpu};
 pub use fault::Fault;
+pub use pace::{Hurry, Pace};
 pub use profile::{Clock, Peaks, Profile, Spent, Time};
 
 use super::memory::{self, LARGE_UPLOAD};
@@ -57,6 +60,8 @@ pub(super) struct Prepared {
     next: (u64, Stage),
     /// Work submitted since the last wait, and when it began.
     pending: (u64, Option<Instant>),
+    /// Nanoseconds that each command took, as far as a paced run has told; 0 elsewhere.
+    took: Vec<f32>,
 }
 
 impl Held<Prepared> {
@@ -234,17 +239,25 @@ impl Wgpu {
         if builds {
             self.submit(None); // what wgpu keeps of uploads need not be there beside textures that are to be made
         }
-        let (mut end, mut work) = (start, 0);
+        let (mut end, mut work, piece) = (start, 0, self.pace.piece());
         loop {
             let p = self.plans.get(plan)?;
-            if end == p.plan.commands.len() || work >= self.budget {
+            if end == p.plan.commands.len() {
                 break;
             }
-            let (variant, flops) = (p.plan.commands[end].variant, p.plan.commands[end].flops);
+            let (variant, next) = (p.plan.commands[end].variant, cost(p.plan.commands[end].flops));
+            let next = if piece.is_some() { self.expected(p, end) } else { next };
+            let full = match piece {
+                Some(most) => work + next > most && end > start,
+                None => work >= self.budget,
+            };
+            if full {
+                break;
+            }
             if end == p.own.steps.len() {
                 self.build(plan)?;
             }
-            work += cost(flops);
+            work += next;
             end += 1;
             if !self.run.contains(&variant) {
                 return Ok((start..end, Some(variant)));
@@ -257,12 +270,16 @@ impl Wgpu {
     /// Submits the next slice; true when it had to wait for a variant's first run.
     fn slice(&mut self, plan: PlanId) -> Result<bool> {
         let (range, new) = self.next_slice(plan)?;
-        let steps = &self.plans.get(plan)?.own.steps[range.clone()];
-        let mut encoder = self.encoder();
-        encode(steps, &mut encoder, None, None);
-        self.submit(Some(encoder));
-        let work: u64 = steps.iter().map(|step| cost(step.flops)).sum();
+        if self.pace.limited() {
+            self.send(plan, range.clone(), new.is_some())?;
+        } else {
+            let steps = &self.plans.get(plan)?.own.steps[range.clone()];
+            let mut encoder = self.encoder();
+            encode(steps, &mut encoder, None, None);
+            self.submit(Some(encoder));
+        }
         let p = self.plans.get_mut(plan)?;
+        let work: u64 = p.own.steps[range.clone()].iter().map(|step| cost(step.flops)).sum();
         p.cursor = range.end;
         let Some(variant) = new else {
             let since = p.own.pending.1.or_else(|| Some(Instant::now()));
@@ -278,8 +295,7 @@ impl Wgpu {
 
     /// Brings values to the host, as many at once as there is room for.
     fn bring(&mut self, plan: PlanId, mut slots: VecDeque<Slot>) -> Result<Vec<Vec<f32>>> {
-        let p = self.plans.get(plan)?;
-        let Some(readback) = &self.rooms.readback else {
+        let Some(readback) = self.rooms.readback.clone() else {
             return Err(Error::missing("executor", "room to read"));
         };
         let mut all = Vec::with_capacity(slots.len());
@@ -290,14 +306,14 @@ impl Wgpu {
                 if bytes > 0 && bytes + size > readback.size() {
                     break;
                 }
-                let (buffer, offset) = self.locate(p, slot)?;
-                encoder.copy_buffer_to_buffer(buffer, offset, readback, bytes, size);
+                let (buffer, offset) = self.locate(self.plans.get(plan)?, slot)?;
+                encoder.copy_buffer_to_buffer(buffer, offset, &readback, bytes, size);
                 bytes += size;
                 lengths.push(slot.len);
                 slots.pop_front();
             }
-            self.submit(Some(encoder));
-            let data: Vec<f32> = self.map(readback, bytes)?;
+            self.carry(Some(encoder), bytes)?;
+            let data: Vec<f32> = self.map(&readback, bytes)?;
             if lengths.len() == 1 {
                 all.push(data);
                 continue;
@@ -367,14 +383,13 @@ impl Executor for Wgpu {
         let Some(leaf) = self.leaves.get(name) else { return Err(Error::missing("executor", name)) };
         null::check_set(name, (leaf.kind, leaf.len), (kind, len))?;
         self.upload(&leaf.buffer, 0, &bytes);
-        if bytes.len() > LARGE_UPLOAD {
-            self.submit(None); // else wgpu keeps a copy of everything until something runs
-        }
         if let (Some(texture), LeafData::F32(d)) = (leaf.texture.get(), &data) {
             self.count(|k| k.staging += memory::texels(len));
             stage::write(&self.queue, texture, d);
         }
-        let set = self.failure();
+        // Else wgpu keeps a copy of everything until something runs.
+        let carried = if bytes.len() > LARGE_UPLOAD { self.carry(None, bytes.len() as u64) } else { Ok(()) };
+        let set = carried.and_then(|()| self.failure());
         if set.is_err() && new {
             // Nobody must take it for set.
             self.leaves.remove(name);
@@ -405,7 +420,7 @@ impl Executor for Wgpu {
             k.uniforms += uniforms.size();
         });
         let (steps, next) = (Vec::with_capacity(plan.commands.len()), (0, Stage::default()));
-        let id = self.plans.insert(plan, Prepared { inputs, steps, uniforms, next, pending: (0, None) });
+        let id = self.plans.insert(plan, Prepared { inputs, steps, uniforms, next, pending: (0, None), took: Vec::new() });
         let commands = &self.plans.get(id)?.plan.commands;
         let count = commands.len();
         self.pipelines.ahead(commands.iter().map(|c| c.variant));

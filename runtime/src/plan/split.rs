@@ -1,4 +1,4 @@
-//! Commands whose arguments are larger than a binding, cut into ranges of rows. The pieces read and write parts of the
+//! Commands whose arguments are larger than a binding, or that take longer than a host wants to wait for, cut into ranges of rows. The pieces read and write parts of the
 //! same tensors with the same kernel, so results keep their bits; nothing is copied. How a call can be cut, its family
 //! says (`Call::rows`).
 use super::{Command, Place, Slot};
@@ -12,13 +12,16 @@ pub(super) struct Bounds {
     pub binding: u64,
     /// Bindings begin at multiples of this, bytes.
     pub alignment: u64,
+    /// Floating-point operations.
+    pub flops: u64,
 }
 
 /// Pieces that together do what `whole` does; `None` where its kernel cannot be cut so.
 /// `bytes`: what each argument binds, 0 for one that no limit concerns.
 pub(super) fn split(whole: &Command, bytes: &[u64], bounds: &Bounds) -> Option<Vec<Command>> {
     let rows = rows(whole)?;
-    let mut most = rows.count;
+    let pieces = whole.flops.div_ceil(bounds.flops.max(1)).max(1);
+    let mut most = rows.count.div_ceil(usize::try_from(pieces).ok()?);
     for (part, &bytes) in rows.parts.iter().zip(bytes) {
         match part {
             Part::Rows(_) => {

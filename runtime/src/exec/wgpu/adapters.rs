@@ -90,6 +90,7 @@ pub(super) fn caps_of(adapter: &wgpu::Adapter, limits: Limits) -> Caps {
         alignment: u64::from(limits.min_storage_buffer_offset_alignment).max(256),
         uniform_alignment: u64::from(limits.min_uniform_buffer_offset_alignment),
         half_weights: !software,
+        longest: u64::MAX,
         memory: memory(adapter),
     }
 }

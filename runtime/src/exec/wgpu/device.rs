@@ -2,6 +2,8 @@
 use super::adapters::{self, Limits, caps_of, features_of};
 use super::cache::{Load, PipelineCache};
 use super::fault::{Event, Failure, Planned};
+use super::flight::Flight;
+use super::pace::Pace;
 use super::pipelines::{Built, Pipelines};
 use super::rooms::Rooms;
 use super::{LeafBuffer, Prepared, device_error, stage};
@@ -25,8 +27,10 @@ pub struct Wgpu {
     pub(super) plans: Plans<Prepared>,
     pub(super) rooms: Rooms,
     memory: Mutex<Memory>,
-    /// Work per submit, in FLOPs; follows the measured speed.
+    /// Work per submit, in FLOPs, where no pace is set; follows the measured speed.
     pub(super) budget: u64,
+    pub(super) pace: Pace,
+    pub(super) flight: Flight,
     pub(super) pipelines: Pipelines,
     /// Variants that have run: drivers with a compiler of their own may put it off until then.
     pub(super) run: HashSet<Variant>,
@@ -138,6 +142,8 @@ impl Wgpu {
             rooms: Rooms::default(),
             memory: Mutex::default(),
             budget,
+            pace: Pace::default(),
+            flight: Flight::default(),
             pipelines,
             run: HashSet::new(),
             alike: None,
@@ -232,10 +238,11 @@ impl Wgpu {
         self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default())
     }
     /// Submits what has been uploaded, and then these commands.
-    pub(super) fn submit(&self, encoder: Option<wgpu::CommandEncoder>) {
+    pub(super) fn submit(&self, encoder: Option<wgpu::CommandEncoder>) -> wgpu::SubmissionIndex {
         self.meets(Event::Submit);
-        self.queue.submit(encoder.map(wgpu::CommandEncoder::finish));
+        let index = self.queue.submit(encoder.map(wgpu::CommandEncoder::finish));
         self.count(|k| k.staging = 0);
+        index
     }
 
     /// All uniform blocks of a plan in one buffer.
@@ -282,7 +289,9 @@ impl Wgpu {
 
     /// Waits for the queue.
     pub(super) fn wait(&self) -> Result<()> {
+        let before = std::time::Instant::now();
         let waited = self.device.poll(wgpu::PollType::wait_indefinitely());
+        self.pace.away(before.elapsed());
         waited.map_err(|e| device_error(&self.caps.name, format!("waiting failed: {e}")))?;
         self.failure()
     }

@@ -94,14 +94,14 @@ pub struct Peaks {
 const QUERIES: u32 = 4096;
 
 /// Timestamps, and the way back to the host.
-struct Marks {
+pub(super) struct Marks {
     set: wgpu::QuerySet,
     resolved: wgpu::Buffer,
     readback: wgpu::Buffer,
 }
 
 impl Marks {
-    fn new(exec: &Wgpu, count: u32) -> Result<Self> {
+    pub(super) fn new(exec: &Wgpu, count: u32) -> Result<Self> {
         let set = exec.device.create_query_set(&wgpu::QuerySetDescriptor {
             label: None,
             ty: wgpu::QueryType::Timestamp,
@@ -113,12 +113,25 @@ impl Marks {
         exec.failure()?;
         Ok(marks)
     }
-    fn at(&self, index: u32) -> Mark<'_> {
+    pub(super) fn at(&self, index: u32) -> Mark<'_> {
         Some((&self.set, index))
     }
-    fn resolve(&self, encoder: &mut wgpu::CommandEncoder, count: u32) {
+    pub(super) fn resolve(&self, encoder: &mut wgpu::CommandEncoder, count: u32) {
         encoder.resolve_query_set(&self.set, 0..count, &self.resolved, 0);
         encoder.copy_buffer_to_buffer(&self.resolved, 0, &self.readback, 0, 8 * u64::from(count));
+    }
+    /// Asks for the first two, once what was submitted is done.
+    pub(super) fn request(&self) {
+        self.readback.map_async(wgpu::MapMode::Read, 0..16, |_| {});
+    }
+    /// The ticks between them, after what they were asked with is done.
+    pub(super) fn between(&self) -> Option<u64> {
+        let ticks = match self.readback.get_mapped_range(0..16) {
+            Ok(view) => bytemuck::pod_collect_to_vec::<u8, u64>(&view),
+            Err(_) => Vec::new(),
+        };
+        self.readback.unmap();
+        ticks.get(1)?.checked_sub(ticks[0])
     }
     /// Waits; seconds since the first one.
     fn read(&self, exec: &Wgpu, count: u32) -> Result<Vec<f64>> {
