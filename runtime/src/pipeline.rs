@@ -2,9 +2,11 @@
 mod adapter;
 mod forget;
 mod identity;
+mod images;
 mod texts;
 
 pub use adapter::layers;
+pub use images::Images;
 pub use texts::Texts;
 
 use crate::exec::{self, Executor, LeafData, PlanId, compile, upload, upload_as};
@@ -19,7 +21,7 @@ pub use crate::text::Text;
 use crate::text::{Clip, Layout, T5, T5_TOKENS, TextCache, TextEncoders};
 use crate::weights::{Base, Weights};
 use crate::{Error, Result, sampler};
-use alloc::{boxed::Box, collections::BTreeMap, format, vec, vec::Vec};
+use alloc::{boxed::Box, collections::BTreeMap, format, vec::Vec};
 
 /// How prompts are encoded.
 #[derive(Clone, Debug)]
@@ -369,50 +371,6 @@ impl Pipeline {
             }
         }
         Err(Error::Cancelled)
-    }
-
-    /// Samples one image per (text, seed), `[H, W, 3]` in 0 to 1. `progress` is called with (done, all) of the steps, before
-    /// every submit and after every step, and may stop the work by returning false.
-    ///
-    /// # Errors
-    /// A size the model cannot draw, the device failed, or [`Error::Cancelled`].
-    pub fn generate(
-        &mut self,
-        texts: &[(&Text, u64)],
-        null: &Text,
-        how: &Sampling,
-        progress: &mut dyn FnMut(usize, usize) -> bool,
-    ) -> Result<Vec<Vec<f32>>> {
-        let size = self.latent_size(how.width, how.height)?;
-        sampler::check_guidance(how.guidance)?;
-        let per = size[0] * size[1] * self.mmdit.in_channels;
-        let mu = self.schedule.mu(self.mmdit.image_tokens(size[0], size[1]) as u32);
-        let sigmas = self.schedule.sigmas(how.steps, mu)?;
-        let guided = sampler::guides(how.guidance);
-        let n = texts.len();
-        let velocity = self.velocity(if guided { 2 * n } else { n }, size)?;
-        let mut x = vec![0.0; n * per];
-        for ((_, seed), x) in texts.iter().zip(x.chunks_exact_mut(per)) {
-            noise(*seed, x);
-        }
-        let who: Vec<&Text> = texts.iter().map(|t| t.0).collect();
-        for step in 0..how.steps {
-            self.write_velocity(velocity, &x, sigmas[step], &who, guided.then_some(null))?;
-            self.run_while(velocity.plan, &mut || progress(step, how.steps))?;
-            let v = self.read_velocity(velocity, guided.then_some(how.guidance))?;
-            x = sampler::euler(&x, &v, sigmas[step], sigmas[step + 1])?;
-            if !progress(step + 1, how.steps) {
-                return Err(Error::Cancelled);
-            }
-        }
-        let decoder = self.decoder(1, size)?;
-        let mut images = Vec::with_capacity(n);
-        for x in x.chunks_exact(per) {
-            self.exec.write(decoder, "latents", x)?;
-            self.run_while(decoder, &mut || progress(how.steps, how.steps))?;
-            images.push(self.exec.read(decoder, "image")?);
-        }
-        Ok(images)
     }
 }
 

@@ -175,6 +175,33 @@ impl TextEncoders {
     }
 }
 
+impl TextEncoders {
+    /// Gives the encoders other corrections; `take` hands out those of a component. Those whose corrections change let go of what the
+    /// device holds of them; true where there are any.
+    ///
+    /// # Errors
+    /// As [`TextEncoders::forget`].
+    pub(crate) fn adapt(
+        &mut self,
+        exec: &mut dyn Executor,
+        take: &mut dyn FnMut(&str) -> Arc<Pairs>,
+    ) -> Result<bool> {
+        let clips = self.clips.iter_mut().map(|(clip, _)| &mut clip.pairs);
+        let all =
+            clips.zip(COMPONENTS).chain(self.t5.iter_mut().map(|(t5, _)| (&mut t5.pairs, COMPONENTS[2])));
+        let mut changed = false;
+        for (pairs, component) in all {
+            let new = take(component);
+            changed |= *pairs != new;
+            *pairs = new;
+        }
+        if changed {
+            self.forget(exec)?;
+        }
+        Ok(changed)
+    }
+}
+
 impl Clip {
     fn prepare(&self, exec: &mut dyn Executor, component: &str) -> Result<PlanId> {
         let mut g = Graph::new();

@@ -12,6 +12,7 @@ mod archive;
 pub mod config;
 pub mod estimate;
 pub mod files;
+pub mod host;
 pub mod images;
 mod machine;
 pub mod objective;

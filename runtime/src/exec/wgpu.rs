@@ -420,7 +420,9 @@ impl Executor for Wgpu {
             k.uniforms += uniforms.size();
         });
         let (steps, next) = (Vec::with_capacity(plan.commands.len()), (0, Stage::default()));
-        let id = self.plans.insert(plan, Prepared { inputs, steps, uniforms, next, pending: (0, None), took: Vec::new() });
+        let id = self
+            .plans
+            .insert(plan, Prepared { inputs, steps, uniforms, next, pending: (0, None), took: Vec::new() });
         let commands = &self.plans.get(id)?.plan.commands;
         let count = commands.len();
         self.pipelines.ahead(commands.iter().map(|c| c.variant));

@@ -1,6 +1,7 @@
 //! Which layers of a model folder an adapter can correct, and whose corrections are whose.
+use super::Pipeline;
 use crate::folder::ModelFolder;
-use crate::model::lora::{self, Layers, Pairs};
+use crate::model::lora::{self, Layers, Lora, Pairs};
 use crate::model::{clip, contents, mmdit, t5};
 use crate::{Error, Result};
 use alloc::{format, string::String, sync::Arc};
@@ -69,4 +70,29 @@ pub(super) fn check(folder: &ModelFolder, adapter: &Pairs) -> Result<()> {
 pub(super) fn take(adapter: &mut Pairs, encoder: &str) -> Arc<Pairs> {
     let prefix: String = format!("{encoder}.");
     Arc::new(adapter.extract_if(.., |target, _| target.starts_with(&prefix)).collect())
+}
+
+impl Pipeline {
+    /// Draws with another adapter of the same folder's layers from now on, or with none. Where only its numbers change, not its layers and
+    /// ranks, plans stay. True where a text encoder's corrections change: what was encoded before belongs to the old adapter. Not for a
+    /// pipeline that trains.
+    ///
+    /// # Errors
+    /// An adapter of other layers, before anything changes; the device failed.
+    pub fn set_adapter(&mut self, folder: &ModelFolder, mut adapter: Pairs) -> Result<bool> {
+        check(folder, &adapter)?;
+        let exec = &mut *self.exec;
+        let texts = match &mut self.encoders {
+            Some(encoders) => encoders.adapt(exec, &mut |encoder| take(&mut adapter, encoder))?,
+            None => false,
+        };
+        let lora = (!adapter.is_empty()).then(|| Lora::of(&adapter));
+        if lora != self.lora {
+            self.forget_plans(&|_, _| false)?;
+            self.exec.forget_leaves("lora/")?;
+            self.lora = lora;
+        }
+        lora::upload(&mut *self.exec, &adapter)?;
+        Ok(texts)
+    }
 }

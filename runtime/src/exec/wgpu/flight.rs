@@ -50,8 +50,7 @@ impl Flight {
     /// Whether a piece has to wait for those before it.
     fn crowded(&self, taken: u64, most: u64) -> bool {
         let under_way: u64 = self.sent.iter().map(|sent| sent.taken).sum();
-        !self.sent.is_empty()
-            && (self.sent.len() >= MOST_PIECES || under_way.saturating_add(taken) > most)
+        !self.sent.is_empty() && (self.sent.len() >= MOST_PIECES || under_way.saturating_add(taken) > most)
     }
 }
 
@@ -59,6 +58,12 @@ impl Wgpu {
     /// Submits no more than `pace` allows from now on.
     pub fn set_pace(&mut self, pace: Pace) {
         self.pace = pace;
+    }
+
+    /// Commands of more floating-point operations than this are cut into several, where they can be, in plans that are made from now on: for
+    /// a host that wants the device back soon.
+    pub fn set_longest(&mut self, flops: u64) {
+        self.caps.longest = flops;
     }
 
     /// Nanoseconds that a command is expected to take.

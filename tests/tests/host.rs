@@ -1,0 +1,214 @@
+//! Working beside a program that draws frames: paced, paused, cancelled and interrupted work ends with the bits of work that is left alone, and
+//! no call of a frame waits for it.
+use pentimento::exec::wgpu::Wgpu;
+use pentimento::folder::ModelFolder;
+use pentimento::pipeline::{Pipeline, Sampling, TextSettings};
+use pentimento_trainer::adapter::Adapter;
+use pentimento_trainer::host::{Attached, Brief, Drawing, Host, Job, News, Outcome, Phase};
+use pentimento_trainer::train::{Event, Trainer};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tests::adapter::adapter;
+use tests::job;
+
+const MS: Duration = Duration::from_millis(1);
+
+fn host() -> Option<Host> {
+    adapter("work on a thread of its own")?;
+    let open = || adapter("a device").map(|gpu| (gpu, None)).ok_or(pentimento_trainer::Error::Cancelled);
+    Some(Host::new(Box::new(open)).expect("a thread"))
+}
+fn brief(job: &job::Job) -> Brief {
+    Brief {
+        model: job.model.clone(),
+        reward: None,
+        references: job.references.clone(),
+        prompts: job.prompts.clone(),
+        config: job.config.clone(),
+        seconds: 0.0,
+        memory: 0,
+        state: None,
+    }
+}
+/// The same without a host.
+fn alone(job: &job::Job, gpu: Wgpu) -> Vec<u8> {
+    let mut trainer = Trainer::new(Box::new(gpu), &job.setup(), job.config.clone()).expect("a trainer");
+    trainer.encode(&[], &mut || true).expect("texts");
+    while !matches!(trainer.step().expect("a step"), Event::Done) {}
+    bytes(&trainer.adapter().expect("an adapter"))
+}
+fn bytes(adapter: &Adapter) -> Vec<u8> {
+    adapter.write_bytes().expect("bytes")
+}
+fn how() -> Sampling {
+    Sampling { steps: 3, guidance: 2.0, width: 16, height: 16 }
+}
+/// Polls every few milliseconds until a job is over, or `more` has enough; the longest poll.
+fn frames(host: &Host, job: &Job, gpu: Duration, mut more: impl FnMut(usize) -> bool) -> Duration {
+    let mut longest = Duration::ZERO;
+    for frame in 0.. {
+        let before = Instant::now();
+        host.pace().poll(gpu, 4 * MS);
+        let over = job.progress().phase == Phase::Over;
+        longest = longest.max(before.elapsed());
+        if over || !more(frame) {
+            break;
+        }
+        std::thread::sleep(2 * MS);
+        assert!(frame < 200_000, "{:?}", job.progress());
+    }
+    longest
+}
+
+#[test]
+fn paced_training_learns_the_same_bits() {
+    let Some(host) = host() else { return };
+    let job = job::Job::new("pathwise");
+    let expected = alone(&job, adapter("the same alone").expect("an adapter"));
+    let training = host.training(brief(&job)).expect("a training");
+    let run = training.start().expect("a job");
+    // Paused in the middle, drawn with, interrupted, cancelled and started again.
+    frames(&host, &run, MS, |_| run.progress().phase != Phase::Warm);
+    run.pause(true);
+    std::thread::sleep(50 * MS);
+    let (before, still) = (run.progress(), run.progress());
+    assert_eq!((before.phase, before.done), (still.phase, still.done));
+    let picture = training.draw(Drawing::new("a cat", 1, how())).expect("a drawing");
+    frames(&host, &picture, 2 * MS, |_| true);
+    assert_eq!(picture.outcome(), Outcome::Done);
+    assert_eq!(picture.picture(0).expect("an image").pixels.len(), 16 * 16 * 3);
+    run.pause(false);
+    frames(&host, &run, 2 * MS, |_| run.progress().phase != Phase::Iterating);
+    run.cancel();
+    assert_eq!(run.wait(None), Outcome::Cancelled);
+    let again = training.start().expect("a job");
+    frames(&host, &again, 2 * MS, |_| true);
+    assert_eq!(again.outcome(), Outcome::Done, "{:?}", again.progress());
+    assert!(bytes(&training.adapter().expect("an adapter")) == expected, "other bits");
+    let mut iterations = 0;
+    while let Some(news) = again.news() {
+        iterations += usize::from(matches!(news, News::Iteration(_)));
+    }
+    assert_eq!((iterations, again.progress().iteration), (2, 2));
+    assert!(again.progress().metrics.expect("metrics").gradient_norm > 0.0);
+
+    // A saved training goes on elsewhere.
+    let state = training.state().expect("a state");
+    let other =
+        host.training(Brief { state: Some(("state".into(), state)), ..brief(&job) }).expect("a training");
+    assert!(other.adapter().expect_err("it has not begun").to_string().contains("it has not begun"));
+    assert_eq!(other.start().expect("a job").wait(None), Outcome::Done);
+    assert!(bytes(&other.adapter().expect("an adapter")) == expected, "other bits after a state");
+}
+
+#[test]
+fn nothing_is_done_without_polls_and_nothing_waits() {
+    let Some(host) = host() else { return };
+    let job = job::Job::new("sft");
+    host.pace().poll(Duration::ZERO, Duration::ZERO);
+    let training = host.training(brief(&job)).expect("a training");
+    let run = training.start().expect("a job");
+    frames(&host, &run, MS, |_| run.progress().phase != Phase::Warm);
+    host.pace().poll(Duration::ZERO, Duration::ZERO);
+    std::thread::sleep(100 * MS);
+    let before = run.progress();
+    std::thread::sleep(100 * MS);
+    assert_eq!(run.progress().done, before.done, "it went on by itself");
+    // What blocks is not held back by that.
+    let began = Instant::now();
+    assert!(training.adapter().is_ok() && began.elapsed() < Duration::from_secs(5));
+    let longest = frames(&host, &run, MS, |_| true);
+    println!("longest poll {longest:?}");
+    assert_eq!(run.outcome(), Outcome::Done);
+    drop(training);
+    assert!(host.memory().expect("bytes").now.total() < 1 << 20, "what is dropped is freed");
+}
+
+#[test]
+fn drawings_share_weights_and_change_adapters() {
+    let Some(host) = host() else { return };
+    let job = job::Job::new("sft");
+    let model = || ModelFolder::open(&job.model).expect("a model");
+    let mut alone = Pipeline::open(&model(), Box::new(adapter("the same alone").expect("an adapter")))
+        .expect("a pipeline");
+    let texts = alone.encode_all(&["a cat", "a dog", ""]).expect("texts");
+    let expected = alone
+        .generate(&[(&texts[0], 7), (&texts[1], 8)], &texts[2], &how(), &mut |_, _| true)
+        .expect("images");
+    let artist = host.artist(model(), Vec::new(), TextSettings::default()).expect("an artist");
+    let images = vec![("a cat".to_string(), 7), ("a dog".to_string(), 8)];
+    let draw = |d: Drawing| {
+        let job = artist.draw(d).expect("a job");
+        assert_eq!(job.wait(None), Outcome::Done);
+        job
+    };
+    let both = Drawing { images: images.clone(), batch: 2, preview: 1, ..Drawing::new("", 0, how()) };
+    let two = draw(both.clone());
+    assert_eq!([0, 1].map(|i| two.picture(i).expect("an image").pixels.to_vec()).to_vec(), expected);
+    let preview = two.preview().expect("a preview");
+    assert!(preview.pixels.iter().all(|v| (0.0..=1.0).contains(v)) && *preview.pixels != expected[0]);
+    let single = draw(Drawing { batch: 1, preview: 0, ..both.clone() });
+    let off = |a: &[f32], b: &[f32]| a.iter().zip(b).fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
+    assert!(off(&single.picture(1).expect("an image").pixels, &expected[1]) <= 1e-3);
+
+    // Another artist of the same model needs little more.
+    let one = host.memory().expect("bytes").now.leaves;
+    let second = host.artist(model(), Vec::new(), TextSettings::default()).expect("an artist");
+    assert_eq!(second.draw(both.clone()).expect("a job").wait(None), Outcome::Done);
+    assert_eq!(host.memory().expect("bytes").now.leaves, one, "weights twice");
+    drop(second);
+
+    // Adapters come, change and go.
+    let mut trainer = job.open();
+    job::run(&mut trainer, job::ENOUGH);
+    let adapter = Arc::new(trainer.adapter().expect("an adapter"));
+    let attached = |strength| Attached { label: "style".into(), adapter: adapter.clone(), strength };
+    let with = |list: Vec<Attached>| {
+        artist.attach(list).expect("attached");
+        draw(both.clone()).picture(0).expect("an image").pixels.to_vec()
+    };
+    let full = with(vec![attached(1.0)]);
+    assert!(full != expected[0], "an adapter that does nothing");
+    let halves = with(vec![attached(0.5), attached(0.5)]);
+    assert!(off(&full, &halves) <= 1e-3, "two halves are one");
+    assert!(off(&with(vec![attached(0.0)]), &expected[0]) <= 1e-3, "strength 0");
+    assert_eq!(with(Vec::new()), expected[0], "none");
+    assert_eq!(with(vec![attached(1.0)]), full, "back again");
+    let mut wrong = Adapter::clone(&adapter);
+    let pair = wrong.pairs.first_key_value().expect("a pair").1.clone();
+    wrong.pairs.insert("no.such.layer".into(), pair);
+    let error = artist
+        .attach(vec![Attached { adapter: Arc::new(wrong), ..attached(1.0) }])
+        .expect_err("another model's");
+    assert!(error.to_string().contains("no.such.layer"), "{error}");
+    assert_eq!(draw(both).picture(0).expect("an image").pixels.to_vec(), full, "the old one stays");
+    artist.unload().expect("unloaded");
+    assert!(host.memory().expect("bytes").now.leaves < one);
+}
+
+#[test]
+fn what_goes_wrong_is_told_and_the_host_lives_on() {
+    let Some(host) = host() else { return };
+    let job = job::Job::new("sft");
+    let none = Brief { references: Vec::new(), prompts: Vec::new(), ..brief(&job) };
+    let training = host.training(none).expect("a training");
+    let failed = training.start().expect("a job");
+    let Outcome::Failed(error) = failed.wait(None) else { panic!("it cannot work") };
+    assert!(error.to_string().contains("references"), "{error}");
+    assert!(failed.done().is_err() && matches!(failed.news(), Some(News::Phase(Phase::Opening))));
+    let model = ModelFolder::open(&job.model).expect("a model");
+    let artist = host.artist(model, Vec::new(), TextSettings::default()).expect("an artist");
+    let odd = Sampling { width: 7, ..how() };
+    let Outcome::Failed(error) = artist.draw(Drawing::new("a cat", 1, odd)).expect("a job").wait(None) else {
+        panic!("no such size")
+    };
+    assert!(error.to_string().contains("image size"), "{error}");
+    assert_eq!(artist.draw(Drawing::new("a cat", 1, how())).expect("a job").wait(None), Outcome::Done);
+    // A job that nobody waits for ends when what it works on goes.
+    host.pace().poll(Duration::ZERO, Duration::ZERO);
+    let long = Sampling { steps: 500, ..how() };
+    let left = artist.draw(Drawing::new("a cat", 1, long)).expect("a job");
+    assert_eq!(left.wait(Some(Duration::ZERO)), Outcome::Running);
+    drop(artist);
+    assert_eq!(left.wait(None), Outcome::Cancelled);
+}

@@ -1,0 +1,250 @@
+//! For programs that draw frames of their own. A [`Host`] is one device and one thread that works on it: opening, loading, building
+//! shaders, training and drawing all happen there, so that no call from a frame waits for any of them. [`Host::pace`] gives that thread time of
+//! the GPU and the processor, frame by frame. Everything on one host shares the device, the memory and the weights of a checkpoint.
+//!
+//! Work is a [`Job`]: it can be watched, paused, cancelled and waited for from any thread. Drawing goes before training; a training that is
+//! interrupted in the middle of a run begins that run anew and ends with the same bits.
+mod artist;
+mod desk;
+mod ticket;
+mod training;
+
+pub use artist::{Attached, Drawing};
+pub use ticket::{Job, News, Outcome, Phase, Picture, Progress};
+pub use training::Brief;
+
+use crate::adapter::Adapter;
+use crate::pipeline_cache::Kept;
+use crate::{Error, Result};
+use desk::{Desk, Thing};
+use pentimento::exec::Memory;
+use pentimento::exec::wgpu::{Pace, Wgpu};
+use pentimento::folder::ModelFolder;
+use pentimento::pipeline::TextSettings;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use ticket::Ticket;
+
+/// Opens the device: called on the host's own thread, when something first needs it and again after it was lost.
+pub type Open = Box<dyn FnMut() -> Result<(Wgpu, Option<Kept>)> + Send>;
+
+type Task = Box<dyn FnOnce(&mut Desk) + Send>;
+
+/// See the module. Clones are one and the same; the thread ends with the last of them and of what was made with them.
+#[derive(Clone)]
+pub struct Host(Arc<Line>);
+
+struct Line {
+    tasks: Mutex<Option<Sender<Task>>>,
+    pace: Pace,
+    next: AtomicU64,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Host {
+    /// Starts the thread; the device is opened when something needs it.
+    ///
+    /// # Errors
+    /// The system starts no thread.
+    pub fn new(open: Open) -> Result<Self> {
+        let (tasks, line) = channel();
+        let pace = Pace::default();
+        let own = pace.clone();
+        let thread = std::thread::Builder::new().name("pentimento".into());
+        let thread = thread.spawn(move || Desk::new(open, own).work(&line));
+        let thread = thread.map_err(|e| Error::io("thread", "start", e.to_string()))?;
+        Ok(Host(Arc::new(Line {
+            tasks: Mutex::new(Some(tasks)),
+            pace,
+            next: AtomicU64::new(1),
+            thread: Mutex::new(Some(thread)),
+        })))
+    }
+
+    /// What the thread may use.
+    pub fn pace(&self) -> &Pace {
+        &self.0.pace
+    }
+
+    /// Bytes that everything on this host holds and held. Waits for the piece of work in progress.
+    ///
+    /// # Errors
+    /// The thread is gone.
+    pub fn memory(&self) -> Result<Memory> {
+        self.call(|desk| Ok(desk.memory()))
+    }
+    /// Opens the device, if that has not happened, and tells its name. Waits.
+    ///
+    /// # Errors
+    /// As the function that opens it.
+    pub fn open(&self) -> Result<String> {
+        self.call(|desk| desk.device().map(|device| device.name.clone()))
+    }
+
+    /// A model to draw with, of which configurations and adapters are read here and weights when they are needed.
+    ///
+    /// # Errors
+    /// As [`crate::adapted::open_with`].
+    pub fn artist(&self, model: ModelFolder, adapters: Vec<Attached>, text: TextSettings) -> Result<Artist> {
+        let sketch = artist::Sketch { model, adapters, text };
+        let native = sketch.check()?;
+        let id = self.place(|| Thing::Artist(Box::new(artist::Artist::new(sketch))))?;
+        Ok(Artist { id, host: self.clone(), native })
+    }
+    /// A training.
+    ///
+    /// # Errors
+    /// The thread is gone.
+    pub fn training(&self, brief: Brief) -> Result<Training> {
+        let id = self.place(|| Thing::Training(Box::new(training::Training::new(brief))))?;
+        Ok(Training { id, host: self.clone() })
+    }
+
+    fn place(&self, make: impl FnOnce() -> Thing + Send + 'static) -> Result<u64> {
+        let id = self.0.next.fetch_add(1, Ordering::Relaxed);
+        self.send(Box::new(move |desk| desk.place(id, make())))?;
+        Ok(id)
+    }
+    fn send(&self, task: Task) -> Result<()> {
+        let tasks = self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        let sent = tasks.as_ref().is_some_and(|tasks| tasks.send(task).is_ok());
+        if sent { Ok(()) } else { Err(gone()) }
+    }
+    /// Runs something on the thread between two pieces of work, and waits for it without keeping to the pace.
+    fn call<R: Send + 'static>(
+        &self,
+        task: impl FnOnce(&mut Desk) -> Result<R> + Send + 'static,
+    ) -> Result<R> {
+        let (result, answer) = channel();
+        let _hurry = self.0.pace.hurry();
+        self.send(Box::new(move |desk| drop(result.send(task(desk)))))?;
+        answer.recv().map_err(|_| gone())?
+    }
+    fn begin(&self, thing: u64, what: desk::What) -> Result<Job> {
+        let ticket = Arc::new(Ticket::default());
+        let own = ticket.clone();
+        self.send(Box::new(move |desk| desk.begin(thing, what, own)))?;
+        Ok(Job::new(ticket, self.clone()))
+    }
+    /// Makes the thread look again at what there is to do.
+    fn wake(&self) {
+        let _ = self.send(Box::new(|_| {}));
+    }
+}
+
+fn gone() -> Error {
+    Error::missing("host", "its thread, which ended by a bug")
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        let _hurry = self.pace.hurry();
+        drop(self.tasks.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // What the thread itself drops last cannot wait for it.
+        if let Some(thread) = thread.filter(|t| t.thread().id() != std::thread::current().id()) {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A model on a host, ready to draw. It is gone when this is dropped, with jobs that are not done.
+pub struct Artist {
+    id: u64,
+    host: Host,
+    native: usize,
+}
+
+impl Artist {
+    /// The resolution the model was trained at, pixels a side.
+    pub fn native_size(&self) -> usize {
+        self.native
+    }
+    /// Draws.
+    ///
+    /// # Errors
+    /// The thread is gone; all else is told by the job.
+    pub fn draw(&self, drawing: Drawing) -> Result<Job> {
+        self.host.begin(self.id, desk::What::Draw(Box::new((drawing, artist::State::default()))))
+    }
+    /// Replaces the adapters. Where only strengths change, that is a copy of their numbers to the device. Waits for the piece of work in
+    /// progress.
+    ///
+    /// # Errors
+    /// A drawing that is not done; adapters that do not fit the model, and the old ones stay; or the device failed.
+    pub fn attach(&self, adapters: Vec<Attached>) -> Result<()> {
+        let id = self.id;
+        self.host.call(move |desk| desk.idle_artist(id)?.attach(adapters))
+    }
+    /// Frees what the device holds of it until the next drawing. Waits for the piece of work in progress.
+    ///
+    /// # Errors
+    /// A drawing that is not done, or the device failed.
+    pub fn unload(&self) -> Result<()> {
+        let id = self.id;
+        self.host.call(move |desk| desk.idle_artist(id).map(artist::Artist::unload))
+    }
+}
+
+impl Drop for Artist {
+    fn drop(&mut self) {
+        let id = self.id;
+        let _ = self.host.send(Box::new(move |desk| desk.remove(id)));
+    }
+}
+
+/// A training on a host. It is gone when this is dropped.
+pub struct Training {
+    id: u64,
+    host: Host,
+}
+
+impl Training {
+    /// Begins it, or goes on with one whose job was cancelled or failed.
+    ///
+    /// # Errors
+    /// The thread is gone; all else is told by the job.
+    pub fn start(&self) -> Result<Job> {
+        self.host.begin(self.id, desk::What::Train)
+    }
+    /// Draws one image with the adapter that would be saved.
+    ///
+    /// # Errors
+    /// The thread is gone; all else is told by the job, a training that has not begun for one.
+    pub fn draw(&self, drawing: Drawing) -> Result<Job> {
+        self.host.begin(self.id, desk::What::Draw(Box::new((drawing, artist::State::default()))))
+    }
+    /// The adapter as it would be saved now. Waits for the piece of work in progress.
+    ///
+    /// # Errors
+    /// A training that has not begun.
+    pub fn adapter(&self) -> Result<Adapter> {
+        let id = self.id;
+        self.host.call(move |desk| desk.training(id)?.trainer()?.adapter())
+    }
+    /// The training as bytes, see [`crate::train::Trainer::save`]. Waits for the piece of work in progress.
+    ///
+    /// # Errors
+    /// A training that has not begun, or nothing to save yet.
+    pub fn state(&self) -> Result<Vec<u8>> {
+        let id = self.id;
+        self.host.call(move |desk| desk.training(id)?.trainer()?.save())
+    }
+    /// Which adapter [`Training::adapter`] gives and why, a sentence; `None` before a first look.
+    ///
+    /// # Errors
+    /// A training that has not begun.
+    pub fn verdict(&self) -> Result<Option<String>> {
+        let id = self.id;
+        self.host.call(move |desk| Ok(desk.training(id)?.trainer()?.verdict()))
+    }
+}
+
+impl Drop for Training {
+    fn drop(&mut self) {
+        let id = self.id;
+        let _ = self.host.send(Box::new(move |desk| desk.remove(id)));
+    }
+}

@@ -1,0 +1,134 @@
+//! A training on a host's thread.
+use super::artist::Drawing;
+use super::desk::{Device, Turn};
+use super::ticket::{News, Phase, Picture, Ticket};
+use crate::config::Config;
+use crate::estimate;
+use crate::references::Reference;
+use crate::train::{Event, Setup, Trainer};
+use crate::{Error, Result};
+use pentimento::exec::Executor;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// What a training is made from.
+pub struct Brief {
+    /// A diffusers folder or a single file.
+    pub model: PathBuf,
+    /// A `Dinov2Model` folder; by default `reward` inside the model folder.
+    pub reward: Option<PathBuf>,
+    /// References at the training resolution.
+    pub references: Vec<Reference>,
+    /// Prompts of the rollouts; empty: the references' captions.
+    pub prompts: Vec<String>,
+    /// Settings.
+    pub config: Config,
+    /// Ends after about so many seconds of work instead of after the configured iterations; 0: no such limit.
+    pub seconds: f64,
+    /// Bytes of the device's memory that the training stays within, see [`crate::estimate::fit`]; 0: no limit.
+    pub memory: u64,
+    /// A state to go on from, see [`Trainer::resume`], and its name for errors.
+    pub state: Option<(String, Vec<u8>)>,
+}
+
+/// Before and after its model is loaded.
+pub(super) struct Training {
+    brief: Brief,
+    trainer: Option<Box<Trainer>>,
+    /// Whether prompts are encoded.
+    read: bool,
+}
+
+impl Training {
+    pub fn new(brief: Brief) -> Self {
+        Training { brief, trainer: None, read: false }
+    }
+    /// The trainer, once loaded.
+    pub fn trainer(&mut self) -> Result<&mut Trainer> {
+        let early = || Error::missing("training", "what it has learnt: it has not begun");
+        self.trainer.as_deref_mut().ok_or_else(early)
+    }
+
+    /// A piece of work.
+    pub fn turn(&mut self, device: &Device, ticket: &Ticket) -> Result<Turn> {
+        if self.trainer.is_none() {
+            ticket.at(Phase::Loading, 0, 0);
+            self.load(device, ticket)?;
+            return Ok(Turn::Between);
+        }
+        if !self.read {
+            ticket.at(Phase::Encoding, 0, 0);
+            self.trainer()?.encode(&[], &mut || !ticket.cancelled())?;
+            self.read = true;
+            return Ok(Turn::Between);
+        }
+        let event = self.trainer()?.step()?;
+        Ok(self.note(event, ticket))
+    }
+    fn load(&mut self, device: &Device, ticket: &Ticket) -> Result<()> {
+        let Brief { model, reward, references, prompts, config, seconds, memory, state } = &self.brief;
+        let setup =
+            Setup { model, config: None, reward: reward.as_deref(), references, prompts, text_cache: None };
+        let exec = device.seat(&format!("{} {:?}", model.display(), config.base))?;
+        let mut config = config.clone();
+        if *memory > 0 {
+            config = estimate::fit(exec.caps(), &setup, &config, *memory)?.0;
+        }
+        let mut trainer = Trainer::new(exec, &setup, config)?;
+        if *seconds > 0.0 {
+            trainer.set_deadline(*seconds);
+        }
+        if let Some((label, bytes)) = state {
+            trainer.resume(label, bytes)?;
+        }
+        let iterations = if *seconds > 0.0 { 0 } else { trainer.config().iterations };
+        ticket.update(|p| p.iterations = iterations);
+        self.trainer = Some(Box::new(trainer));
+        (self.brief.references, self.brief.state) = (Vec::new(), None);
+        Ok(())
+    }
+    fn note(&mut self, event: Event, ticket: &Ticket) -> Turn {
+        match event {
+            Event::Working => return Turn::Within,
+            Event::Encoded(done, all) => ticket.at(Phase::Encoding, done, all),
+            Event::Warm(done, all, loss) => {
+                ticket.at(Phase::Warm, done, all);
+                ticket.update(|p| p.warm_loss = loss);
+                ticket.tell(News::Warm(done, loss));
+            }
+            Event::Part(done, all) => ticket.at(Phase::Iterating, done, all),
+            Event::Iteration(m) => {
+                ticket.at(Phase::Iterating, 0, 0);
+                ticket.update(|p| {
+                    p.iteration = m.iteration;
+                    let left = p.iterations.checked_sub(m.iteration).filter(|_| p.iterations > 0);
+                    p.seconds_left = left.map(|left| left as f64 * m.seconds);
+                    p.metrics = Some(m.clone());
+                });
+                ticket.tell(News::Iteration(Box::new(m)));
+            }
+            Event::Watch(look) => {
+                ticket.update(|p| p.look = Some(look.clone()));
+                ticket.tell(News::Look(look));
+            }
+            Event::Done => return Turn::Done,
+        }
+        Turn::Between
+    }
+
+    /// Draws in the middle of training.
+    pub fn draw(&mut self, drawing: &Drawing, ticket: &Ticket) -> Result<Turn> {
+        let how = &drawing.how;
+        let mut pictures = Vec::new();
+        for (prompt, seed) in &drawing.images {
+            let mut progress = |done, all| {
+                ticket.at(Phase::Drawing, done, all);
+                !ticket.cancelled()
+            };
+            let pixels = self.trainer()?.draw(prompt, *seed, how, &mut progress)?;
+            pictures.push(Picture { width: how.width, height: how.height, pixels: Arc::new(pixels) });
+        }
+        ticket.deliver(pictures);
+        Ok(Turn::Done)
+    }
+}
