@@ -1,5 +1,5 @@
 //! Settings of the recipes, as measured in RESULTS.md.
-use super::{Recipe, released};
+use super::Recipe;
 use crate::config::Config;
 use crate::objective::grpo::{self, Credit};
 use crate::objective::{anchor, pathwise, prior};
@@ -18,16 +18,17 @@ impl Config {
     /// # Errors
     /// Another name.
     pub fn recipe(name: &str, slow: bool) -> Result<Self> {
-        match name {
-            "default" | "pathwise" => Ok(Config::pathwise(slow)),
-            "grpo" => Ok(Config::grpo(slow)),
-            "flow-grpo" => Ok(Config::flow_grpo(slow)),
-            "nft" => Ok(Config::nft(slow)),
-            "sft" => Ok(Config::supervised(slow)),
-            "released" => Ok(Config::released()),
-            other => Err(Error::bad("recipe", format!("one of {:?}", Recipe::NAMES), other)),
-        }
-        .map(|config| Config { watch: watch::Settings::of(slow), ..config })
+        let recipe = Recipe::named(name)
+            .ok_or_else(|| Error::bad("recipe", format!("one of {:?}", Recipe::NAMES), name))?;
+        let config = match recipe {
+            Recipe::Pathwise => Config::pathwise(slow),
+            Recipe::Grpo => Config::grpo(slow),
+            Recipe::FlowGrpo => Config::flow_grpo(slow),
+            Recipe::Nft => Config::nft(slow),
+            Recipe::Supervised => Config::supervised(slow),
+            Recipe::Released => Config::released(),
+        };
+        Ok(Config { watch: watch::Settings::of(slow), ..config })
     }
 
     /// The pathwise adversarial objective with the layout anchor.
@@ -98,7 +99,7 @@ impl Config {
             text_tokens: 128,
             rank: 32,
             iterations: 20,
-            recipe: Recipe::Released(released::Schedule::default()),
+            recipe: Recipe::Released,
             warm: warm::Settings { steps: 0, ..warm::Settings::default() },
             rollout: rollout::Settings::released(),
             grpo: grpo::Settings::released(),
