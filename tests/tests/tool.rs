@@ -17,7 +17,7 @@ const STOPPED: Option<i32> = Some(130);
 
 fn program() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| build("pentimento-trainer").join("pentimento"))
+    BUILT.get_or_init(|| build("pentimento-cli").join("pentimento"))
 }
 
 /// Whether whoever runs the tests, `nohup` perhaps, hands on that SIGHUP is ignored, which the tool respects.
