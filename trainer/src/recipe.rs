@@ -4,6 +4,8 @@ mod presets;
 pub mod released;
 pub(crate) mod supervised;
 
+pub use presets::{PRESETS, Preset};
+
 use crate::Result;
 use crate::machine::Machine;
 use crate::stage::Stage;

@@ -238,6 +238,11 @@ impl Trainer {
     pub fn config(&self) -> &Config {
         &self.machine.config
     }
+    /// What a run that goes on from this one must have in common with it: settings, and names and hashes of the model, the reward's network,
+    /// prompts and references, as an object of JSON.
+    pub fn identity(&self) -> String {
+        self.identity.text()
+    }
     /// The model. Between steps it may be used to draw, too; a run in progress begins anew then, which [`Trainer::draw`] avoids.
     pub fn pipeline(&mut self) -> &mut Pipeline {
         &mut self.machine.pipeline

@@ -298,7 +298,8 @@ const MOST_BYTES: u64 = 1_000_000_000_000_000_000;
 
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (name, unit) = UNITS.into_iter().find(|(_, unit)| self.0.is_multiple_of(*unit)).unwrap_or(("B", 1));
+        let (name, unit) =
+            UNITS.into_iter().find(|(_, unit)| self.0.is_multiple_of(*unit)).unwrap_or(("B", 1));
         write!(f, "{}{name}", self.0 / unit)
     }
 }

@@ -56,7 +56,10 @@ fn names_are_the_paths_of_fields_and_all_is_said() {
     assert_eq!(names.len(), list().len(), "a name that two have");
     for setting in list() {
         let Setting { name, about, .. } = setting;
-        assert!(about.ends_with(['.', ')']) && !about.contains("[`") && !about.contains("\n"), "{name}: {about}");
+        assert!(
+            about.ends_with(['.', ')']) && !about.contains("[`") && !about.contains("\n"),
+            "{name}: {about}"
+        );
         assert_eq!(setting.default("default", true), setting.default("pathwise", true));
     }
     let rate = find("optim.rate").expect("a setting");
@@ -69,7 +72,8 @@ fn names_are_the_paths_of_fields_and_all_is_said() {
 #[test]
 fn every_setting_refuses_what_it_cannot_be() {
     for setting in list() {
-        let mut bad = vec!["".to_string(), "x".into(), "-1e30".into(), "patch:2".into(), "noised:0..2".into()];
+        let mut bad =
+            vec!["".to_string(), "x".into(), "-1e30".into(), "patch:2".into(), "noised:0..2".into()];
         if let Some(range) = setting.range {
             bad.extend([range.low - 1.0, range.high + 1.0, 1e30, f64::NAN].map(|v| v.to_string()));
         }

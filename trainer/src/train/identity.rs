@@ -39,7 +39,7 @@ impl Identity {
         }
         Ok(Identity(all))
     }
-    /// As a file keeps it.
+    /// As a file keeps it, an object of JSON.
     pub fn text(&self) -> String {
         Value::Object(self.0.clone()).to_string()
     }
