@@ -11,7 +11,7 @@ shift $(( $# < 2 ? $# : 2 ))
 
 command -v cargo >/dev/null || { echo "Rust is missing: see https://rustup.rs" >&2; exit 1; }
 command -v cc >/dev/null || { echo "A C linker is missing: install gcc (Debian: apt-get install gcc)." >&2; exit 1; }
-cargo build --release --quiet -p pentimento-trainer
+cargo build --release --quiet -p pentimento-cli
 PENTIMENTO=target/release/pentimento
 # shellcheck source=examples/software-vulkan.sh
 . examples/software-vulkan.sh

@@ -9,5 +9,5 @@ folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 use_swiftshader "$folder" >"$folder/reason" || { echo "SKIPPED: numerics on SwiftShader ($(cat "$folder/reason"))"; exit 0; }
 export PENTIMENTO_ADAPTER=SwiftShader
-cargo run --release --quiet -p pentimento-trainer --bin pentimento -- devices
+cargo run --release --quiet -p pentimento-cli -- devices
 cargo test --release -p tests --test numerics -- --nocapture "$@"

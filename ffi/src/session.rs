@@ -62,7 +62,7 @@ impl Session {
         let side = |n: usize| if n == 0 { native_side(&pipeline).map(|n| n as usize) } else { Ok(n) };
         let (width, height) = (side(config.width)?, side(config.height)?);
         pipeline.latent_size(width, height).map_err(Failure::Argument)?;
-        if !matches!(config.recipe, Recipe::Released(_) | Recipe::Supervised) {
+        if !matches!(config.recipe, Recipe::Released | Recipe::Supervised) {
             Backbone::open(&reward::folder(&folder, reward))?;
         }
         Ok(Session {

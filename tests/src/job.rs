@@ -46,10 +46,7 @@ impl Job {
         (c.pathwise.images, c.pathwise.batch, c.prior.images, c.watch.every) = (3, 2, 3, 1);
         if recipe == "released" {
             (c.iterations, c.watch.every) = (4, 0);
-            let pentimento_trainer::recipe::Recipe::Released(schedule) = &mut c.recipe else {
-                unreachable!()
-            };
-            (schedule.d_times, schedule.ema_interval) = (2, 2);
+            (c.released.d_times, c.released.ema_interval) = (2, 2);
         }
         let prompts = ["a cat", "two dogs", "a tree"].map(String::from).to_vec();
         Job { _folder: folder, model, references: references.to_vec(), prompts, config: c }

@@ -29,7 +29,7 @@ impl Job {
                 .expect("a copy");
             fs::write(references.join(format!("{name}.txt")), name).expect("a file");
         }
-        let program = build("pentimento-trainer").join("pentimento");
+        let program = build("pentimento-cli").join("pentimento");
         Job { program, model: tiny::model(&folder.0), folder }
     }
     fn command(&self, recipe: &str, out: &Path) -> Command {

@@ -26,8 +26,8 @@ fn grey() -> Vec<Reference> {
 
 /// Settings of a small run.
 fn small(schedule: &Schedule, epochs: usize) -> Config {
-    let recipe = Recipe::Released(schedule.clone());
-    let mut config = Config { rank: 6, iterations: epochs, seed: 3, recipe, ..Config::released() };
+    let released = schedule.clone();
+    let mut config = Config { rank: 6, iterations: epochs, seed: 3, released, ..Config::released() };
     (config.rollout.prompts, config.rollout.group) = (2, 2);
     (config.rollout.steps, config.rollout.window) = (3, 2);
     config.optim.micro_batch = 2;

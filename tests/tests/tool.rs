@@ -17,7 +17,7 @@ const STOPPED: Option<i32> = Some(130);
 
 fn program() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| build("pentimento-trainer").join("pentimento"))
+    BUILT.get_or_init(|| build("pentimento-cli").join("pentimento"))
 }
 
 /// Whether whoever runs the tests, `nohup` perhaps, hands on that SIGHUP is ignored, which the tool respects.
@@ -308,6 +308,8 @@ fn nothing_replaces_an_earlier_run_but_a_complete_one() {
             "notes.txt",
             "pytorch_lora_weights.safetensors",
             "references.txt",
+            "run.json",
+            "settings.toml",
             "state.safetensors"
         ]
     );
@@ -336,17 +338,83 @@ fn nothing_replaces_an_earlier_run_but_a_complete_one() {
     assert_eq!(status, Some(0), "{words}");
     let last = contents(&out);
     let names: Vec<&str> = last.iter().map(|(name, _)| name.as_str()).collect();
-    let all = ["after.png", "before.png", "metrics.jsonl", "notes.txt"];
-    assert_eq!(
-        names,
-        [&all[..], &["pytorch_lora_weights.safetensors", "references.txt", "state.safetensors"]].concat()
-    );
+    let all = ["after.png", "before.png", "metrics.jsonl", "notes.txt", "pytorch_lora_weights.safetensors"];
+    let more = ["references.txt", "run.json", "settings.toml", "state.safetensors"];
+    assert_eq!(names, [&all[..], &more].concat());
     let metrics = fs::read_to_string(out.join("metrics.jsonl")).expect("a file");
     assert_eq!(metrics.lines().count(), 3, "{metrics}");
     let adapter = |all: &[(String, Vec<u8>)]| all.iter().find(|(n, _)| n.starts_with("pytorch")).cloned();
     assert!(adapter(&last) != adapter(&first) && contents(&unfinished) == stopped);
     assert!(!job.path("out/unfinished-3").exists(), "its place of work stays");
     assert!(job.path("out/unfinished-2/state.safetensors").exists(), "what a killed run had come to");
+}
+
+/// What a run was set to stands beside its adapter, and makes the same adapter again.
+#[test]
+fn settings_are_set_by_name_and_written_where_the_adapter_is() {
+    if adapter("training").is_none() {
+        return;
+    }
+    let job = Job::new("tool-settings");
+    let train = |out: &str, more: &[&str]| {
+        let mut command = job.train(out, "1", "2");
+        command.args(more);
+        ends(command)
+    };
+    let written = |out: &str| fs::read_to_string(job.path(out).join("settings.toml")).expect("settings");
+    let made =
+        |out: &str| fs::read(job.path(out).join("pytorch_lora_weights.safetensors")).expect("an adapter");
+    let (words, status) = train("plain", &[]);
+    assert_eq!(status, Some(0), "{words}");
+    let (words, status) = train("set", &["--set", "warm.rate=5e-4", "--set", "warm.steps=3"]);
+    assert!(status == Some(0) && words.contains("warm start: 3 of 3"), "{words}");
+    let (plain, set) = (written("plain"), written("set"));
+    assert!(plain.contains("\nwarm.rate = 0.001\n") && plain.contains("\nwarm.steps = 2\n"), "{plain}");
+    assert!(set.contains("\nwarm.rate = 0.0005\n") && set.contains("\nwarm.steps = 3\n"), "{set}");
+    assert!(made("plain") != made("set"), "it was set, but not used");
+
+    let file = job.path("set/settings.toml").display().to_string();
+    let own = |out: &str, more: &[&str]| {
+        let [model, references, out] =
+            [&job.model, &job.path("references"), &job.path(out)].map(|p| p.display().to_string());
+        let mut command = working(&["personalize", "--model", &model, "--references", &references]);
+        command.args(["--out", &out, "--settings", &file]).args(more);
+        ends(command)
+    };
+    let (words, status) = own("again", &[]);
+    assert_eq!(status, Some(0), "{words}");
+    assert!(made("again") == made("set") && written("again") == set, "not the same run");
+    let (words, status) = own("again", &["--resume", "--set", "optim.rate=0.5"]);
+    assert!(status == Some(1) && words.contains("optim.rate: expected 0.0002, found 0.5"), "{words}");
+    assert_eq!(written("again"), set, "a run that was refused wrote its settings");
+    let run = fs::read_to_string(job.path("again/run.json")).expect("what it was made from");
+    let run: serde_json::Value = serde_json::from_str(&run).expect("JSON");
+    assert!(run["device"].is_string() && run["pentimento"].is_string(), "{run}");
+    assert_eq!(run["made_from"]["warm.steps"], "3");
+    assert!(
+        run["made_from"]["reference 1"].is_string() && run["made_from"]["the reward's network"].is_string(),
+        "{run}"
+    );
+
+    let (words, status) = own("never", &["--set", "optim.rat=1e-3"]);
+    assert!(status == Some(1) && words.contains("Did you mean optim.rate?"), "{words}");
+    fs::write(&file, "optim.rate = 1e-3\nhed.steady = 1\n").expect("a file");
+    let (words, status) = own("never", &[]);
+    assert!(status == Some(1) && words.contains("line 2: hed.steady"), "{words}");
+    assert!(words.contains("Did you mean head.steady?") && !job.path("never").exists(), "{words}");
+}
+
+#[test]
+fn all_settings_are_printed() {
+    let (words, status) = ends(pentimento(&["settings", "--recipe", "grpo"]));
+    assert_eq!(status, Some(0), "{words}");
+    for part in
+        ["\nrecipe = \"grpo\"\n", "\noptim.rate = 0.0002\n", "default 0.0002", "source: released code"]
+    {
+        assert!(words.contains(part), "no {part:?} in {words}");
+    }
+    let (words, status) = ends(pentimento(&["settings", "--preset", "official"]));
+    assert!(status == Some(0) && words.contains("\nrecipe = \"released\"\n"), "{words}");
 }
 
 #[test]

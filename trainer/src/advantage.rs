@@ -1,8 +1,7 @@
 //! Group-relative advantages: how much better an image, or a place in it, is than its group. Pure functions.
-use serde::Serialize;
 
 /// What the advantage is divided by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Spread {
     /// Standard deviation of all rewards of the iteration (released: `global_std`).
     Global,

@@ -1,116 +1,82 @@
-//! Settings of a training. Each part lives with the code that obeys it, with unit, default and source.
+//! Settings of a training. Each part lives with the code that obeys it, with unit, default, range and source.
 use crate::objective::{anchor, grpo, nft, pathwise, prior};
-use crate::recipe::Recipe;
+use crate::recipe::{Recipe, released};
 use crate::reward::head;
+use crate::settings::Source;
+use crate::settings::field::{ANY, COUNT, most, positive};
+use crate::settings::part::{self, settings};
 use crate::stage::{rollout, warm, watch};
 use crate::{Error, Result, optim};
 use pentimento::grad::Recompute;
 use pentimento::weights::Base;
-use serde::{Serialize, Serializer};
 
-/// Settings of a personalisation; see [`Config::recipe`] for those of the recipes.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Config {
-    /// Everything random follows from it.
-    pub seed: u64,
-    /// Training resolution, pixels; 0 takes the model's own.
-    pub width: usize,
-    /// Training resolution, pixels; 0 takes the model's own.
-    pub height: usize,
-    /// What the frozen matrices of the transformer's blocks are quantised to on the device, to save its memory; `None` leaves them as
-    /// the file has them.
-    #[serde(serialize_with = "named")]
-    pub base: Option<Base>,
-    /// Which values of transformer blocks, decoder and backbone are computed again on the way back instead of kept: less memory, up to a
-    /// third more work. `None`: none of them up to [`KEPT`] latent positions, all of them above; [`crate::estimate::fit`] takes as few as
-    /// memory allows.
-    #[serde(skip)]
-    pub recompute: Option<Recompute>,
-    /// How many images the device works on at a time.
-    pub at_once: AtOnce,
-    /// T5 tokens of a prompt (released: 128).
-    pub text_tokens: usize,
-    /// LoRA rank r, any (released: 32).
-    pub rank: usize,
-    /// LoRA scale alpha / r (released: 2).
-    pub lora_scale: f32,
-    /// Iterations after the warm start.
-    pub iterations: usize,
-    /// What is done, and in which order.
-    pub recipe: Recipe,
-    /// Supervised steps before the first iteration.
-    pub warm: warm::Settings,
-    /// Sampling of training images.
-    pub rollout: rollout::Settings,
-    /// The clipped objective.
-    pub grpo: grpo::Settings,
-    /// The pathwise objective.
-    pub pathwise: pathwise::Settings,
-    /// The forward-process objective; its advantages are those of `grpo`.
-    pub nft: nft::Settings,
-    /// What holds a supervised training to the base model.
-    pub prior: prior::Settings,
-    /// What holds the layout.
-    pub anchor: anchor::Settings,
-    /// The reward head.
-    pub head: head::Settings,
-    /// The adapter's optimiser.
-    pub optim: optim::Settings,
-    /// How a training watches itself.
-    pub watch: watch::Settings,
-}
-
-/// How many images go through the device in one run, at most: fewer take less memory and a little more time. Sums are made of other
-/// parts then, so their last bits differ, and agreement (see [`optim::Settings`]) is that of other halves; what is learnt is the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct AtOnce {
-    /// In training runs, whatever the settings of warm start and objectives say.
-    pub train: usize,
-    /// While images are sampled, where guidance counts twice.
-    pub sample: usize,
-    /// While images are decoded and described for the reward. The released schedule describes a group at a time.
-    pub describe: usize,
-}
-
-impl Default for AtOnce {
-    fn default() -> Self {
-        AtOnce { train: 4096, sample: 4096, describe: 8 }
-    }
-}
-
-fn named<S: Serializer>(base: &Option<Base>, to: S) -> core::result::Result<S::Ok, S::Error> {
-    match base {
-        None => to.serialize_none(),
-        Some(Base::Q8) => to.serialize_str("q8"),
-        Some(Base::Q4) => to.serialize_str("q4"),
-    }
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Config {
-            seed: 0,
-            width: 0,
-            height: 0,
-            base: None,
-            recompute: None,
-            at_once: AtOnce::default(),
-            text_tokens: pentimento::text::T5_TOKENS,
-            rank: 16,
-            lora_scale: 2.0,
-            iterations: 5,
-            recipe: Recipe::Pathwise,
-            warm: warm::Settings::default(),
-            rollout: rollout::Settings::default(),
-            grpo: grpo::Settings::default(),
-            pathwise: pathwise::Settings::default(),
-            nft: nft::Settings::default(),
-            prior: prior::Settings::default(),
-            anchor: anchor::Settings::default(),
-            head: head::Settings::default(),
-            optim: optim::Settings::default(),
-            watch: watch::Settings::default(),
+settings! {
+    /// Settings of a personalisation; see [`Config::recipe`] for those of the recipes.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct Config in "" {
+        /// Everything random follows from it.
+        seed: u64 = 0, ANY;
+        /// Training resolution; 0 takes the model's own.
+        width: usize = 0, most(MOST_SIDE), unit "pixels";
+        /// Training resolution; 0 takes the model's own.
+        height: usize = 0, most(MOST_SIDE), unit "pixels";
+        /// What the frozen matrices of the transformer's blocks are quantised to on the device, to save its memory; `none` leaves them as
+        /// the file has them.
+        base: Option<Base> = None, ANY;
+        /// Which values of transformer blocks, decoder and backbone are computed again on the way back instead of kept: less memory, up to a
+        /// third more work. `most` leaves attentions out; `auto`: none of them up to 256 x 256 pixels, all of them above, or where memory is
+        /// known, as few as it allows.
+        recompute: Option<Recompute> = None, ANY;
+        /// T5 tokens of a prompt (released: 128).
+        text_tokens: usize = pentimento::text::T5_TOKENS, COUNT, unit "tokens", from Source::Released;
+        /// LoRA rank r, any (released: 32).
+        rank: usize = 16, COUNT, from Source::Released;
+        /// LoRA scale alpha / r (released: 2).
+        lora_scale: f32 = 2.0, positive(1000.0), from Source::Released;
+        /// Iterations after the warm start; with the released schedule epochs, with `sft` tens of steps.
+        iterations: usize = 5, most(MOST_STEPS), unit "iterations";
+        /// What is done, and in which order.
+        recipe: Recipe = Recipe::Pathwise, ANY;
+        parts {
+            /// How many images the device works on at a time.
+            at_once: AtOnce;
+            /// Supervised steps before the first iteration.
+            warm: warm::Settings;
+            /// Sampling of training images.
+            rollout: rollout::Settings;
+            /// The clipped objective.
+            grpo: grpo::Settings;
+            /// The pathwise objective.
+            pathwise: pathwise::Settings;
+            /// The forward-process objective; its advantages are those of `grpo`.
+            nft: nft::Settings;
+            /// What holds a supervised training to the base model.
+            prior: prior::Settings;
+            /// What holds the layout.
+            anchor: anchor::Settings;
+            /// The reward head.
+            head: head::Settings;
+            /// The adapter's optimiser.
+            optim: optim::Settings;
+            /// How a training watches itself.
+            watch: watch::Settings;
+            /// The released schedule, of [`Recipe::Released`] only.
+            released: released::Schedule;
         }
+    }
+}
+
+settings! {
+    /// How many images go through the device in one run, at most: fewer take less memory and a little more time. Sums are made of other
+    /// parts then, so their last bits differ, and agreement (see [`optim::Settings`]) is that of other halves; what is learnt is the same.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct AtOnce in "at_once." {
+        /// Most images that go through at once in training runs, whatever the settings of warm start and objectives say.
+        train: usize = 4096, COUNT, unit "images";
+        /// Most images that go through at once while images are sampled, where guidance counts twice.
+        sample: usize = 4096, COUNT, unit "images";
+        /// Most images that go through at once while images are decoded and described for the reward. The released schedule describes a group at a time.
+        describe: usize = 8, COUNT, unit "images";
     }
 }
 
@@ -120,23 +86,11 @@ impl Config {
     /// # Errors
     /// A sentence naming the field and what it may be.
     pub fn check(&self) -> Result<()> {
+        part::check(self)?;
         let (window, updates) = (self.rollout.window, self.grpo.updates);
-        counts(&[("rank", self.rank), ("text_tokens", self.text_tokens)])?;
-        let AtOnce { train, sample, describe } = self.at_once;
-        counts(&[("at_once.train", train), ("at_once.sample", sample), ("at_once.describe", describe)])?;
-        most(&[("iterations", self.iterations, MOST_STEPS)])?;
-        positive(&[("lora_scale", self.lora_scale, 1000.0)])?;
-        self.warm.check()?;
         self.rollout.check()?;
-        self.grpo.check()?;
         self.pathwise.check()?;
-        self.nft.check()?;
-        self.prior.check()?;
-        self.anchor.check()?;
-        self.head.check()?;
-        self.optim.check()?;
-        self.watch.check()?;
-        let grpo = matches!(self.recipe, Recipe::Grpo | Recipe::FlowGrpo | Recipe::Released(_));
+        let grpo = matches!(self.recipe, Recipe::Grpo | Recipe::FlowGrpo | Recipe::Released);
         if matches!(self.recipe, Recipe::Nft) && self.rollout.group < 2 {
             return Err(Error::bad("rollout.group", "at least 2 images to compare", "1"));
         }
@@ -152,13 +106,13 @@ impl Config {
             ));
         }
         let (aligned, learns) =
-            (self.head.alignment, !matches!(self.recipe, Recipe::Released(_) | Recipe::Supervised));
+            (self.head.alignment, !matches!(self.recipe, Recipe::Released | Recipe::Supervised));
         if aligned > 0.0 && !learns {
             let expected = "0 with recipes that do not ask for it: released, sft";
             return Err(Error::bad("head.alignment", expected, aligned.to_string()));
         }
-        if let Recipe::Released(schedule) = &self.recipe {
-            schedule.check(self)?;
+        if self.recipe == Recipe::Released && self.rollout.prompts < 2 {
+            return Err(Error::bad("rollout.prompts", "at least 2 batches in an epoch", "1"));
         }
         if grpo && updates > window {
             return Err(Error::bad("grpo.updates", "at most one per stochastic step", updates.to_string()));
@@ -201,37 +155,8 @@ pub const KEPT: usize = 32 * 32;
 pub(crate) const MOST_STEPS: usize = 1_000_000;
 /// Images that an iteration makes, or the head remembers, are no more than this.
 pub(crate) const MOST_IMAGES: usize = 65_536;
-
-/// Accepts 1 to 4096.
-pub(crate) fn counts(fields: &[(&str, usize)]) -> Result<()> {
-    match fields.iter().find(|(_, value)| !(1..=4096).contains(value)) {
-        Some((field, value)) => Err(Error::bad(*field, "1 to 4096", value.to_string())),
-        None => Ok(()),
-    }
-}
-/// Accepts 0 to a limit.
-pub(crate) fn most(fields: &[(&str, usize, usize)]) -> Result<()> {
-    match fields.iter().find(|(_, value, limit)| value > limit) {
-        Some((field, value, limit)) => Err(Error::bad(*field, format!("0 to {limit}"), value.to_string())),
-        None => Ok(()),
-    }
-}
-/// Accepts numbers from 0 to a limit, which NaN is not.
-pub(crate) fn within(fields: &[(&str, f32, f32)]) -> Result<()> {
-    match fields.iter().find(|(_, value, limit)| !(0.0..=*limit).contains(value)) {
-        Some((field, value, limit)) => Err(Error::bad(*field, format!("0 to {limit}"), value.to_string())),
-        None => Ok(()),
-    }
-}
-/// Accepts numbers above 0, up to a limit.
-pub(crate) fn positive(fields: &[(&str, f32, f32)]) -> Result<()> {
-    match fields.iter().find(|(_, value, limit)| !(*value > 0.0 && value <= limit)) {
-        Some((field, value, limit)) => {
-            Err(Error::bad(*field, format!("above 0, at most {limit}"), value.to_string()))
-        }
-        None => Ok(()),
-    }
-}
+/// Pixels of a side are no more than this.
+const MOST_SIDE: usize = 65_536;
 
 #[cfg(test)]
 mod tests {
@@ -256,7 +181,7 @@ mod tests {
     fn schedule(c: &mut Config, set: impl FnOnce(&mut Schedule)) {
         let mut own = Schedule::default();
         set(&mut own);
-        *c = Config { recipe: Recipe::Released(own), ..Config::released() };
+        *c = Config { released: own, ..Config::released() };
     }
 
     #[test]

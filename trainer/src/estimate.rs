@@ -228,9 +228,9 @@ impl Run {
         short.warm.steps = warm.min(1);
         // Texels of a CPU's driver go when the arena grows, and come back with the next iteration.
         short.iterations = 1 + usize::from(caps.class == Class::Software);
-        if let Recipe::Released(schedule) = &mut short.recipe {
+        if short.recipe == Recipe::Released {
             // The judge's turn, and the generator's.
-            (schedule.d_times, short.iterations) = (2, 2 * short.iterations);
+            (short.released.d_times, short.iterations) = (2, 2 * short.iterations);
         }
         // A window that comes late has all runs: groups before they part, and images.
         let rollout = &mut short.rollout;

@@ -23,6 +23,7 @@ pub mod recipe;
 pub mod references;
 mod resize;
 pub mod reward;
+pub mod settings;
 pub mod stage;
 pub mod texts;
 pub mod train;

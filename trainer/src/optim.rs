@@ -1,46 +1,33 @@
 //! Optimisers on the host: an adapter is small beside the work that makes its gradient, and host f32 arithmetic is
 //! the same on every adapter.
 use crate::archive::kept;
-use crate::{Result, config};
-use serde::Serialize;
+use crate::settings::Source;
+use crate::settings::field::{COUNT, between, positive};
+use crate::settings::part::settings;
 use std::sync::Arc;
 
-/// Settings of the adapter's optimiser.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Settings {
-    /// AdamW learning rate (released: 3e-4).
-    pub rate: f32,
-    /// Agreement of the gradients from two halves of an iteration's images, a cosine, from which on the whole rate is used; below,
-    /// the root of its running mean over this, at least a fifth, is the part that is. Adam makes steps of one size whatever the gradient is worth, and steps
-    /// along chance alone are a random walk that ends off what the head knows. 0: always the whole rate (released).
-    pub agreement: f32,
-    /// AdamW weight decay (released: 1e-4).
-    pub weight_decay: f32,
-    /// Global gradient norm limit (released: 1).
-    pub max_norm: f32,
-    /// Highest decay of the averaged adapter, which is the one saved (released: 0.9).
-    pub ema: f32,
-    /// Samples in one training run; gradients are accumulated.
-    pub micro_batch: usize,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Settings { rate: 2e-4, agreement: 0.0, weight_decay: 1e-4, max_norm: 1.0, ema: 0.9, micro_batch: 16 }
+settings! {
+    /// Settings of the adapter's optimiser.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct Settings in "optim." {
+        /// AdamW learning rate (released: 3e-4).
+        rate: f32 = 2e-4, between(0.0, 1.0), from Source::Released;
+        /// Agreement of the gradients from two halves of an iteration's images, a cosine, from which on the whole rate is used; below,
+        /// the root of its running mean over this, at least a fifth, is the part that is. Adam makes steps of one size whatever the gradient is worth, and steps
+        /// along chance alone are a random walk that ends off what the head knows. 0: always the whole rate (released).
+        agreement: f32 = 0.0, between(0.0, 1.0);
+        /// AdamW weight decay (released: 1e-4).
+        weight_decay: f32 = 1e-4, between(0.0, 1.0), from Source::Released;
+        /// Global gradient norm limit (released: 1).
+        max_norm: f32 = 1.0, positive(1e6), from Source::Released;
+        /// Highest decay of the averaged adapter, which is the one saved (released: 0.9).
+        ema: f32 = 0.9, between(0.0, 1.0), from Source::Released;
+        /// Samples in one training run; gradients are accumulated.
+        micro_batch: usize = 16, COUNT, unit "images";
     }
 }
 
 impl Settings {
-    pub(crate) fn check(&self) -> Result<()> {
-        config::counts(&[("optim.micro_batch", self.micro_batch)])?;
-        config::positive(&[("optim.max_norm", self.max_norm, 1e6)])?;
-        config::within(&[
-            ("optim.rate", self.rate, 1.0),
-            ("optim.agreement", self.agreement, 1.0),
-            ("optim.weight_decay", self.weight_decay, 1.0),
-            ("optim.ema", self.ema, 1.0),
-        ])
-    }
     /// The released ones.
     pub fn released() -> Self {
         Settings { rate: 3e-4, ..Settings::default() }

@@ -4,16 +4,17 @@ mod presets;
 pub mod released;
 pub(crate) mod supervised;
 
+pub use presets::{PRESETS, Preset};
+
 use crate::Result;
 use crate::machine::Machine;
 use crate::stage::Stage;
 use crate::train::Metrics;
 use crate::train::state::Finds;
 use crate::train::state::State;
-use serde::Serialize;
 
 /// Which recipe. All but the released one begin with a supervised warm start; [`crate::config::Config::recipe`] has settings for each.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Recipe {
     /// The adversarial reward's own gradient, through backbone, decoder and a sampling step; see
     /// [`crate::objective::pathwise`].
@@ -30,13 +31,33 @@ pub enum Recipe {
     /// preservation of [`crate::objective::prior`].
     Supervised,
     /// The released schedule, epoch by epoch; see [`released`].
-    Released(released::Schedule),
+    Released,
 }
 
 impl Recipe {
-    /// What the command line calls them; `default` is the one that suits the device.
+    /// Their names; `default` is the one that suits the device.
     pub const NAMES: [&'static str; 7] =
         ["default", "pathwise", "grpo", "flow-grpo", "nft", "sft", "released"];
+
+    /// The one of a name among [`Recipe::NAMES`].
+    pub fn named(name: &str) -> Option<Self> {
+        if name == "default" {
+            return Some(Recipe::default());
+        }
+        use Recipe::*;
+        [Pathwise, Grpo, FlowGrpo, Nft, Supervised, Released].into_iter().find(|r| r.name() == name)
+    }
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Recipe::Pathwise => "pathwise",
+            Recipe::Grpo => "grpo",
+            Recipe::FlowGrpo => "flow-grpo",
+            Recipe::Nft => "nft",
+            Recipe::Supervised => "sft",
+            Recipe::Released => "released",
+        }
+    }
 }
 
 /// The course of a training.

@@ -194,10 +194,10 @@ impl Trainer {
         config: Config,
         reward: Option<HostReward>,
     ) -> Result<Self> {
-        let recipe = config.recipe.clone();
+        let recipe = config.recipe;
         let free = reward.is_some() && config.warm.steps == 0 && !setup.prompts.is_empty();
-        let known = |(width, _): (usize, usize)| match &recipe {
-            Recipe::Released(_) => released::known(setup),
+        let known = |(width, _): (usize, usize)| match recipe {
+            Recipe::Released => released::known(setup),
             _ if free && setup.references.is_empty() => {
                 Ok(Known::texts(setup, setup.prompts.to_vec(), Vec::new()))
             }
@@ -205,10 +205,8 @@ impl Trainer {
         };
         let (mut machine, mut state) = Machine::open(exec, setup, config.clone(), known)?;
         machine.host = reward;
-        let course: Box<dyn Course> = match recipe.clone() {
-            Recipe::Released(schedule) => {
-                Box::new(Released::open(&mut machine, &mut state, setup, schedule)?)
-            }
+        let course: Box<dyn Course> = match recipe {
+            Recipe::Released => Box::new(Released::open(&mut machine, &mut state, setup)?),
             Recipe::Supervised => Box::new(Supervised::default()),
             _ => Box::new(Adversarial::open(&mut machine)?),
         };
@@ -239,6 +237,11 @@ impl Trainer {
     /// The settings in use.
     pub fn config(&self) -> &Config {
         &self.machine.config
+    }
+    /// What a run that goes on from this one must have in common with it: settings, and names and hashes of the model, the reward's network,
+    /// prompts and references, as an object of JSON.
+    pub fn identity(&self) -> String {
+        self.identity.text()
     }
     /// The model. Between steps it may be used to draw, too; a run in progress begins anew then, which [`Trainer::draw`] avoids.
     pub fn pipeline(&mut self) -> &mut Pipeline {

@@ -94,7 +94,7 @@ impl Recorded {
         let own = golden.path.join("pipeline");
         let pipeline = if own.is_dir() { own } else { golden.path.join("../main/pipeline") };
         let references = references(&golden.path.join("refs"), &prompts, side as u32);
-        config.recipe = Recipe::Released(schedule);
+        config.released = schedule;
         config.iterations = whole("epochs");
         Recorded { config, prompts, references, pipeline }
     }

@@ -2,30 +2,21 @@
 //! frozen warm start. Style, decided later, stays free.
 use super::flow::{Pull, Rows};
 use super::{At, Gradients, Objective};
+use crate::Result;
 use crate::machine::Machine;
+use crate::settings::field::between;
+use crate::settings::part::settings;
 use crate::train::state::State;
-use crate::{Result, config};
 use pentimento::exec::PlanId;
-use serde::Serialize;
 
-/// Settings of the anchor.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Settings {
-    /// Weight of `mean((v - v_warm)^2)`, conditional velocities, beside the objective's loss; 0 leaves it out.
-    pub weight: f32,
-    /// Lowest noise level that is held, up to 1.
-    pub lowest: f32,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Settings { weight: 10.0, lowest: 0.8 }
-    }
-}
-
-impl Settings {
-    pub(crate) fn check(&self) -> Result<()> {
-        config::within(&[("anchor.weight", self.weight, 1e6), ("anchor.lowest", self.lowest, 1.0)])
+settings! {
+    /// Settings of the anchor.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct Settings in "anchor." {
+        /// Weight of `mean((v - v_warm)^2)`, conditional velocities, beside the objective's loss; 0 leaves it out.
+        weight: f32 = 10.0, between(0.0, 1e6);
+        /// Lowest noise level that is held, up to 1.
+        lowest: f32 = 0.8, between(0.0, 1.0);
     }
 }
 

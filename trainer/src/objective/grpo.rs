@@ -3,8 +3,11 @@ use super::{At, Gradients, Objective, Params, compile, with_gradients};
 use crate::Result;
 use crate::advantage::{Spread, advantages, resample, within};
 use crate::archive::kept;
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::machine::Machine;
+use crate::settings::Source;
+use crate::settings::field::{ANY, COUNT, between, positive};
+use crate::settings::part::settings;
 use crate::train::state::State;
 use pentimento::exec::PlanId;
 use pentimento::graph::{Graph, Id};
@@ -12,10 +15,9 @@ use pentimento::model::mmdit::time_projection;
 use pentimento::pipeline::{Pipeline, Text};
 use pentimento::sampler::{CpsCoefficients, mean_square};
 use pentimento_wgsl::kernel::{Binary, Unary};
-use serde::Serialize;
 
 /// Which part of an image an advantage is credited to.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Credit {
     /// One advantage and one probability ratio per image, as released.
     Image,
@@ -24,63 +26,36 @@ pub enum Credit {
     Patch(f32),
 }
 
-/// Settings of the clipped objective.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Settings {
-    /// Credit assignment.
-    pub credit: Credit,
-    /// Normalisation of advantages.
-    pub spread: Spread,
-    /// Part of the first iteration's deviation within groups that later ones are divided by at least: where images of a group
-    /// differ less than that, they differ by chance (released: 0).
-    pub floor: f32,
-    /// Advantages are clamped to plus or minus this (released: 5).
-    pub advantage_limit: f32,
-    /// Clip range c of the ratio (released: 1e-5; Flow-CPS log-probabilities are small).
-    pub clip: f32,
-    /// Optimiser steps per iteration; the trained steps are shared out among them (released: 2).
-    pub updates: usize,
-    /// Weight of the squared distance between the means of a step with and without the adapter (released: 0).
-    pub beta: f32,
-    /// Whether gradients stop at the unconditioned half of guidance (released: no).
-    pub detach_unconditional: bool,
-    /// Norm that the gradient is brought to before extra terms such as the anchor are added, so that their weights mean
-    /// the same as beside the pathwise gradient; 0 leaves it as it is (released).
-    pub norm: f32,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Settings {
-            credit: Credit::Patch(0.7),
-            spread: Spread::Within,
-            floor: 0.2,
-            advantage_limit: 5.0,
-            clip: 1e-5,
-            updates: 1,
-            beta: 0.0,
-            detach_unconditional: true,
-            norm: 5.0,
-        }
+settings! {
+    /// Settings of the clipped objective.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct Settings in "grpo." {
+        /// Which part of an image an advantage is credited to: all of it (`image`, released), or each place in it, `patch:W`: W times
+        /// the advantage of the reward patch over the place, and 1 - W times the image's.
+        credit: Credit = Credit::Patch(0.7), between(0.0, 1.0);
+        /// What advantages are divided by: the deviation of all rewards of the iteration (`global`, released), of those within groups
+        /// (`within`), or of the prompt's own (`group`).
+        spread: Spread = Spread::Within, ANY;
+        /// Part of the first iteration's deviation within groups that later ones are divided by at least: where images of a group
+        /// differ less than that, they differ by chance (released: 0).
+        floor: f32 = 0.2, between(0.0, 1.0);
+        /// Advantages are clamped to plus or minus this (released: 5).
+        advantage_limit: f32 = 5.0, positive(1e6), from Source::Released;
+        /// Clip range c of the ratio (released: 1e-5; Flow-CPS log-probabilities are small).
+        clip: f32 = 1e-5, positive(1.0), from Source::Released;
+        /// Optimiser steps per iteration; the trained steps are shared out among them (released: 2).
+        updates: usize = 1, COUNT, unit "steps", from Source::Released;
+        /// Weight of the squared distance between the means of a step with and without the adapter (released: 0).
+        beta: f32 = 0.0, between(0.0, 1e6), from Source::Released;
+        /// Whether gradients stop at the unconditioned half of guidance (released: no).
+        detach_unconditional: bool = true, ANY;
+        /// Norm that the gradient is brought to before extra terms such as the anchor are added, so that their weights mean
+        /// the same as beside the pathwise gradient; 0 leaves it as it is (released).
+        norm: f32 = 5.0, between(0.0, 1e6);
     }
 }
 
 impl Settings {
-    pub(crate) fn check(&self) -> Result<()> {
-        if let Credit::Patch(part) = self.credit {
-            config::within(&[("grpo.credit", part, 1.0)])?;
-        }
-        config::counts(&[("grpo.updates", self.updates)])?;
-        config::positive(&[
-            ("grpo.advantage_limit", self.advantage_limit, 1e6),
-            ("grpo.clip", self.clip, 1.0),
-        ])?;
-        config::within(&[
-            ("grpo.floor", self.floor, 1.0),
-            ("grpo.beta", self.beta, 1e6),
-            ("grpo.norm", self.norm, 1e6),
-        ])
-    }
     /// The released ones.
     pub fn released() -> Self {
         let own = Settings { credit: Credit::Image, spread: Spread::Global, ..Settings::default() };

@@ -3,36 +3,27 @@
 //! noise in the sampling steps. Rollouts are drawn by the current adapter, where the paper draws them by the averaged one.
 use super::flow::{Part, Rows};
 use super::{At, Gradients, Objective, Params, compile, grpo, with_gradients};
+use crate::Result;
 use crate::config::Config;
 use crate::machine::Machine;
+use crate::settings::Source;
+use crate::settings::field::{COUNT, positive};
+use crate::settings::part::settings;
 use crate::train::state::State;
-use crate::{Result, config};
 use pentimento::exec::PlanId;
 use pentimento::graph::{Graph, Id};
 use pentimento::pipeline::Pipeline;
 use pentimento_wgsl::kernel::Unary;
-use serde::Serialize;
 
-/// Settings of the forward-process objective. Credit, spread and limit of its advantages, and the norm its gradient is
-/// brought to, are those of [`grpo::Settings`].
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Settings {
-    /// How far v+ and v- stand from the averaged adapter's velocity; at 1, v+ is the velocity itself.
-    pub beta: f32,
-    /// Noise levels, and noises, for each image in an optimiser step.
-    pub noisings: usize,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Settings { beta: 1.0, noisings: 2 }
-    }
-}
-
-impl Settings {
-    pub(crate) fn check(&self) -> Result<()> {
-        config::positive(&[("nft.beta", self.beta, 1000.0)])?;
-        config::counts(&[("nft.noisings", self.noisings)])
+settings! {
+    /// Settings of the forward-process objective. Credit, spread and limit of its advantages, and the norm its gradient is
+    /// brought to, are those of [`grpo::Settings`].
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct Settings in "nft." {
+        /// How far v+ and v- stand from the averaged adapter's velocity; at 1, v+ is the velocity itself.
+        beta: f32 = 1.0, positive(1000.0), from Source::Paper("2509.16117");
+        /// Noise levels, and noises, for each image in an optimiser step.
+        noisings: usize = 2, COUNT;
     }
 }
 

@@ -4,6 +4,9 @@
 use super::{At, Gradients, Objective, Params, compile, with_gradients};
 use crate::machine::Machine;
 use crate::reward::Critic;
+use crate::settings::Source;
+use crate::settings::field::{ANY, COUNT, positive};
+use crate::settings::part::settings;
 use crate::stage::rollout;
 use crate::train::state::State;
 use crate::{Error, Result, config};
@@ -11,10 +14,9 @@ use pentimento::exec::PlanId;
 use pentimento::graph::{Graph, Id};
 use pentimento::model::mmdit::time_projection;
 use pentimento::pipeline::{Pipeline, Text};
-use serde::Serialize;
 
 /// Where the sampling step begins that gradients go through.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum From {
     /// At the states that the rollout's last step began with.
     LastStep,
@@ -23,35 +25,30 @@ pub enum From {
     Noised(f32, f32),
 }
 
-/// Settings of the pathwise objective.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Settings {
-    /// Where the step begins.
-    pub from: From,
-    /// Whether gradients stop at the unconditioned half of guidance. With them, what the caption says of colour, which
-    /// guidance multiplies, is unlearnt too, and long runs keep getting better.
-    pub detach_unconditional: bool,
-    /// Images of an iteration that gradients go through.
-    pub images: usize,
-    /// Images in one training run.
-    pub batch: usize,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Settings { from: From::Noised(0.1, 0.8), detach_unconditional: false, images: 16, batch: 8 }
+settings! {
+    /// Settings of the pathwise objective.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct Settings in "pathwise." {
+        /// Where the sampling step begins that gradients go through: at the states that the rollout's last step began with (`last-step`), or
+        /// at finished images, noised anew to a level drawn evenly from a range (`noised:LOW..HIGH`).
+        from: From = From::Noised(0.1, 0.8), positive(1.0), from Source::Paper("2309.17400");
+        /// Whether gradients stop at the unconditioned half of guidance. With them, what the caption says of colour, which
+        /// guidance multiplies, is unlearnt too, and long runs keep getting better.
+        detach_unconditional: bool = false, ANY;
+        /// Images of an iteration that gradients go through.
+        images: usize = 16, COUNT, unit "images";
+        /// Images in one training run.
+        batch: usize = 8, COUNT, unit "images";
     }
 }
 
 impl Settings {
     pub(crate) fn check(&self) -> Result<()> {
-        config::counts(&[("pathwise.images", self.images), ("pathwise.batch", self.batch)])?;
         match self.from {
-            From::Noised(low, high) if !(low > 0.0 && low <= high && high <= 1.0) => Err(Error::bad(
-                "pathwise.from",
-                "noise levels above 0, rising, at most 1",
-                format!("{low} to {high}"),
-            )),
+            From::Noised(low, high) if low > high => {
+                let found = format!("{low} to {high}");
+                Err(Error::bad("pathwise.from", "noise levels that rise", found))
+            }
             _ => Ok(()),
         }
     }

@@ -3,31 +3,22 @@
 //! hardly takes on a style that its captions do not name.
 use super::flow::{Pull, Rows};
 use super::{At, Gradients, Objective};
+use crate::Result;
 use crate::machine::Machine;
+use crate::settings::Source;
+use crate::settings::field::{COUNT, between};
+use crate::settings::part::settings;
 use crate::train::state::State;
-use crate::{Result, config};
 use pentimento::exec::PlanId;
-use serde::Serialize;
 
-/// Settings of prior preservation.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Settings {
-    /// Weight of `mean((v - v_base)^2)`, conditional velocities, beside the supervised loss; 0 leaves it out.
-    pub weight: f32,
-    /// Images that the base model draws of the training prompts before training.
-    pub images: usize,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Settings { weight: 0.0, images: 32 }
-    }
-}
-
-impl Settings {
-    pub(crate) fn check(&self) -> Result<()> {
-        config::within(&[("prior.weight", self.weight, 1e6)])?;
-        config::counts(&[("prior.images", self.images)])
+settings! {
+    /// Settings of prior preservation.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct Settings in "prior." {
+        /// Weight of `mean((v - v_base)^2)`, conditional velocities, beside the supervised loss; 0 leaves it out.
+        weight: f32 = 0.0, between(0.0, 1e6), from Source::Paper("2208.12242");
+        /// Images that the base model draws of the training prompts before training.
+        images: usize = 32, COUNT, unit "images", from Source::Paper("2208.12242");
     }
 }
 

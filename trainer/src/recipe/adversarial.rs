@@ -78,7 +78,7 @@ impl Adversarial {
         let mut all: Vec<Box<dyn Objective>> = vec![match m.config.recipe {
             Recipe::Pathwise => Box::new(Pathwise::default()),
             Recipe::Nft => Box::new(Nft::default()),
-            Recipe::Grpo | Recipe::FlowGrpo | Recipe::Supervised | Recipe::Released(_) => {
+            Recipe::Grpo | Recipe::FlowGrpo | Recipe::Supervised | Recipe::Released => {
                 Box::new(Grpo::default())
             }
         }];

@@ -27,10 +27,13 @@ mod script;
 pub use script::{Script, Seeded};
 
 use super::Course;
-use crate::config::{self, Config};
+use crate::config::MOST_STEPS;
 use crate::machine::Machine;
 use crate::references::Reference;
 use crate::reward::judge::{self, Judge};
+use crate::settings::Source;
+use crate::settings::field::{COUNT, between};
+use crate::settings::part::settings;
 use crate::stage::Stage;
 use crate::stage::prepare::{Known, Texts};
 use crate::train::state::{Finds, State};
@@ -40,48 +43,21 @@ use generator::Generate;
 use learn::Learn;
 use rollout::{Made, Sample};
 use score::Score;
-use serde::Serialize;
 
-/// What the released script has besides [`Config`].
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Schedule {
-    /// The head trains in every epoch but each `d_times`-th (released: 10).
-    pub d_times: usize,
-    /// The average takes the adapter in at every `ema_interval`-th global step (released: 8).
-    pub ema_interval: usize,
-    /// Hidden units of the head (released: 512).
-    pub hidden: usize,
-    /// PickScore's image layers `layers[tune_layer:]` learn (released: -1; paper: -2).
-    pub tune_layer: i64,
-    /// Learning rate of those layers (released: 5e-6).
-    pub tune_rate: f32,
-}
-
-impl Schedule {
-    pub(crate) fn check(&self, config: &Config) -> Result<()> {
-        if self.d_times == 0
-            || self.ema_interval == 0
-            || self.ema_interval > config::MOST_STEPS
-            || config.rollout.prompts < 2
-        {
-            let found = format!("{self:?} with {} batches", config.rollout.prompts);
-            let expected = "intervals of 1 or more and 2 batches or more";
-            return Err(Error::bad("released schedule", expected, found));
-        }
-        config::counts(&[("released.hidden", self.hidden)])?;
-        config::within(&[("released.tune_rate", self.tune_rate, 1.0)])
-    }
-}
-
-impl Default for Schedule {
-    fn default() -> Self {
-        Schedule {
-            d_times: 10,
-            ema_interval: 8,
-            hidden: crate::reward::head::HIDDEN,
-            tune_layer: -1,
-            tune_rate: 5e-6,
-        }
+settings! {
+    /// What the released script has besides [`Config`]'s other parts.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct Schedule in "released." {
+        /// The head trains in every epoch but each `d_times`-th (released: 10).
+        d_times: usize = 10, between(1.0, MOST_STEPS as f64), unit "epochs", from Source::Released;
+        /// The average takes the adapter in at every `ema_interval`-th global step (released: 8).
+        ema_interval: usize = 8, between(1.0, MOST_STEPS as f64), unit "steps", from Source::Released;
+        /// Hidden units of the head (released: 512).
+        hidden: usize = crate::reward::head::HIDDEN, COUNT, from Source::Released;
+        /// PickScore's image layers `layers[tune_layer:]` learn (released: -1; paper: -2).
+        tune_layer: i64 = -1, between(-1000.0, 1000.0), from Source::Released;
+        /// Learning rate of those layers (released: 5e-6).
+        tune_rate: f32 = 5e-6, between(0.0, 1.0), from Source::Released;
     }
 }
 
@@ -138,7 +114,8 @@ pub(crate) struct Released {
 impl Released {
     /// Opens the judge. A prompt that is the caption of no reference has all of them (the released loader would stop
     /// there).
-    pub fn open(m: &mut Machine, s: &mut State, setup: &Setup<'_>, schedule: Schedule) -> Result<Self> {
+    pub fn open(m: &mut Machine, s: &mut State, setup: &Setup<'_>) -> Result<Self> {
+        let schedule = m.config.released.clone();
         let prompts = prompts(setup)?;
         let most = prompts.iter().map(|p| p.references.len()).max().unwrap_or(0);
         let most = most.max(m.config.rollout.group);

@@ -6,6 +6,8 @@ use pentimento::{Error, Result};
 
 use super::Reference;
 use crate::images::{Filter, Picture};
+use crate::settings::field::ANY;
+use crate::settings::part::settings;
 
 /// What happens to a picture of another shape than the training's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -17,19 +19,6 @@ pub enum Fit {
     Pad,
     /// Width and height are resized each for itself, as the released code does.
     Squash,
-}
-
-impl FromStr for Fit {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self> {
-        match name {
-            "cover" => Ok(Fit::Cover),
-            "pad" => Ok(Fit::Pad),
-            "squash" => Ok(Fit::Squash),
-            other => Err(Error::bad("fit", "cover, pad or squash", format!("`{other}`"))),
-        }
-    }
 }
 
 /// A colour, 8 bits a channel.
@@ -68,13 +57,16 @@ impl fmt::Display for Colour {
     }
 }
 
-/// How references are brought to the training's shape.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Framing {
-    /// For pictures of another shape.
-    pub fit: Fit,
-    /// Behind transparent pictures and around padded ones.
-    pub background: Colour,
+settings! {
+    /// How references are brought to the training's shape.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Framing in "" {
+        /// What happens to references of another shape than the training's: the centre is cut out (`cover`), all is kept on the background
+        /// (`pad`), or width and height are resized each for itself (`squash`, as released).
+        fit: Fit = Fit::Cover, ANY;
+        /// Colour behind transparent references and around padded ones.
+        background: Colour = Colour::WHITE, ANY;
+    }
 }
 
 impl Framing {
@@ -186,16 +178,8 @@ mod tests {
     }
 
     #[test]
-    fn names_and_colours_are_read() {
+    fn colours_are_read() {
         assert_eq!(Framing::default(), Framing { fit: Fit::Cover, background: Colour([255; 3]) });
-        assert_eq!(
-            ["cover", "pad", "squash"].map(|n| n.parse().ok()),
-            [Some(Fit::Cover), Some(Fit::Pad), Some(Fit::Squash)]
-        );
-        for bad in ["", "crop", "Cover", "cover "] {
-            let error = bad.parse::<Fit>().unwrap_err().to_string();
-            assert_eq!(error, format!("fit: expected cover, pad or squash, found `{bad}`."));
-        }
         assert_eq!("00fF7a".parse::<Colour>().unwrap(), Colour([0, 255, 122]));
         assert_eq!("#010203".parse::<Colour>().unwrap().to_string(), "#010203");
         assert_eq!(Colour::default().to_string(), "white");

@@ -2,84 +2,55 @@
 //! `Linear(D, 512) -> GELU -> Linear(512, 1)` on the class token and on patch tokens alike.
 use super::backbone::Backbone;
 use super::{HeadStep, Learned};
-use crate::{Error, Result, config};
+use crate::config::{MOST_IMAGES, MOST_STEPS};
+use crate::settings::Source;
+use crate::settings::field::{ANY, COUNT, between, most};
+use crate::settings::part::settings;
+use crate::{Error, Result};
 use pentimento::exec::{Executor, LeafData, PlanId, compile, finite};
 use pentimento::grad::gradients;
 use pentimento::graph::{Graph, Id};
 use pentimento::rng::Philox;
 use pentimento_wgsl::kernel::{Act, Unary};
-use serde::Serialize;
 use std::sync::Arc;
 
-/// Settings of the head and of the reward it gives.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Settings {
-    /// Weight of the class token in the reward, the patches get the rest (released: 0.7).
-    pub class_weight: f32,
-    /// Part of an image's reward, 0 to 1, that is PickScore's: how far the reward model, which has to be a CLIP then, finds
-    /// it to be what its prompt says. The head gives the rest, so 1 is a reward that does not learn.
-    pub alignment: f32,
-    /// Weight of the patches in the head's loss (released: 0.3).
-    pub patch_loss: f32,
-    /// Patches drawn with replacement from each image, for a head step and again for a reward; 0 takes all of them
-    /// (released: 64).
-    pub patches: usize,
-    /// Whether the reward divides tokens by their norms, which head training does not (released: yes).
-    pub normalise_reward: bool,
-    /// Learning rate (released: 1e-4), Adam betas (0.5, 0.999).
-    pub rate: f32,
-    /// Steps before the first update.
-    pub warm: usize,
-    /// Steps per iteration after the first (released: 1).
-    pub steps: usize,
-    /// References, and as many generated images, in a step.
-    pub batch: usize,
-    /// Generated images kept; half of a step's negatives come from there.
-    pub replay: usize,
-    /// Weight of `(h(token + noise) - h(token))^2 / d^2` beside the hinge loss, with noise of plus or minus d =
-    /// [`STEADY`] standard deviations of the references' tokens: an R1 penalty (Mescheder et al. 2018) by finite
-    /// differences, as APT (arXiv 2501.08316) makes it. 0 leaves it out (released).
-    pub steady: f32,
+settings! {
+    /// Settings of the head and of the reward it gives.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct Settings in "head." {
+        /// Weight of the class token in the reward, the patches get the rest (released: 0.7).
+        class_weight: f32 = 0.7, between(0.0, 1.0), from Source::Released;
+        /// Part of an image's reward, 0 to 1, that is PickScore's: how far the reward model, which has to be a CLIP then, finds
+        /// it to be what its prompt says. The head gives the rest, so 1 is a reward that does not learn.
+        alignment: f32 = 0.0, between(0.0, 1.0);
+        /// Weight of the patches in the head's loss (released: 0.3).
+        patch_loss: f32 = 0.3, between(0.0, 1000.0), from Source::Released;
+        /// Patches drawn with replacement from each image, for a head step and again for a reward; 0 takes all of them
+        /// (released: 64).
+        patches: usize = 0, most(MOST_IMAGES), unit "patches", from Source::Released;
+        /// Whether the reward divides tokens by their norms, which head training does not (released: yes).
+        normalise_reward: bool = false, ANY, from Source::Released;
+        /// Learning rate (released: 1e-4), Adam betas (0.5, 0.999).
+        rate: f32 = 3e-4, between(0.0, 1.0), from Source::Released;
+        /// Steps before the first update.
+        warm: usize = 30, most(MOST_STEPS), unit "steps";
+        /// Steps per iteration after the first (released: 1).
+        steps: usize = 2, most(MOST_STEPS), unit "steps", from Source::Released;
+        /// References, and as many generated images, in a step.
+        batch: usize = 16, COUNT, unit "images";
+        /// Generated images kept; half of a step's negatives come from there.
+        replay: usize = 256, most(MOST_IMAGES), unit "images";
+        /// Weight of `(h(token + noise) - h(token))^2 / d^2` beside the hinge loss, with noise of plus or minus d =
+        /// 0.1 standard deviations of the references' tokens: an R1 penalty (Mescheder et al. 2018) by finite
+        /// differences, as APT (arXiv 2501.08316) makes it. 0 leaves it out (released).
+        steady: f32 = 1.0, between(0.0, 1000.0), from Source::Paper("2501.08316");
+    }
 }
 
-/// Size of that noise, in standard deviations.
+/// Size of the noise that holds the head steady, in standard deviations of the references' tokens.
 pub const STEADY: f32 = 0.1;
 
-impl Default for Settings {
-    fn default() -> Self {
-        Settings {
-            class_weight: 0.7,
-            alignment: 0.0,
-            patch_loss: 0.3,
-            patches: 0,
-            normalise_reward: false,
-            rate: 3e-4,
-            warm: 30,
-            steps: 2,
-            batch: 16,
-            replay: 256,
-            steady: 1.0,
-        }
-    }
-}
-
 impl Settings {
-    pub(crate) fn check(&self) -> Result<()> {
-        config::counts(&[("head.batch", self.batch)])?;
-        config::most(&[
-            ("head.patches", self.patches, config::MOST_IMAGES),
-            ("head.warm", self.warm, config::MOST_STEPS),
-            ("head.steps", self.steps, config::MOST_STEPS),
-            ("head.replay", self.replay, config::MOST_IMAGES),
-        ])?;
-        config::within(&[
-            ("head.class_weight", self.class_weight, 1.0),
-            ("head.alignment", self.alignment, 1.0),
-            ("head.patch_loss", self.patch_loss, 1000.0),
-            ("head.rate", self.rate, 1.0),
-            ("head.steady", self.steady, 1000.0),
-        ])
-    }
     /// The released ones.
     pub fn released() -> Self {
         Settings {

@@ -1,52 +1,39 @@
 //! Sampling a batch of groups.
 use super::Stage;
-use crate::config::{self, counts};
 use crate::machine::Machine;
 use crate::objective::grpo::Taken;
+use crate::settings::Source;
+use crate::settings::field::{ANY, COUNT, between};
+use crate::settings::part::settings;
 use crate::train::Event;
 use crate::train::state::{Batch, State};
 use crate::{Error, Result};
 use pentimento::exec::PlanId;
 use pentimento::pipeline::{Text, Velocity};
 use pentimento::sampler;
-use serde::Serialize;
 
-/// Settings of rollouts.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Settings {
-    /// Prompts in an iteration.
-    pub prompts: usize,
-    /// Images a prompt: the group (released: 16).
-    pub group: usize,
-    /// Sampling steps (released: 10).
-    pub steps: usize,
-    /// Classifier-free guidance, of rollouts and of training, up to 100; 1 and less turn it off (released: 4.5).
-    pub guidance: f32,
-    /// Noise level eta of the stochastic steps (released: 0.8). Flow-CPS, arXiv 2509.05952.
-    pub eta: f32,
-    /// Stochastic steps, the ones that the clipped objective trains (released: 2); 0 samples without noise.
-    pub window: usize,
-    /// First stochastic step; `None` draws it anew each iteration (MixGRPO), released: 0.
-    pub window_start: Option<usize>,
-    /// A group shares its initial noise and the steps before the window; its images part at the window.
-    pub share_noise: bool,
-    /// The noises of a group's stochastic steps come in pairs z, -z.
-    pub antithetic: bool,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Settings {
-            prompts: 4,
-            group: 8,
-            steps: 6,
-            guidance: 4.5,
-            eta: 0.8,
-            window: 2,
-            window_start: None,
-            share_noise: true,
-            antithetic: true,
-        }
+settings! {
+    /// Settings of rollouts.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct Settings in "rollout." {
+        /// Prompts in an iteration.
+        prompts: usize = 4, COUNT, unit "prompts";
+        /// Images a prompt: the group (released: 16).
+        group: usize = 8, COUNT, unit "images", from Source::Released;
+        /// Sampling steps (released: 10).
+        steps: usize = 6, COUNT, unit "steps", from Source::Released;
+        /// Classifier-free guidance, of rollouts and of training, up to 100; 1 and less turn it off (released: 4.5).
+        guidance: f32 = 4.5, between(0.0, 100.0), from Source::Released;
+        /// Noise level eta of the stochastic steps (released: 0.8). Flow-CPS, arXiv 2509.05952.
+        eta: f32 = 0.8, between(0.0, 1.0), from Source::Released;
+        /// Stochastic steps, the ones that the clipped objective trains (released: 2); 0 samples without noise.
+        window: usize = 2, between(0.0, 4096.0), unit "steps", from Source::Released;
+        /// First stochastic step; `none` draws it anew each iteration (MixGRPO), released: 0.
+        window_start: Option<usize> = None, between(0.0, 4096.0), from Source::Released;
+        /// A group shares its initial noise and the steps before the window; its images part at the window.
+        share_noise: bool = true, ANY;
+        /// The noises of a group's stochastic steps come in pairs z, -z.
+        antithetic: bool = true, ANY;
     }
 }
 
@@ -64,16 +51,9 @@ impl Settings {
         let bad = |field: &str, expected: &str, found: usize| {
             Err(Error::bad(format!("rollout.{field}"), expected, found.to_string()))
         };
-        sampler::check_guidance(self.guidance).map_err(|e| e.at("rollout.guidance"))?;
-        counts(&[
-            ("rollout.prompts", self.prompts),
-            ("rollout.steps", self.steps),
-            ("rollout.group", self.group),
-        ])?;
         if self.window > 0 && (self.group < 2 || self.antithetic && !self.group.is_multiple_of(2)) {
             return bad("group", "at least 2, and even when noises come in pairs", self.group);
         }
-        config::within(&[("rollout.eta", self.eta, 1.0)])?;
         let room = self.steps.checked_sub(self.window);
         if room.is_none_or(|room| self.window_start.is_some_and(|w| w > room)) {
             return bad("window", "stochastic steps within the sampling steps", self.window);

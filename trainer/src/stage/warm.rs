@@ -1,37 +1,27 @@
 //! The warm start: supervised steps on the references before anything is sampled.
 use super::Stage;
+use crate::Result;
+use crate::config::MOST_STEPS;
 use crate::machine::Machine;
 use crate::objective::{Learn, Objective};
+use crate::settings::field::{COUNT, between, most};
+use crate::settings::part::settings;
 use crate::train::Event;
 use crate::train::state::{State, Warmed};
-use crate::{Result, config};
 use pentimento::exec::PlanId;
-use serde::Serialize;
 
-/// Settings of the warm start.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Settings {
-    /// Supervised flow-matching steps on the references before the first rollout (released: 0).
-    pub steps: usize,
-    /// References in one of those steps.
-    pub batch: usize,
-    /// Their learning rate, with 10 steps of linear warm-up and a cosine down to a tenth.
-    pub rate: f32,
-    /// Part of their captions replaced by the empty prompt, so that guidance keeps working.
-    pub caption_drop: f32,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Settings { steps: 100, batch: 8, rate: 1e-3, caption_drop: 0.1 }
-    }
-}
-
-impl Settings {
-    pub(crate) fn check(&self) -> Result<()> {
-        config::counts(&[("warm.batch", self.batch)])?;
-        config::most(&[("warm.steps", self.steps, config::MOST_STEPS)])?;
-        config::within(&[("warm.rate", self.rate, 1.0), ("warm.caption_drop", self.caption_drop, 1.0)])
+settings! {
+    /// Settings of the warm start.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct Settings in "warm." {
+        /// Supervised flow-matching steps on the references before the first rollout (released: 0).
+        steps: usize = 100, most(MOST_STEPS), unit "steps";
+        /// References in one of those steps.
+        batch: usize = 8, COUNT, unit "images";
+        /// Their learning rate, with 10 steps of linear warm-up and a cosine down to a tenth.
+        rate: f32 = 1e-3, between(0.0, 1.0);
+        /// Part of their captions replaced by the empty prompt, so that guidance keeps working.
+        caption_drop: f32 = 0.1, between(0.0, 1.0);
     }
 }
 

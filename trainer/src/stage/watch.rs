@@ -10,31 +10,29 @@ pub use verdict::Look;
 
 use super::{Stage, rollout};
 use crate::archive::kept;
+use crate::config::MOST_STEPS;
 use crate::machine::Machine;
 use crate::optim::Tensors;
+use crate::settings::field::{between, most};
+use crate::settings::part::settings;
 use crate::train::Event;
 use crate::train::state::State;
-use crate::{Error, Result, config};
+use crate::{Error, Result};
 use pentimento::exec::PlanId;
 use pentimento::pipeline::{Text, Velocity};
 use pentimento::rng::Philox;
 use pentimento::sampler;
-use serde::Serialize;
 use std::sync::Arc;
 use verdict::Verdict;
 
-/// Settings of the watch.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Settings {
-    /// Iterations from one look to the next, the last of which is at the end; 0: none at all. The released schedule has none.
-    pub every: usize,
-    /// Overlap of silhouettes with the base model's, 0 to 1, that is good enough; 92 % of the warm start's are enough, too.
-    pub silhouettes: f32,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Settings { every: 10, silhouettes: 0.72 }
+settings! {
+    /// Settings of the watch.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct Settings in "watch." {
+        /// Iterations from one look to the next, the last of which is at the end; 0: none at all. The released schedule has none.
+        every: usize = 10, most(MOST_STEPS), unit "iterations";
+        /// Overlap of silhouettes with the base model's, 0 to 1, that is good enough; 92 % of the warm start's are enough, too.
+        silhouettes: f32 = 0.72, between(0.0, 1.0);
     }
 }
 
@@ -42,10 +40,6 @@ impl Settings {
     /// Those for a device; `slow` as for [`crate::config::Config::recipe`].
     pub fn of(slow: bool) -> Self {
         Settings { every: if slow { 5 } else { 10 }, ..Settings::default() }
-    }
-    pub(crate) fn check(&self) -> Result<()> {
-        config::most(&[("watch.every", self.every, config::MOST_STEPS)])?;
-        config::within(&[("watch.silhouettes", self.silhouettes, 1.0)])
     }
 }
 

@@ -2,13 +2,14 @@
 //! told.
 use crate::config::Config;
 use crate::machine::Machine;
+use crate::settings::part::rows;
 use crate::train::Setup;
 use crate::{Error, Result};
 use pentimento::fingerprint::Hash;
 use serde_json::{Map, Value, json};
 
 /// Settings that a run may go on with in another way: they say how long and how, not what is learnt.
-const FREE: [&str; 4] = ["iterations", "at_once.train", "at_once.sample", "at_once.describe"];
+const FREE: [&str; 5] = ["iterations", "recompute", "at_once.train", "at_once.sample", "at_once.describe"];
 
 /// Names and hashes. Of large weights a few hundred bytes a tensor are looked at: any training changes those.
 #[derive(Clone, Debug)]
@@ -20,10 +21,10 @@ impl Identity {
         let bench = || m.bench.as_ref().map(|bench| bench.judge.fingerprint());
         let reward = m.critic.as_ref().map(|critic| critic.backbone.fingerprint()).or_else(bench);
         let mut all = Map::new();
-        flatten("", &settings(config)?, &mut all);
-        FREE.iter().for_each(|name| drop(all.remove(*name)));
         // Sizes of 0 mean the model's own.
-        (all["width"], all["height"]) = (m.pixels.0.into(), m.pixels.1.into());
+        let own = Config { width: m.pixels.0, height: m.pixels.1, ..config.clone() };
+        let held = rows(&own).filter(|(setting, _)| !FREE.contains(&setting.name));
+        all.extend(held.map(|(setting, field)| (setting.name.into(), field.text().into())));
         for (part, hash) in m.pipeline.fingerprints() {
             all.insert(format!("the model's {part}"), hash.into());
         }
@@ -38,7 +39,7 @@ impl Identity {
         }
         Ok(Identity(all))
     }
-    /// As a file keeps it.
+    /// As a file keeps it, an object of JSON.
     pub fn text(&self) -> String {
         Value::Object(self.0.clone()).to_string()
     }
@@ -50,31 +51,13 @@ impl Identity {
         let Some(name) = names.into_iter().find(|name| began.get(*name) != self.0.get(*name)) else {
             return Ok(());
         };
-        let say = |value: Option<&Value>| value.map_or("none".into(), Value::to_string);
+        let say = |value: Option<&Value>| match value {
+            None => "none".into(),
+            Some(Value::String(text)) => text.clone(),
+            Some(other) => other.to_string(),
+        };
         let place = format!("{label}, of a run with other inputs: {name}");
         Err(Error::bad(place, say(began.get(name)), say(self.0.get(name)))
             .with_hint("Give what that run was begun with, or begin another."))
-    }
-}
-
-fn settings(config: &Config) -> Result<Value> {
-    // Through text, where an f32 has the digits that it needs.
-    serde_json::to_string(config)
-        .and_then(|text| serde_json::from_str(&text))
-        .map_err(|e| Error::bad("settings", "values that JSON has", e.to_string()))
-}
-
-/// `a.b.c` for what is nested.
-fn flatten(at: &str, value: &Value, into: &mut Map<String, Value>) {
-    match value {
-        Value::Object(parts) => {
-            for (name, part) in parts {
-                let name = if at.is_empty() { name.clone() } else { format!("{at}.{name}") };
-                flatten(&name, part, into);
-            }
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
-            into.insert(at.into(), value.clone());
-        }
     }
 }

@@ -1,19 +1,23 @@
 //! A training of the command line's, from its first picture to its last, with less at a time where the device runs out of memory.
 use crate::device::Keeper;
 use crate::generate::{draw, say_cuts};
-use crate::out::{ADAPTER, AFTER, BEFORE, Out, STATE};
+use crate::out::{ADAPTER, AFTER, BEFORE, Out, RUN, SETTINGS, STATE};
 use crate::personalize::Args;
 use crate::progress::Spinner;
 use crate::report::Report;
+use crate::settings::toml;
 use crate::stop::Stop;
 use pentimento::exec::Executor;
 use pentimento::pipeline::{Sampling, Text};
+use pentimento::shown::shown;
 use pentimento_trainer::config::Config;
 use pentimento_trainer::estimate;
 use pentimento_trainer::files::write_atomically;
 use pentimento_trainer::images::contact_sheet;
+use pentimento_trainer::settings::Settings;
 use pentimento_trainer::train::{Setup, Trainer};
 use pentimento_trainer::{Error, Result};
+use serde_json::json;
 use std::path::Path;
 use std::time::Duration;
 
@@ -26,10 +30,14 @@ const MOST_STATE: u64 = 1 << 36;
 pub struct Job<'a> {
     pub args: &'a Args,
     pub setup: Setup<'a>,
+    /// What is set.
+    pub settings: Settings,
+    /// Whether that is for slow devices.
+    pub slow: bool,
     /// Prompts of the contact sheets.
     pub show: Vec<String>,
-    /// Pixels of each picture.
-    pub side: usize,
+    /// Width and height of each picture, pixels.
+    pub size: [usize; 2],
     pub stop: &'a Stop,
 }
 
@@ -45,8 +53,8 @@ enum End {
 
 impl Job<'_> {
     /// Trains to the end, again with less at a time where the device's memory runs out.
-    pub fn run(&self, device: (Box<dyn Executor>, Keeper), config: Config, out: &mut Out) -> Result<()> {
-        let (mut device, mut config, mut state) = (Some(device), config, None);
+    pub fn run(&self, device: (Box<dyn Executor>, Keeper), out: &mut Out) -> Result<()> {
+        let (mut device, mut config, mut state) = (Some(device), self.settings.config.clone(), None);
         if out.resumes {
             let path = out.path(STATE);
             state = Some((path.display().to_string(), pentimento::file::read(&path, MOST_STATE)?));
@@ -80,11 +88,12 @@ impl Job<'_> {
             Err(e) if e.is_out_of_memory() => return Ok(End::Short(estimate::PREPARING, None, e)),
             work => work?,
         };
-        if let Some(minutes) = self.args.minutes {
-            work.set_deadline(60.0 * minutes);
+        if let Some(seconds) = self.settings.seconds {
+            work.set_deadline(seconds);
         }
         let from = state.as_ref().map(|(label, bytes)| work.resume(label, bytes)).transpose()?;
         drop(loading);
+        self.record(&mut work, config, out)?;
         if let Some(p) = &from {
             let (warm, iteration, seconds) = (p.warm, p.iteration, p.seconds);
             println!(
@@ -95,7 +104,7 @@ impl Job<'_> {
             Err(e) if e.is_out_of_memory() => return Ok(End::Short(estimate::DRAWING, None, e)),
             sheet => sheet?,
         };
-        let iterations = self.args.minutes.is_none().then(|| work.config().iterations);
+        let iterations = self.settings.seconds.is_none().then(|| work.config().iterations);
         let every = Duration::from_secs_f64(60.0 * self.args.save_every);
         let mut report = Report::new(out, self.args.keep, iterations, every);
         from.map_or(Ok(()), |from| report.go_on(&from))?;
@@ -110,6 +119,20 @@ impl Job<'_> {
             }
             ended => self.finish(&mut work, out, ended, trained, saved, &sheet).map(|()| End::Complete),
         }
+    }
+
+    /// Writes what the run is made from, with which another can be told or made again.
+    fn record(&self, work: &mut Trainer, config: &Config, out: &Out) -> Result<()> {
+        let (version, device) = (env!("CARGO_PKG_VERSION"), work.pipeline().exec.caps().name.clone());
+        let settings = Settings { config: config.clone(), ..self.settings.clone() };
+        let head =
+            format!("Settings of a run of pentimento {version} on {}, for --settings.", shown(&device));
+        write_atomically(&out.path(SETTINGS), toml::write(&settings, self.slow, &head)?.as_bytes())?;
+        let bad = |e: serde_json::Error| Error::bad("the run's identity", "JSON", e.to_string());
+        let made_from: serde_json::Value = serde_json::from_str(&work.identity()).map_err(bad)?;
+        let run = json!({ "pentimento": version, "device": device, "made_from": made_from });
+        let text = serde_json::to_string_pretty(&run).map_err(bad)?;
+        write_atomically(&out.path(RUN), (text + "\n").as_bytes())
     }
 
     /// Reads the sheet's prompts, and draws the pictures before training where that is not done.
@@ -130,7 +153,8 @@ impl Job<'_> {
 
     /// Pictures of the same prompts and seeds, before and after. The texts are kept, so that the encoders are not needed again.
     fn draw(&self, work: &mut Trainer, sheet: &[Text], path: &Path) -> Result<()> {
-        let how = Sampling { steps: SHEET_STEPS, guidance: 4.5, width: self.side, height: self.side };
+        let [width, height] = self.size;
+        let how = Sampling { steps: SHEET_STEPS, guidance: 4.5, width, height };
         let mut pictures = Vec::new();
         let rows = work.config().at_once.sample.min(estimate::SHEET);
         draw(work.pipeline(), sheet, rows, 1000, &how, self.stop, &mut |_, picture| {

@@ -1,32 +1,8 @@
-//! `--memory` and `--estimate`.
+//! What `--memory` gave up, `--estimate`, and how long a preset takes.
 use pentimento::caps::Caps;
 use pentimento::grad::Recompute;
 use pentimento_trainer::config::{AtOnce, Config};
 use pentimento_trainer::estimate::{Estimate, Work, megabytes};
-use pentimento_trainer::{Error, Result};
-use std::str::FromStr;
-
-/// Bytes, as people write them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bytes(pub u64);
-
-impl FromStr for Bytes {
-    type Err = Error;
-    fn from_str(text: &str) -> Result<Self> {
-        let bad = || Error::bad("memory", "a number with MB, GB, MiB or GiB, as in 6GB", text);
-        let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-        let (number, unit) = text.split_at(digits);
-        let unit = match unit.trim().to_ascii_lowercase().as_str() {
-            "mb" | "m" => 1e6,
-            "gb" | "g" => 1e9,
-            "mib" => 1048576.0,
-            "gib" => 1073741824.0,
-            _ => return Err(bad()),
-        };
-        let bytes = number.parse::<f64>().map_err(|_| bad())? * unit;
-        if (1.0..1e18).contains(&bytes) { Ok(Bytes(bytes as u64)) } else { Err(bad()) }
-    }
-}
 
 /// What was given up to stay within a cap, a sentence; `None` for nothing.
 pub fn given_up(before: &Config, now: &Config) -> Option<String> {
@@ -50,6 +26,28 @@ pub fn given_up(before: &Config, now: &Config) -> Option<String> {
     (!all.is_empty()).then(|| format!("to stay within the memory, {}", all.join(", ")))
 }
 
+/// Operations of a whole training without looks.
+fn all(e: &Estimate, config: &Config) -> f64 {
+    e.work.prepare + e.work.warm + config.iterations as f64 * e.work.iteration
+}
+
+/// How long a training takes on a device that makes so many operations a second on large matrices, of which trainings come to a fifth to two
+/// thirds; looks take as long as they are many.
+pub fn duration(e: &Estimate, config: &Config, rate: f64) -> String {
+    let looks = config.iterations.checked_div(config.watch.every).map_or(0.0, |n| n as f64 + 2.0);
+    let seconds = (all(e, config) + looks * e.work.look) / rate;
+    format!("{} to {}", time(1.5 * seconds), time(5.0 * seconds))
+}
+
+/// Seconds, as people say them.
+pub fn time(seconds: f64) -> String {
+    match seconds {
+        s if s < 100.0 => format!("{s:.0} s"),
+        s if s < 6000.0 => format!("{:.0} min", s / 60.0),
+        s => format!("{:.1} h", s / 3600.0),
+    }
+}
+
 /// Prints the table. `rate`: operations a second.
 pub fn table(caps: &Caps, e: &Estimate, config: &Config, rate: f64) {
     println!("on {}:", caps.name);
@@ -71,7 +69,7 @@ pub fn table(caps: &Caps, e: &Estimate, config: &Config, rate: f64) {
     }
     println!("  saved state, and on the host   {:>10}", megabytes(e.state));
     let Work { prepare, warm, iteration, look } = e.work;
-    let all = prepare + warm + config.iterations as f64 * iteration;
+    let all = all(e, config);
     println!(
         "  time at {:.3} TFLOP/s, without pauses, compiling of shaders and work of the host",
         rate / 1e12
@@ -108,22 +106,5 @@ fn kind(name: &str) -> &str {
         "readback" => "results for the host",
         "staging" => "numbers from the host",
         other => other,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bytes_are_written_as_people_do() {
-        let of = |text: &str| text.parse::<Bytes>().map(|b| b.0).ok();
-        assert_eq!(
-            [of("6GB"), of("1.5 gb"), of("512MiB"), of("2g")].map(Option::unwrap),
-            [6_000_000_000, 1_500_000_000, 536_870_912, 2_000_000_000]
-        );
-        for bad in ["", "6", "GB", "-1GB", "6TB", "1e9GB", "0GB", "..GB", "99999999999GB"] {
-            assert_eq!(of(bad), None, "{bad}");
-        }
     }
 }

@@ -17,6 +17,10 @@ pub const BEFORE: &str = "before.png";
 pub const AFTER: &str = "after.png";
 pub const METRICS: &str = "metrics.jsonl";
 pub const REFERENCES: &str = "references.txt";
+/// What was set, for `--settings`.
+pub const SETTINGS: &str = "settings.toml";
+/// What the run was made from: versions, device, names and hashes.
+pub const RUN: &str = "run.json";
 /// All that the run is, to go on with.
 pub const STATE: &str = "state.safetensors";
 
@@ -34,7 +38,7 @@ fn is_work(name: &str) -> bool {
 
 /// Whether a run writes files of that name.
 fn is_ours(name: &str) -> bool {
-    is_work(name) || [BEFORE, AFTER, METRICS, REFERENCES].contains(&name)
+    is_work(name) || [BEFORE, AFTER, METRICS, REFERENCES, SETTINGS, RUN].contains(&name)
 }
 
 fn failed(path: &Path, action: &'static str) -> impl Fn(io::Error) -> Error {

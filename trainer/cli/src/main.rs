@@ -19,6 +19,7 @@ mod personalize;
 mod progress;
 mod report;
 mod say;
+mod settings;
 mod stop;
 
 use clap::{Parser, Subcommand};
@@ -50,7 +51,9 @@ enum Command {
     Generate(generate::Args),
     /// Train an adapter on a folder of reference images. Ctrl-C, SIGTERM or SIGHUP end after the current step and keep what is
     /// trained.
-    Personalize(personalize::Args),
+    Personalize(Box<personalize::Args>),
+    /// Print all settings of a training as a file that `personalize --settings` takes: what each is, may be, and is by default.
+    Settings(settings::Args),
 }
 
 fn main() -> ExitCode {
@@ -68,6 +71,7 @@ fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(args),
         Command::Generate(args) => generate::run(args, &Stop::install()),
         Command::Personalize(args) => personalize::run(args, &Stop::install()),
+        Command::Settings(args) => settings::run(args),
     };
     end(result, 0)
 }

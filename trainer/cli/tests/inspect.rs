@@ -11,7 +11,7 @@ use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
 fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(name)
 }
 
 /// Whether it succeeded, and all that it printed.
@@ -45,7 +45,7 @@ fn every_layout_is_described() {
 /// What opening a model with an adapter says, which is what `generate` does, is what `inspect --model` says.
 #[test]
 fn adapters_are_judged_as_generate_judges_them() {
-    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/models/icons");
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/models/icons");
     let scratch = std::env::temp_dir().join(format!("pentimento-judged-{}", std::process::id()));
     fs::create_dir_all(&scratch).expect("a folder");
     let attention = |n: usize, wide: usize| {

@@ -1,4 +1,5 @@
 //! A training as it is told: lines and bars for people, `metrics.jsonl` for programs, adapters on the way.
+use crate::memory::time;
 use crate::out::{ADAPTER, METRICS, Out, STATE, WARM_START, iteration};
 use crate::progress::Phase;
 use crate::stop::Stop;
@@ -185,6 +186,13 @@ impl<'a> Report<'a> {
                 self.trained = true;
                 self.iteration = m.iteration;
                 self.phase.say(summary(&m));
+                // The first one builds shaders.
+                if let (2, Some(left)) =
+                    (m.iteration, self.iterations.and_then(|n| n.checked_sub(2)).filter(|n| *n > 0))
+                {
+                    let rest = time(left as f64 * m.seconds);
+                    self.phase.say(format_args!("{left} iterations like this one take {rest}"));
+                }
                 self.log.add(record(&m))?;
                 if self.keep {
                     trainer.average()?.save(&self.out.path(&iteration(m.iteration)))?;
