@@ -1,7 +1,6 @@
 //! What every exported function goes through: NULL checks, caught panics, the context's message; and pointers read.
 use crate::pmt_status;
-use crate::turn::Turn;
-use pentimento_trainer::adapted::Source;
+use crate::shared::Shared;
 use runtime::Error;
 use std::any::Any;
 use std::ffi::{CStr, c_char};
@@ -9,8 +8,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
+use std::sync::{Mutex, MutexGuard, TryLockError};
 
 #[cfg(panic = "abort")]
 compile_error!("the C interface catches panics: build it with panic = \"unwind\"");
@@ -24,6 +22,8 @@ pub enum Failure {
     Library(Error),
     /// A panic, by its message.
     Panic(String),
+    /// No failure: there is nothing yet.
+    Pending,
 }
 
 impl From<Error> for Failure {
@@ -36,6 +36,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Failure::Argument(e) | Failure::Library(e) => e.fmt(f),
+            Failure::Pending => f.write_str("There is nothing yet."),
             Failure::Panic(text) => write!(f, "pentimento: a bug: {text}. Free the handle and report this."),
         }
     }
@@ -51,7 +52,9 @@ impl Failure {
             Failure::Library(Error::Bad { .. }) => pmt_status::BadFile,
             Failure::Library(Error::Missing { .. }) => pmt_status::Missing,
             Failure::Library(Error::Io { .. }) => pmt_status::Io,
-            Failure::Library(Error::Device { .. } | Error::Memory { .. }) => pmt_status::Device,
+            Failure::Pending => pmt_status::Pending,
+            Failure::Library(Error::Device { .. }) => pmt_status::Device,
+            Failure::Library(Error::Memory { .. }) => pmt_status::OutOfMemory,
             Failure::Library(Error::Cancelled) => pmt_status::Cancelled,
             Failure::Library(Error::NotFinite { .. }) => pmt_status::NotFinite,
             Failure::Library(_) | Failure::Panic(_) => pmt_status::Internal,
@@ -60,59 +63,6 @@ impl Failure {
 }
 
 pub type Result<T> = std::result::Result<T, Failure>;
-
-/// A context as its handles share it.
-#[derive(Default)]
-pub struct Shared {
-    pub device: Option<String>,
-    /// Where built pipelines are kept.
-    pipelines: Mutex<Option<PathBuf>>,
-    message: Mutex<String>,
-    /// Of its trainers and pipelines.
-    turns: Mutex<Vec<Weak<Turn>>>,
-}
-
-impl Shared {
-    pub fn new(device: Option<&str>) -> Self {
-        Shared { device: device.map(String::from), ..Shared::default() }
-    }
-    pub fn message(&self) -> MutexGuard<'_, String> {
-        self.message.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-    /// Names another file for built pipelines, or none.
-    pub fn keep_pipelines(&self, file: Option<PathBuf>) {
-        *self.pipelines.lock().unwrap_or_else(PoisonError::into_inner) = file;
-    }
-    /// The file for built pipelines.
-    pub fn pipelines(&self) -> Option<PathBuf> {
-        self.pipelines.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-    /// Runs a body and keeps the message of its failure.
-    pub fn run(&self, body: impl FnOnce() -> Result<()>) -> pmt_status {
-        attempt(body).map_or_else(
-            |failure| {
-                *self.message() = failure.to_string();
-                failure.status()
-            },
-            |()| pmt_status::Ok,
-        )
-    }
-    /// A turn for a new handle of this context.
-    pub fn turn(&self) -> Arc<Turn> {
-        let turn = Arc::new(Turn::default());
-        let mut turns = self.turns();
-        turns.retain(|t| t.strong_count() > 0);
-        turns.push(Arc::downgrade(&turn));
-        turn
-    }
-    /// Asks all that is in progress to stop.
-    pub fn cancel(&self) {
-        self.turns().iter().filter_map(Weak::upgrade).for_each(|turn| turn.ask(true));
-    }
-    fn turns(&self) -> MutexGuard<'_, Vec<Weak<Turn>>> {
-        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// Runs a body; a panic becomes a failure.
 pub fn attempt(body: impl FnOnce() -> Result<()>) -> Result<()> {
@@ -230,34 +180,45 @@ pub unsafe fn list<'a, T>(p: *const T, len: usize, name: &str, what: &str) -> Re
     Ok(unsafe { std::slice::from_raw_parts(p, len) })
 }
 
-/// Adapters with their strengths, 1 where there are none.
+/// A structure to read.
 ///
 /// # Safety
-/// Each NULL or valid for reading `count` values; strings as [`text`].
-pub unsafe fn adapters(
-    paths: *const *const c_char,
-    strengths: *const f32,
-    count: usize,
-) -> Result<Vec<Source>> {
-    if count == 0 {
-        return Ok(Vec::new());
-    }
+/// NULL or valid for reading a `T`.
+pub unsafe fn given<'a, T>(p: *const T, name: &str) -> Result<&'a T> {
     // SAFETY: the caller's promise.
-    let paths = unsafe { list(paths, count, "adapters", "adapters")? };
-    let strengths = match strengths.is_null() {
-        true => &[],
-        // SAFETY: the caller's promise.
-        false => unsafe { list(strengths, count, "strengths", "strengths")? },
-    };
-    let strengths = strengths.iter().copied().chain(std::iter::repeat(1.0));
-    let source = |(&path, strength): (&*const c_char, f32)| {
-        if !strength.is_finite() {
-            return Err(Failure::argument("strengths", "finite numbers", strength.to_string()));
+    unsafe { p.as_ref() }.ok_or_else(|| null(name))
+}
+
+/// A structure to read that begins with its size, perhaps an older and shorter one: what it lacks is as in `rest`.
+///
+/// # Safety
+/// NULL, or its first 8 bytes are readable and say how many are.
+pub unsafe fn stamped<T: Fields + Copy>(p: *const T, rest: T, name: &str) -> Result<T> {
+    let mut all = rest;
+    // SAFETY: the caller's promise.
+    let size = unsafe { bytes(p.cast(), size_of::<u64>(), name).map(|_| p.cast::<u64>().read_unaligned())? };
+    let size = usize::try_from(size).unwrap_or(usize::MAX);
+    check_size::<T>(size, &format!("{name}.size"))?;
+    // SAFETY: the caller's promise; no more than there is room for.
+    unsafe { (&raw mut all).cast::<u8>().copy_from_nonoverlapping(p.cast(), size) };
+    Ok(all)
+}
+
+/// Copies a text, as much as there is room for, cut between characters, and a 0 behind it; gives its length.
+///
+/// # Safety
+/// NULL or valid for writing `len` bytes.
+pub unsafe fn text_into(text: &str, buffer: *mut c_char, len: usize, name: &str) -> Result<usize> {
+    if len > 0 {
+        let part = &text[..text.floor_char_boundary(len - 1)];
+        // SAFETY: the caller's promise; `part` is shorter than `len`.
+        unsafe {
+            place(buffer, name, 0)?;
+            buffer.cast::<u8>().copy_from_nonoverlapping(part.as_ptr(), part.len());
+            buffer.add(part.len()).write(0);
         }
-        // SAFETY: the caller's promise.
-        Ok(Source { path: unsafe { text(path, "adapters")? }.into(), strength })
-    };
-    paths.iter().zip(strengths).map(source).collect()
+    }
+    Ok(text.len())
 }
 
 /// Room for `len` bytes.
@@ -314,9 +275,10 @@ pub fn check_size<T: Fields>(size: usize, name: &str) -> Result<()> {
 mod tests {
     use super::*;
 
-    impl Handle for Shared {
+    struct Own(Shared);
+    impl Handle for Own {
         fn shared(&self) -> &Shared {
-            self
+            &self.0
         }
     }
     fn call(shared: &Shared, body: fn() -> Result<()>) -> pmt_status {
@@ -330,7 +292,7 @@ mod tests {
 
     #[test]
     fn a_panic_stops_here() {
-        let shared = Shared::default();
+        let shared = Shared::new(None).expect("a context");
         assert_eq!(call(&shared, fail), pmt_status::Internal);
         assert!(shared.message().contains("the test's own panic"), "{}", shared.message());
         assert_eq!(call(&shared, || panic!("number {}", 7)), pmt_status::Internal);
@@ -339,7 +301,8 @@ mod tests {
         assert_eq!(call(&shared, odd), pmt_status::Internal);
         assert_eq!(guard!(_, fail()), pmt_status::Internal);
         assert_eq!(call(&shared, || Ok(())), pmt_status::Ok);
-        let (handle, none) = (crate::handles::keep(Shared::default()), std::ptr::null::<Shared>());
+        let own = Own(Shared::new(None).expect("a context"));
+        let (handle, none) = (crate::handles::keep(own), std::ptr::null::<Own>());
         assert_eq!(guard!(handle, Ok(())), pmt_status::Ok);
         crate::handles::forget(handle);
         assert_eq!(
@@ -374,7 +337,7 @@ mod tests {
             (Error::Device { device: "a".into(), reason: "b".into() }, pmt_status::Device),
             (
                 Error::Memory { device: "a".into(), reason: "b".into(), hint: String::new() },
-                pmt_status::Device,
+                pmt_status::OutOfMemory,
             ),
             (Error::Cancelled, pmt_status::Cancelled),
         ] {

@@ -1,8 +1,8 @@
-//! What crosses the boundary by value: statuses, settings, progress.
-use crate::guard::{self, Failure, Fields, bytes, check_size};
-use pentimento_trainer::config::Config;
+//! What crosses the boundary by value.
+use crate::guard::Fields;
+use std::ffi::{c_char, c_void};
 
-/// The outcome of a call.
+/// The outcome of a call, or of a job.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum pmt_status {
@@ -14,161 +14,120 @@ pub enum pmt_status {
     BadFile = 2,
     /// A file, tensor, adapter or device that must be there is not.
     Missing = 3,
-    /// The operating system refused to read or write.
+    /// The operating system, or the program's own reader or writer, refused to read or write.
     Io = 4,
-    /// The GPU cannot run this, or failed while running it.
+    /// The GPU cannot run this, or failed while running it. The next job opens it anew.
     Device = 5,
-    /// Stopped by one of the `_cancel` functions.
+    /// Stopped by `pmt_job_cancel` or `pmt_context_cancel`, or what it worked on was freed.
     Cancelled = 6,
-    /// A bug in the library. The handle is of no more use: free it.
+    /// A bug in the library. What it was working on is of no more use: free it.
     Internal = 7,
     /// A NaN or infinity in a file, or made by a training that diverged or by settings; the message names the first. The
     /// adapter from before stays readable.
     NotFinite = 8,
+    /// No mistake: the job is not over, or there is nothing to fetch yet.
+    Pending = 9,
+    /// The device has too little memory left.
+    OutOfMemory = 10,
 }
 
-/// The number names no recipe.
-pub fn no_recipe(number: u32) -> Failure {
-    Failure::argument("recipe", "one of pmt_recipe", number.to_string())
-}
-
-/// Where a training is.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum pmt_phase {
-    /// Encoding prompts and references; `done` of `total` pieces.
-    #[default]
-    Encode = 0,
-    /// Supervised steps on the references; `done` of `total`.
-    Warm = 1,
-    /// Iterations; `done` of `total` model runs within the one that follows `iteration`.
-    Adversarial = 2,
-    /// Finished.
-    Done = 3,
-}
-
-/// Recipes. All but the released one begin with supervised steps on the references. Take the settings of another than the
-/// default from `pmt_config_recipe`.
+/// What a job is doing.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum pmt_recipe {
-    /// What suits the device: `Pathwise`.
-    Default = 0,
-    /// The released schedule, epoch by epoch: `iterations` counts epochs of `prompts` batches (at least 2), of which every
-    /// tenth trains the adapter. With PickScore as reward model, the adapter trains while the references score higher.
-    /// The `warm` and `head` fields are not used.
-    Released = 1,
-    /// The adversarial reward's own gradient, through backbone, decoder and a sampling step.
-    Pathwise = 2,
-    /// Adv-GRPO that uses every batch for reward head and adapter.
-    Grpo = 3,
-    /// Flow-GRPO, the baseline: a reward that is fixed after its first steps, and a policy held to the base model.
-    FlowGrpo = 4,
-    /// The forward-process objective on every batch (DiffusionNFT).
-    Nft = 5,
-    /// Supervised fine-tuning with prior preservation and without a reward: an iteration is ten optimiser steps. `prompts`,
-    /// `group` and the `head` fields are not used.
-    Supervised = 6,
+pub enum pmt_phase {
+    /// Other jobs go first.
+    Waiting = 0,
+    /// The device is opened.
+    Opening = 1,
+    /// Weights and plans are made ready, and memory is planned.
+    Loading = 2,
+    /// Prompts and references are encoded; `done` of `total` pieces.
+    Encoding = 3,
+    /// Supervised steps on the references; `done` of `total`.
+    Warm = 4,
+    /// Iterations; `done` of `total` model runs within the one that follows `iteration`.
+    Iterating = 5,
+    /// Sampling steps of all images; `done` of `total`.
+    Drawing = 6,
+    /// Over.
+    Over = 7,
 }
 
-impl pmt_recipe {
-    /// Its settings in the library, for GPUs; `None` for a number that is no recipe.
-    pub fn settings(number: u32) -> Option<Config> {
-        use pmt_recipe::*;
-        let all = [Default, Released, Pathwise, Grpo, FlowGrpo, Nft, Supervised];
-        Some(match all.into_iter().find(|r| *r as u32 == number)? {
-            Default | Pathwise => Config::pathwise(false),
-            Released => Config::released(),
-            Grpo => Config::grpo(false),
-            FlowGrpo => Config::flow_grpo(false),
-            Nft => Config::nft(false),
-            Supervised => Config::supervised(false),
-        })
-    }
-}
-
-/// Settings of a training. Start from `pmt_config_default` or `pmt_config_recipe`.
+/// How pixels lie in memory. 8-bit values are 0 to 255, others 0 to 1, all as displays take them (sRGB). Alpha is written as opaque; of a
+/// reference, it mixes with the `background` setting.
 #[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct pmt_config {
-    /// Bytes of this structure in the program, set by the functions that fill it in.
-    pub size: u64,
-    /// Everything random follows from it.
-    pub seed: u64,
-    /// End after about this many seconds in `pmt_trainer_step`, the first call left out, instead of after `iterations`; 0: no
-    /// such limit.
-    pub max_seconds: f64,
-    /// Training resolution, pixels; 0: the model's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum pmt_format {
+    /// 3 bytes.
+    Rgb8 = 0,
+    /// 4 bytes.
+    Rgba8 = 1,
+    /// 4 bytes, blue first.
+    Bgra8 = 2,
+    /// 3 half-precision numbers.
+    Rgb16f = 3,
+    /// 4 half-precision numbers.
+    Rgba16f = 4,
+    /// 3 single-precision numbers.
+    Rgb32f = 5,
+    /// 4 single-precision numbers.
+    Rgba32f = 6,
+}
+
+/// An image in the program's memory, to be read or written.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct pmt_image {
+    /// The first row, the uppermost.
+    pub pixels: *mut c_void,
+    /// Bytes that may be used from there.
+    pub bytes: usize,
+    /// Bytes from one row to the next; 0: no padding. The last row needs none.
+    pub stride: usize,
+    /// Pixels, 1 to 16384.
     pub width: u32,
-    /// Training resolution, pixels; 0: the model's own.
+    /// Pixels, 1 to 16384.
     pub height: u32,
-    /// LoRA rank, 1 to 4096.
-    pub rank: u32,
-    /// Supervised steps before the first iteration; may be 0.
-    pub warm_steps: u32,
-    /// References in one of those steps.
-    pub warm_batch: u32,
-    /// Learning rate of those steps.
-    pub warm_rate: f32,
-    /// Iterations after those steps.
-    pub iterations: u32,
-    /// Prompts in an iteration.
-    pub prompts: u32,
-    /// Images drawn for each prompt; even where `window` is not 0.
-    pub group: u32,
-    /// Sampling steps of those images.
+    /// One of `pmt_format`.
+    pub format: u32,
+    /// 0.
+    pub reserved: u32,
+}
+
+/// What is to be drawn. Start from `pmt_drawing_default`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct pmt_drawing {
+    /// Bytes of this structure in the program, set by `pmt_drawing_default`.
+    pub size: u64,
+    /// A prompt for each image.
+    pub prompts: *const *const c_char,
+    /// A seed for each image; NULL: 0, 1, 2 and so on. Equal parameters give equal images on one device.
+    pub seeds: *const u64,
+    /// What guidance leads away from; NULL: nothing in particular.
+    pub negative: *const c_char,
+    /// Images, 1 to 1024.
+    pub count: u32,
+    /// Pixels; 0: the side of the images that the model was trained on.
+    pub width: u32,
+    /// Pixels; 0: as for `width`.
+    pub height: u32,
+    /// Sampling steps, 1 to 1000.
     pub steps: u32,
-    /// How many of these are stochastic, the ones that the GRPO recipes train; at most `steps`.
-    pub window: u32,
-    /// Samples in one training run: less of them, less memory.
-    pub micro_batch: u32,
-    /// Steps of the reward head before the first update.
-    pub head_warm: u32,
-    /// References, and as many drawn images, in a step of the reward head.
-    pub head_batch: u32,
+    /// Images sampled at once: more are faster and take more memory.
+    pub batch: u32,
+    /// Sampling steps from one preview to the next; 0: none. Each takes a run of the decoder. Not from trainers.
+    pub preview: u32,
     /// Classifier-free guidance; 1 turns it off.
     pub guidance: f32,
-    /// Learning rate.
-    pub rate: f32,
-    /// What happens to references of another shape than the training's: 0 the centre is cropped, 1 the background is
-    /// added around them, 2 they are squashed.
-    pub fit: u32,
-    /// Colour of that background, 0xRRGGBB.
-    pub background: u32,
-    /// What is done, and in which order: one of `pmt_recipe`.
-    pub recipe: u32,
-    /// Iterations from one look at fixed pictures to the next; looks end a training that gets clearly worse, and the adapter is
-    /// then the best one seen. 0: none. Not in the released schedule.
-    pub watch_every: u32,
-    /// Bits that the model's matrices are quantised to while loading, 8 or 4: half or a quarter of the memory, and an approximation
-    /// of the model; 0: as they are in the file.
-    pub base_bits: u32,
-    /// T5 tokens of a prompt.
-    pub text_tokens: u32,
-    /// Megabytes (10^6 bytes) of the device's memory to stay within: values are computed again on the way back, then fewer images go through
-    /// the device at a time. The first step refuses what cannot be, and says how much would do. 0: no limit.
-    pub memory_mb: u32,
-    /// Values that are computed again on the way back instead of kept: 1 none, 2 most (not attentions), 3 all: less memory, up to a third more
-    /// work. 0: all above 256 x 256 pixels, none below; with `memory_mb` as few as it allows.
-    pub recompute: u32,
+    /// 0.
+    pub reserved: u32,
 }
 
-/// How far a training is. Numbers of the last complete iteration stay until the next one is complete.
+/// What one iteration did.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
-pub struct pmt_progress {
-    /// Where `done` and `total` belong.
-    pub phase: pmt_phase,
-    /// Work done in this phase.
-    pub done: u32,
-    /// All work of this phase; 0 while unknown.
-    pub total: u32,
-    /// Iterations complete.
-    pub iteration: u32,
-    /// All iterations; 0 while `max_seconds` decides.
-    pub iterations: u32,
-    /// Loss of the last supervised step.
-    pub warm_loss: f32,
+pub struct pmt_metrics {
     /// Mean reward of the generated images.
     pub reward_generated: f32,
     /// Mean reward of the references.
@@ -183,81 +142,208 @@ pub struct pmt_progress {
     pub clip_fraction: f32,
     /// Gradient norm before clipping.
     pub gradient_norm: f32,
-    /// Seconds the iteration took, in calls of `pmt_trainer_step`.
-    pub iteration_seconds: f32,
-    /// How far fixed pictures keep the base model's shapes at the last look, 0 to 1; -1 where those have no background.
+    /// How well the gradients of two halves of the images agree, a cosine; -2 where all went through in one run.
+    pub agreement: f32,
+    /// Learning rate of the last optimiser step.
+    pub rate: f32,
+    /// Mean squared distance from the warm start's velocities where noise is high.
+    pub anchor_loss: f32,
+    /// Loss of the last supervised step.
+    pub supervised_loss: f32,
+    /// Seconds of work it took, pauses not counted.
+    pub seconds: f32,
+}
+
+/// How far a job is. Numbers of the last complete iteration stay until the next one is complete.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct pmt_progress {
+    /// One of `pmt_phase`: where `done` and `total` belong.
+    pub phase: u32,
+    /// PMT_STATUS_PENDING, or how the job ended.
+    pub status: u32,
+    /// Pieces of this phase.
+    pub done: u32,
+    /// All pieces of this phase; 0 while unknown.
+    pub total: u32,
+    /// Iterations complete.
+    pub iteration: u32,
+    /// All iterations; 0 where time decides, and for drawings.
+    pub iterations: u32,
+    /// Seconds of work to the end at the speed so far; -1 while unknown.
+    pub seconds_left: f32,
+    /// Loss of the last supervised step.
+    pub warm_loss: f32,
+    /// How far fixed pictures keep the base model's shapes at the last look, 0 to 1; -1 where those have no background, and
+    /// before the first look.
     pub silhouettes: f32,
-    /// How far they are from the references, in units of the references' deviations.
+    /// How far they are from the references, in units of the references' deviations; -1 before the first look.
     pub distance: f32,
     /// Iteration of the best look so far; 0: the warm start's. It is the adapter's when the last look is worse.
     pub best_iteration: u32,
+    /// Of the last complete iteration.
+    pub metrics: pmt_metrics,
 }
+
+/// What happened to a job.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum pmt_event_kind {
+    /// The device is open; `text` is its name.
+    Opened = 1,
+    /// Another `phase`.
+    Phase = 2,
+    /// `done` of `total` pieces of the phase.
+    Step = 3,
+    /// Step `done` of the warm start; its `loss`.
+    Warm = 4,
+    /// Iteration `iteration` is complete; its `metrics`.
+    Iteration = 5,
+    /// A look at fixed pictures after `iteration`; `silhouettes` and `distance` as in `pmt_progress`; `text` says why training
+    /// ends here, or is empty.
+    Look = 6,
+    /// `pmt_job_preview` shows sampling step `done`.
+    Preview = 7,
+    /// Something that is to be known; `text`.
+    Note = 8,
+    /// Over; `status`, and `text` where it failed.
+    Over = 9,
+}
+
+/// An event. Fields that its kind does not name are 0.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct pmt_event {
+    /// One of `pmt_event_kind`.
+    pub kind: u32,
+    /// One of `pmt_phase`.
+    pub phase: u32,
+    /// One of `pmt_status`.
+    pub status: u32,
+    /// See the kinds.
+    pub done: u32,
+    /// See the kinds.
+    pub total: u32,
+    /// See the kinds.
+    pub iteration: u32,
+    /// See the kinds.
+    pub loss: f32,
+    /// See the kinds.
+    pub silhouettes: f32,
+    /// See the kinds.
+    pub distance: f32,
+    /// See the kinds.
+    pub metrics: pmt_metrics,
+    /// UTF-8 that ends in 0, cut between characters where it is longer.
+    pub text: [c_char; 256],
+}
+
+/// A device that can compute.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct pmt_device {
+    /// Bytes of its own memory; 0 where the system does not tell.
+    pub memory: u64,
+    /// Its place in the list: the best one is 0.
+    pub index: u32,
+    /// 1 for a driver that computes on the processor, else 0.
+    pub software: u32,
+    /// Name as the driver gives it.
+    pub name: [c_char; 128],
+    /// PCI address such as "0000:01:00.0"; empty where the system tells none.
+    pub pci: [c_char; 32],
+    /// "vulkan", "metal", "dx12".
+    pub backend: [c_char; 32],
+    /// Driver and its version.
+    pub driver: [c_char; 128],
+}
+
+/// Bytes on the device, of all that belongs to a context.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct pmt_memory {
+    /// Held now.
+    pub now: u64,
+    /// Held when it was most.
+    pub peak: u64,
+    /// Of `now`: weights, adapters and other parameters.
+    pub weights: u64,
+    /// Of `now`: values between kernels.
+    pub activations: u64,
+    /// Of `now`: all else.
+    pub other: u64,
+}
+
+/// What a training takes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct pmt_estimate {
+    /// Most bytes on the device at a time.
+    pub peak: u64,
+    /// Of these: weights, adapters and other parameters.
+    pub weights: u64,
+    /// Of these: values between kernels.
+    pub activations: u64,
+    /// Bytes of a saved state, and of the program's memory for it.
+    pub state: u64,
+    /// Floating-point operations of everything before the first iteration.
+    pub work_before: f64,
+    /// Floating-point operations of an iteration.
+    pub work_iteration: f64,
+}
+
+/// A setting of a training. All texts are static.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct pmt_setting {
+    /// Its name, as in "optim.rate".
+    pub name: *const c_char,
+    /// What it may be, a part of a sentence.
+    pub expected: *const c_char,
+    /// What it counts; empty where it has no unit.
+    pub unit: *const c_char,
+    /// What it is.
+    pub about: *const c_char,
+    /// Where it comes from: a paper, the released code, or this library.
+    pub source: *const c_char,
+}
+
+/// A file of the program's own.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct pmt_file {
+    /// Its name inside the model's folder, with `/` between parts: "transformer/config.json".
+    pub name: *const c_char,
+    /// Its bytes, if they are in memory: they have to stay until everything that was made with the model is freed. NULL: they are read when
+    /// they are needed.
+    pub data: *const c_void,
+    /// How many they are.
+    pub bytes: u64,
+}
+
+/// Reads `len` bytes of the file of an index from `offset` on into `into`. Not 0: it could not. Called until everything that was made with the
+/// model is freed, on any thread, several at a time.
+pub type pmt_read = Option<
+    unsafe extern "C" fn(user: *mut c_void, file: u32, offset: u64, into: *mut c_void, len: usize) -> i32,
+>;
+
+/// Takes a sentence, without a line's end, that ends in 0. Called on the context's own thread, which waits for it.
+pub type pmt_log = Option<unsafe extern "C" fn(user: *mut c_void, text: *const c_char)>;
+
+/// Takes `len` bytes, all of them in one call. Not 0: it could not, which is PMT_STATUS_IO for the call it was given to. Called before that call
+/// returns, on its thread.
+pub type pmt_write = Option<unsafe extern "C" fn(user: *mut c_void, bytes: *const u8, len: usize) -> i32>;
 
 // Fields may be added at the end only if there is no padding in which old programs have garbage.
-const _: () = assert!(size_of::<pmt_config>() == 3 * 8 + 24 * 4 && align_of::<pmt_config>() == 8);
-const _: () = assert!(size_of::<pmt_progress>() == 17 * 4 && size_of::<pmt_phase>() == 4);
-impl Fields for pmt_config {
-    const WIDE: usize = 3;
-}
-impl Fields for pmt_progress {
-    const WIDE: usize = 0;
-}
-impl Default for pmt_config {
-    fn default() -> Self {
-        Self::of(&Config::pathwise(false), pmt_recipe::Default as u32)
-    }
-}
+const _: () = assert!(size_of::<pmt_drawing>() == 4 * 8 + 8 * 4 && size_of::<pmt_image>() == 3 * 8 + 4 * 4);
+const _: () = assert!(size_of::<pmt_metrics>() == 12 * 4 && size_of::<pmt_progress>() == 23 * 4);
+const _: () = assert!(size_of::<pmt_event>() == 21 * 4 + 256 && size_of::<pmt_device>() == 2 * 8 + 320);
+const _: () = assert!(size_of::<pmt_memory>() == 5 * 8 && size_of::<pmt_estimate>() == 6 * 8);
+const _: () = assert!(size_of::<pmt_setting>() == 5 * 8 && size_of::<pmt_file>() == 3 * 8);
 
-impl pmt_config {
-    /// The settings of a recipe by its number.
-    pub fn recipe(number: u32) -> guard::Result<Self> {
-        pmt_recipe::settings(number).map(|c| Self::of(&c, number)).ok_or_else(|| no_recipe(number))
-    }
-    fn of(c: &Config, recipe: u32) -> Self {
-        pmt_config {
-            size: size_of::<Self>() as u64,
-            seed: c.seed,
-            max_seconds: 0.0,
-            width: c.width as u32,
-            height: c.height as u32,
-            rank: c.rank as u32,
-            warm_steps: c.warm.steps as u32,
-            warm_batch: c.warm.batch as u32,
-            warm_rate: c.warm.rate,
-            iterations: c.iterations as u32,
-            prompts: c.rollout.prompts as u32,
-            group: c.rollout.group as u32,
-            steps: c.rollout.steps as u32,
-            window: c.rollout.window as u32,
-            micro_batch: c.optim.micro_batch as u32,
-            head_warm: c.head.warm as u32,
-            head_batch: c.head.batch as u32,
-            guidance: c.rollout.guidance,
-            rate: c.optim.rate,
-            // The released schedule squashes.
-            fit: if recipe == pmt_recipe::Released as u32 { 2 } else { 0 },
-            background: 0xff_ffff,
-            recipe,
-            watch_every: c.watch.every as u32,
-            base_bits: 0,
-            text_tokens: c.text_tokens as u32,
-            memory_mb: 0,
-            recompute: 0,
-        }
-    }
-
-    /// The host's structure, which may be an older and shorter one.
-    ///
-    /// # Safety
-    /// NULL, or `size` is readable and says how much more is.
-    pub unsafe fn read(p: *const pmt_config) -> guard::Result<Self> {
-        let mut config = pmt_config::default();
-        // SAFETY: the caller's promise.
-        let size = unsafe { bytes(p.cast(), size_of::<u64>(), "config").map(|_| p.cast::<u64>().read())? };
-        let size = usize::try_from(size).unwrap_or(usize::MAX);
-        check_size::<Self>(size, "config.size")?;
-        // SAFETY: the caller's promise; no more than there is room for.
-        unsafe { (&raw mut config).cast::<u8>().copy_from_nonoverlapping(p.cast(), size) };
-        Ok(config)
-    }
+macro_rules! fields {
+    ($($type:ty: $wide:literal),*) => { $(impl Fields for $type {
+        const WIDE: usize = $wide;
+    })* };
 }
+fields!(pmt_drawing: 4, pmt_progress: 0, pmt_event: 0, pmt_device: 1, pmt_memory: 5, pmt_estimate: 6, pmt_setting: 5);

@@ -10,6 +10,7 @@ use std::io::{ErrorKind, Read};
 use std::path::Path;
 use std::time::SystemTime;
 
+use crate::mount::{self, Found};
 use crate::weights::Storage;
 use crate::{Error, Result};
 
@@ -52,11 +53,32 @@ pub fn open_if_there(path: &Path) -> Result<Option<(File, Metadata)>> {
     Ok(Some((file, metadata)))
 }
 
+/// Whether there is a file, mounted ([`crate::mount`]) or in the file system.
+pub fn is_file(path: &Path) -> bool {
+    mount::find(path).map_or_else(|| path.is_file(), |found| matches!(found, Found::File(_)))
+}
+/// Whether there is a folder, mounted or in the file system.
+pub fn is_dir(path: &Path) -> bool {
+    mount::find(path).map_or_else(|| path.is_dir(), |found| matches!(found, Found::Folder))
+}
+
+/// The bytes of a mounted file, `None` where nothing is mounted there; the outer one where no mount has the path.
+fn mounted(path: &Path, most: u64) -> Option<Result<Option<Storage>>> {
+    Some(match mount::find(path)? {
+        Found::File(entry) => mount::read(path, &entry, most).map(Some),
+        Found::Nothing => Ok(None),
+        Found::Folder => Err(Error::bad(path.display().to_string(), "a regular file", "a folder")),
+    })
+}
+
 /// The bytes of a regular file of at most `most` bytes; `None` when nothing is there.
 ///
 /// # Errors
 /// As [`open_if_there`]; a larger file, or one that memory cannot hold.
 pub fn read_if_there(path: &Path, most: u64) -> Result<Option<Vec<u8>>> {
+    if let Some(found) = mounted(path, most) {
+        return Ok(found?.map(|storage| (*storage).as_ref().to_vec()));
+    }
     let Some((file, metadata)) = open_if_there(path)? else { return Ok(None) };
     let large = || Error::bad(path.display().to_string(), format!("at most {}", size(most)), "more");
     if metadata.len() > most {
@@ -117,10 +139,17 @@ fn size(bytes: u64) -> String {
 /// # Errors
 /// As [`read_if_there`]; an empty file.
 pub(crate) fn weights(path: &Path) -> Result<Option<Storage>> {
+    let empty = || {
+        Err(Error::bad(path.display().to_string(), "a safetensors file", "an empty file")
+            .with_hint("Is the file complete? Download it again."))
+    };
+    if let Some(found) = mounted(path, u64::MAX) {
+        let found = found?;
+        return if found.as_ref().is_some_and(|s| (**s).as_ref().is_empty()) { empty() } else { Ok(found) };
+    }
     let Some((file, metadata)) = open_if_there(path)? else { return Ok(None) };
     if metadata.len() == 0 {
-        return Err(Error::bad(path.display().to_string(), "a safetensors file", "an empty file")
-            .with_hint("Is the file complete? Download it again."));
+        return empty();
     }
     if metadata.len() <= MAPPED {
         return Ok(read_if_there(path, MAPPED)?.map(|bytes| Arc::new(bytes) as Storage));

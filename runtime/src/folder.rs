@@ -79,7 +79,7 @@ impl ModelFolder {
     /// # Errors
     /// As [`ModelFolder::open`]; a `config` beside a model folder, which has all of its own.
     pub fn open_with(root: &Path, config: Option<&Path>) -> Result<Self> {
-        if root.is_file() {
+        if file::is_file(root) {
             let single = Some(Arc::new(Single::open(root, config)?));
             return Ok(ModelFolder { root: root.to_path_buf(), index: Value::Null, single });
         }
@@ -143,7 +143,7 @@ impl ModelFolder {
         if !is_plain_name(name) {
             return Err(Error::bad(place, "a plain folder name", "a path"));
         }
-        if self.root.join(name).is_dir() {
+        if file::is_dir(&self.root.join(name)) {
             return Ok(true);
         }
         Err(Error::missing(self.root.display().to_string(), format!("the folder `{name}`")).with_hint(
@@ -224,8 +224,10 @@ pub struct Component {
 
 impl Component {
     fn at(path: &Path) -> Result<Self> {
+        if file::is_dir(path) {
+            return Ok(Component { path: path.to_path_buf(), part: None });
+        }
         match path.metadata() {
-            Ok(metadata) if metadata.is_dir() => Ok(Component { path: path.to_path_buf(), part: None }),
             Ok(metadata) => {
                 let found = if metadata.is_file() { "a file" } else { "a device, a pipe or a socket" };
                 Err(Error::bad(path.display().to_string(), "a folder", found))
@@ -256,7 +258,7 @@ impl Component {
 
     /// Whether the folder holds `file`, which must be a plain name.
     pub fn has_file(&self, file: &str) -> bool {
-        is_plain_name(file) && self.path.join(file).is_file()
+        is_plain_name(file) && file::is_file(&self.path.join(file))
     }
 
     /// A text file of at most [`MAX_TEXT`] bytes.

@@ -19,6 +19,8 @@ pub mod grad;
 pub mod graph;
 pub mod layout;
 pub mod model;
+#[cfg(feature = "std")]
+pub mod mount;
 mod op;
 #[cfg(feature = "std")]
 pub mod pipeline;

@@ -5,6 +5,7 @@ use pentimento::folder::ModelFolder;
 use pentimento::pipeline::{Pipeline, Sampling, TextSettings};
 use pentimento_trainer::adapter::Adapter;
 use pentimento_trainer::host::{Attached, Brief, Drawing, Host, Job, News, Outcome, Phase};
+use pentimento_trainer::settings::Settings;
 use pentimento_trainer::train::{Event, Trainer};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,9 +25,7 @@ fn brief(job: &job::Job) -> Brief {
         reward: None,
         references: job.references.clone(),
         prompts: job.prompts.clone(),
-        config: job.config.clone(),
-        seconds: 0.0,
-        memory: 0,
+        settings: Settings { config: job.config.clone(), ..Settings::default() },
         state: None,
     }
 }

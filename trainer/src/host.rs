@@ -17,8 +17,9 @@ use crate::adapter::Adapter;
 use crate::pipeline_cache::Kept;
 use crate::{Error, Result};
 use desk::{Desk, Thing};
-use pentimento::exec::Memory;
+use pentimento::caps::Caps;
 use pentimento::exec::wgpu::{Pace, Wgpu};
+use pentimento::exec::{Executor, Memory};
 use pentimento::folder::ModelFolder;
 use pentimento::pipeline::TextSettings;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -81,6 +82,14 @@ impl Host {
     /// As the function that opens it.
     pub fn open(&self) -> Result<String> {
         self.call(|desk| desk.device().map(|device| device.name.clone()))
+    }
+
+    /// What the device can do, opened if that has not happened. Waits.
+    ///
+    /// # Errors
+    /// As the function that opens it.
+    pub fn caps(&self) -> Result<Caps> {
+        self.call(|desk| Ok(desk.device()?.seat("")?.caps().clone()))
     }
 
     /// A model to draw with, of which configurations and adapters are read here and weights when they are needed.

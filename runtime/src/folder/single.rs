@@ -23,7 +23,7 @@ impl Single {
             Component::at(folder)?;
         }
         let own = [path.with_extension(""), path.parent().unwrap_or(Path::new("")).to_path_buf()];
-        let found = || own.into_iter().find(|folder| folder.join("tokenizer").is_dir());
+        let found = || own.into_iter().find(|folder| crate::file::is_dir(&folder.join("tokenizer")));
         let beside = config.map(Path::to_path_buf).or_else(found);
         Ok(Single { file: SingleFile::split(&open_tensors(path)?)?, path: path.to_path_buf(), beside })
     }
@@ -42,7 +42,7 @@ impl Single {
         if !super::is_plain_name(name) {
             return None;
         }
-        self.beside.as_ref().map(|folder| folder.join(name)).filter(|folder| folder.is_dir())
+        self.beside.as_ref().map(|folder| folder.join(name)).filter(|folder| crate::file::is_dir(folder))
     }
 
     pub(super) fn component(&self, name: &str) -> Result<Component> {
@@ -59,7 +59,7 @@ impl Single {
 
     pub(super) fn config_label(&self, name: &str) -> String {
         let file = if name == "scheduler" { "scheduler_config.json" } else { "config.json" };
-        match self.folder(name).map(|folder| folder.join(file)).filter(|path| path.is_file()) {
+        match self.folder(name).map(|folder| folder.join(file)).filter(|path| crate::file::is_file(path)) {
             Some(path) => path.display().to_string(),
             None => format!("{}: {name} as its shapes tell", self.path.display()),
         }

@@ -15,9 +15,9 @@ use pentimento::{Error, Result};
 /// # Errors
 /// A folder without an adapter.
 pub fn file(path: &Path) -> Result<PathBuf> {
-    match FILES.iter().map(|name| path.join(name)).find(|file| file.is_file()) {
+    match FILES.iter().map(|name| path.join(name)).find(|file| pentimento::file::is_file(file)) {
         Some(file) => Ok(file),
-        None if path.is_dir() => {
+        None if pentimento::file::is_dir(path) => {
             let what = format!("`{}` or `{}`", FILES[0], FILES[1]);
             Err(Error::missing(path.display().to_string(), what))
         }

@@ -2,9 +2,9 @@
 use super::artist::Drawing;
 use super::desk::{Device, Turn};
 use super::ticket::{News, Phase, Picture, Ticket};
-use crate::config::Config;
 use crate::estimate;
 use crate::references::Reference;
+use crate::settings::Settings;
 use crate::train::{Event, Setup, Trainer};
 use crate::{Error, Result};
 use pentimento::exec::Executor;
@@ -21,12 +21,8 @@ pub struct Brief {
     pub references: Vec<Reference>,
     /// Prompts of the rollouts; empty: the references' captions.
     pub prompts: Vec<String>,
-    /// Settings.
-    pub config: Config,
-    /// Ends after about so many seconds of work instead of after the configured iterations; 0: no such limit.
-    pub seconds: f64,
-    /// Bytes of the device's memory that the training stays within, see [`crate::estimate::fit`]; 0: no limit.
-    pub memory: u64,
+    /// Settings, with limits of time and memory.
+    pub settings: Settings,
     /// A state to go on from, see [`Trainer::resume`], and its name for errors.
     pub state: Option<(String, Vec<u8>)>,
 }
@@ -66,22 +62,22 @@ impl Training {
         Ok(self.note(event, ticket))
     }
     fn load(&mut self, device: &Device, ticket: &Ticket) -> Result<()> {
-        let Brief { model, reward, references, prompts, config, seconds, memory, state } = &self.brief;
-        let setup =
-            Setup { model, config: None, reward: reward.as_deref(), references, prompts, text_cache: None };
-        let exec = device.seat(&format!("{} {:?}", model.display(), config.base))?;
-        let mut config = config.clone();
-        if *memory > 0 {
-            config = estimate::fit(exec.caps(), &setup, &config, *memory)?.0;
+        let Brief { model, reward, references, prompts, settings, state } = &self.brief;
+        let reward = reward.as_deref();
+        let setup = Setup { model, config: None, reward, references, prompts, text_cache: None };
+        let exec = device.seat(&format!("{} {:?}", model.display(), settings.config.base))?;
+        let mut config = settings.config.clone();
+        if let Some(memory) = settings.memory {
+            config = estimate::fit(exec.caps(), &setup, &config, memory.0)?.0;
         }
         let mut trainer = Trainer::new(exec, &setup, config)?;
-        if *seconds > 0.0 {
-            trainer.set_deadline(*seconds);
+        if let Some(seconds) = settings.seconds {
+            trainer.set_deadline(seconds);
         }
         if let Some((label, bytes)) = state {
             trainer.resume(label, bytes)?;
         }
-        let iterations = if *seconds > 0.0 { 0 } else { trainer.config().iterations };
+        let iterations = if settings.seconds.is_some() { 0 } else { trainer.config().iterations };
         ticket.update(|p| p.iterations = iterations);
         self.trainer = Some(Box::new(trainer));
         (self.brief.references, self.brief.state) = (Vec::new(), None);

@@ -1,0 +1,105 @@
+//! A context as its handles share it.
+use crate::guard::{Failure, Result, attempt};
+use crate::pmt_status;
+use crate::types::pmt_log;
+use pentimento_trainer::host::Host;
+use pentimento_trainer::pipeline_cache::{self, Kept, Place};
+use runtime::Error;
+use runtime::exec::wgpu::{Limits, Wgpu};
+use std::ffi::{CString, c_void};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+/// A context.
+pub struct Shared {
+    pub host: Host,
+    made: Arc<Made>,
+    message: Mutex<String>,
+    /// Jobs that are under way.
+    jobs: Mutex<Vec<Weak<pentimento_trainer::host::Job>>>,
+}
+
+/// What opening the device looks at.
+pub struct Made {
+    device: Option<String>,
+    /// Where built pipelines are kept.
+    pipelines: Mutex<Option<PathBuf>>,
+    log: Mutex<Log>,
+}
+
+struct Log(pmt_log, *mut c_void);
+// SAFETY: only handed to the program's own function, which the header tells to expect another thread.
+unsafe impl Send for Log {}
+
+impl Made {
+    fn open(&self) -> runtime::Result<(Wgpu, Option<Kept>)> {
+        let place = lock(&self.pipelines).clone().map(Place::File);
+        let opened = pipeline_cache::open(self.device.as_deref(), Limits::Adapter, place.as_ref())?;
+        self.log(&format!("device {}", opened.0.name()));
+        opened.0.notes().iter().for_each(|note| self.log(note));
+        Ok(opened)
+    }
+    fn log(&self, text: &str) {
+        let log = lock(&self.log);
+        if let (Some(log), Ok(text)) = ((*log).0.map(|f| (f, log.1)), CString::new(text)) {
+            // SAFETY: the program's function and its own pointer.
+            unsafe { log.0(log.1, text.as_ptr()) };
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    pub fn new(device: Option<&str>) -> Result<Self> {
+        let (pipelines, log) = (Mutex::default(), Mutex::new(Log(None, std::ptr::null_mut())));
+        let made = Arc::new(Made { device: device.map(String::from), pipelines, log });
+        let opens = made.clone();
+        let host = Host::new(Box::new(move || opens.open()))?;
+        Ok(Shared { host, made, message: Mutex::default(), jobs: Mutex::default() })
+    }
+    pub fn message(&self) -> MutexGuard<'_, String> {
+        lock(&self.message)
+    }
+    /// Names another file for built pipelines, or none.
+    pub fn keep_pipelines(&self, file: Option<PathBuf>) {
+        *lock(&self.made.pipelines) = file;
+    }
+    /// Who is told what happens.
+    pub fn set_log(&self, log: pmt_log, user: *mut c_void) {
+        *lock(&self.made.log) = Log(log, user);
+    }
+    /// Runs a body and keeps the message of its failure.
+    pub fn run(&self, body: impl FnOnce() -> Result<()>) -> pmt_status {
+        attempt(body).map_or_else(
+            |failure| {
+                // What is no failure has no message.
+                if !matches!(failure, Failure::Pending) {
+                    *self.message() = failure.to_string();
+                }
+                failure.status()
+            },
+            |()| pmt_status::Ok,
+        )
+    }
+    /// Takes note of a new job.
+    pub fn keep(&self, job: &Arc<pentimento_trainer::host::Job>) {
+        let mut jobs = lock(&self.jobs);
+        jobs.retain(|job| job.strong_count() > 0);
+        jobs.push(Arc::downgrade(job));
+    }
+    /// Asks all that is in progress to stop.
+    pub fn cancel(&self) {
+        lock(&self.jobs).iter().filter_map(Weak::upgrade).for_each(|job| job.cancel());
+    }
+}
+
+/// Opening a device that nobody has is the caller's mistake.
+pub fn of_device(error: Error) -> Failure {
+    match error {
+        Error::Bad { .. } => Failure::Argument(error),
+        error => error.into(),
+    }
+}
