@@ -1,29 +1,30 @@
-// pentimento: personalises an SD3-family image model to a few reference images, on any GPU.
+// pentimento: personalises an SD3-family image model to a few reference images, on any GPU, beside a program that draws frames.
 //
-// Generated from ffi/src/lib.rs; to refresh it: PENTIMENTO_BLESS=1 cargo test -p tests --test ffi
+// Generated from ffi/src; to refresh it: PENTIMENTO_BLESS=1 cargo test -p tests --test ffi
 //
+// In short   pmt_context_new, pmt_model_open, pmt_trainer_new, pmt_trainer_add_reference, pmt_trainer_start; then once a frame
+//            pmt_context_poll and, to show something, pmt_job_progress or pmt_job_event; pmt_trainer_save_adapter at the end. Programs
+//            without frames call pmt_job_wait instead.
+// Work       Everything long happens on a thread of the context's own: opening the device, reading weights, building shaders, training,
+//            drawing. A job is such work. Functions return at once unless they say that they wait; those that wait for `the piece of work in
+//            progress` take as long as that, milliseconds, or seconds while a shader is built or a model is loaded.
 // Results    Functions that can fail return PMT_STATUS_OK or the kind of failure; pmt_error_message gives the sentence.
-//            A `_new` that fails sets its result to NULL. Nothing aborts on purpose, exits or prints; running out of
+//            A `_new` that fails sets its result to NULL. Nothing aborts on purpose, exits or prints; running out of the program's
 //            memory does end the process, and a bug inside the library (PMT_STATUS_INTERNAL) leaves a line on stderr.
-// Ownership  What a `_new` gives is the caller's until its `_free`, which takes NULL too. Everything passed in is copied
-//            before the call returns. Handles may be freed in any order: they keep what they need of their context.
+// Ownership  What a function gives is the caller's until its `_free`, which takes NULL too. Everything passed in is copied
+//            before the call returns. Handles may be freed in any order: they keep what they need of each other.
 //            What is no handle, was freed or is of another kind is PMT_STATUS_BAD_ARGUMENT; nothing is read through it.
-//            A `_free` while another thread's call uses the handle takes effect when that call ends.
+//            A `_free` while another thread's call uses the handle takes effect when that call ends. The last `_free` of a context's
+//            handles waits for the piece of work in progress.
 // Pointers   Must be NULL or valid. NULL is PMT_STATUS_BAD_ARGUMENT unless its parameter says otherwise. Strings are
 //            UTF-8 and end in 0; paths too, on every system.
-// Threads    Where the device is a GPU, up to eight threads for each handle build shaders; they end when all are built, and a
-//            `_free` waits for those in work, a shader for each thread. The library starts no others (a graphics driver
-//            may). A handle may be used from any thread, by one at a time: a second one gets PMT_STATUS_BAD_ARGUMENT and
-//            waits for nothing. Two handles are independent, but share the message of their context: give each thread its
-//            own. The `_cancel` functions are for every thread.
+// Threads    Every function may be called from any thread. Two calls on one pipeline, trainer or settings at the same time are
+//            PMT_STATUS_BAD_ARGUMENT for the second, which waits for nothing; contexts and jobs take any number. The message is the context's: it
+//            is that of the last call that failed, on whichever thread. Besides the context's thread there are up to eight, where the
+//            device is a GPU, that build shaders; they end when all are built.
 // Processes  A graphics driver does not survive fork. In the child only what needs no handle works, every handle of the
 //            parent is PMT_STATUS_BAD_ARGUMENT there; a child that is to use the library must call exec first.
-// Time       Each function says how long it blocks. Work reaches the GPU in pieces of about 0.1 s, so other programs
-//            stay responsive; to pause, just do not call.
-// Images     8 bits per channel, R G B, row after row from the top, no padding unless a stride is given.
-// Folders    A model is opened by its `_new` and, for trainers, again by the first step: a relative path means the same
-//            folder even if the program has changed its own meanwhile.
-// Left out   Sharing the host's GPU device, callbacks, listing devices (a wrong device name lists them).
+// Sizes      Structures are given with their size, so that they can grow at the end. Numbers are never used for anything else.
 
 
 #ifndef PENTIMENTO_H
@@ -35,9 +36,9 @@
 // Version of this header's functions and structures. Compare it with `pmt_abi_version` when linking dynamically. It
 // changes only when a program built for the old one would break: new functions, and new fields at the end of
 // structures, keep it.
-#define PMT_ABI_VERSION 1
+#define PMT_ABI_VERSION 2
 
-// The outcome of a call.
+// The outcome of a call, or of a job.
 typedef enum pmt_status {
     // It worked.
     PMT_STATUS_OK = 0,
@@ -47,140 +48,140 @@ typedef enum pmt_status {
     PMT_STATUS_BAD_FILE = 2,
     // A file, tensor, adapter or device that must be there is not.
     PMT_STATUS_MISSING = 3,
-    // The operating system refused to read or write.
+    // The operating system, or the program's own reader or writer, refused to read or write.
     PMT_STATUS_IO = 4,
-    // The GPU cannot run this, or failed while running it.
+    // The GPU cannot run this, or failed while running it. The next job opens it anew.
     PMT_STATUS_DEVICE = 5,
-    // Stopped by one of the `_cancel` functions.
+    // Stopped by `pmt_job_cancel` or `pmt_context_cancel`, or what it worked on was freed.
     PMT_STATUS_CANCELLED = 6,
-    // A bug in the library. The handle is of no more use: free it.
+    // A bug in the library. What it was working on is of no more use: free it.
     PMT_STATUS_INTERNAL = 7,
     // A NaN or infinity in a file, or made by a training that diverged or by settings; the message names the first. The
     // adapter from before stays readable.
     PMT_STATUS_NOT_FINITE = 8,
+    // No mistake: the job is not over, or there is nothing to fetch yet.
+    PMT_STATUS_PENDING = 9,
+    // The device has too little memory left.
+    PMT_STATUS_OUT_OF_MEMORY = 10,
 } pmt_status;
 
-// Where a training is.
+// What a job is doing.
 typedef enum pmt_phase {
-    // Encoding prompts and references; `done` of `total` pieces.
-    PMT_PHASE_ENCODE = 0,
+    // Other jobs go first.
+    PMT_PHASE_WAITING = 0,
+    // The device is opened.
+    PMT_PHASE_OPENING = 1,
+    // Weights and plans are made ready, and memory is planned.
+    PMT_PHASE_LOADING = 2,
+    // Prompts and references are encoded; `done` of `total` pieces.
+    PMT_PHASE_ENCODING = 3,
     // Supervised steps on the references; `done` of `total`.
-    PMT_PHASE_WARM = 1,
+    PMT_PHASE_WARM = 4,
     // Iterations; `done` of `total` model runs within the one that follows `iteration`.
-    PMT_PHASE_ADVERSARIAL = 2,
-    // Finished.
-    PMT_PHASE_DONE = 3,
+    PMT_PHASE_ITERATING = 5,
+    // Sampling steps of all images; `done` of `total`.
+    PMT_PHASE_DRAWING = 6,
+    // Over.
+    PMT_PHASE_OVER = 7,
 } pmt_phase;
 
-// Recipes. All but the released one begin with supervised steps on the references. Take the settings of another than the
-// default from `pmt_config_recipe`.
-typedef enum pmt_recipe {
-    // What suits the device: `Pathwise`.
-    PMT_RECIPE_DEFAULT = 0,
-    // The released schedule, epoch by epoch: `iterations` counts epochs of `prompts` batches (at least 2), of which every
-    // tenth trains the adapter. With PickScore as reward model, the adapter trains while the references score higher.
-    // The `warm` and `head` fields are not used.
-    PMT_RECIPE_RELEASED = 1,
-    // The adversarial reward's own gradient, through backbone, decoder and a sampling step.
-    PMT_RECIPE_PATHWISE = 2,
-    // Adv-GRPO that uses every batch for reward head and adapter.
-    PMT_RECIPE_GRPO = 3,
-    // Flow-GRPO, the baseline: a reward that is fixed after its first steps, and a policy held to the base model.
-    PMT_RECIPE_FLOW_GRPO = 4,
-    // The forward-process objective on every batch (DiffusionNFT).
-    PMT_RECIPE_NFT = 5,
-    // Supervised fine-tuning with prior preservation and without a reward: an iteration is ten optimiser steps. `prompts`,
-    // `group` and the `head` fields are not used.
-    PMT_RECIPE_SUPERVISED = 6,
-} pmt_recipe;
+// How pixels lie in memory. 8-bit values are 0 to 255, others 0 to 1, all as displays take them (sRGB). Alpha is written as opaque; of a
+// reference, it mixes with the `background` setting.
+typedef enum pmt_format {
+    // 3 bytes.
+    PMT_FORMAT_RGB8 = 0,
+    // 4 bytes.
+    PMT_FORMAT_RGBA8 = 1,
+    // 4 bytes, blue first.
+    PMT_FORMAT_BGRA8 = 2,
+    // 3 half-precision numbers.
+    PMT_FORMAT_RGB16F = 3,
+    // 4 half-precision numbers.
+    PMT_FORMAT_RGBA16F = 4,
+    // 3 single-precision numbers.
+    PMT_FORMAT_RGB32F = 5,
+    // 4 single-precision numbers.
+    PMT_FORMAT_RGBA32F = 6,
+} pmt_format;
 
-// Where errors are told, and which device is used.
+// What happened to a job.
+typedef enum pmt_event_kind {
+    // The device is open; `text` is its name.
+    PMT_EVENT_KIND_OPENED = 1,
+    // Another `phase`.
+    PMT_EVENT_KIND_PHASE = 2,
+    // `done` of `total` pieces of the phase.
+    PMT_EVENT_KIND_STEP = 3,
+    // Step `done` of the warm start; its `loss`.
+    PMT_EVENT_KIND_WARM = 4,
+    // Iteration `iteration` is complete; its `metrics`.
+    PMT_EVENT_KIND_ITERATION = 5,
+    // A look at fixed pictures after `iteration`; `silhouettes` and `distance` as in `pmt_progress`; `text` says why training
+    // ends here, or is empty.
+    PMT_EVENT_KIND_LOOK = 6,
+    // `pmt_job_preview` shows sampling step `done`.
+    PMT_EVENT_KIND_PREVIEW = 7,
+    // Something that is to be known; `text`.
+    PMT_EVENT_KIND_NOTE = 8,
+    // Over; `status`, and `text` where it failed.
+    PMT_EVENT_KIND_OVER = 9,
+} pmt_event_kind;
+
+// A device and the thread that works on it: models, trainings, drawings and jobs belong to one.
 typedef struct pmt_context pmt_context;
 
-// A model to draw with, with or without an adapter.
+// Work of a context, under way or over.
+typedef struct pmt_job pmt_job;
+
+// A model's files.
+typedef struct pmt_model pmt_model;
+
+// A model to draw with, with or without adapters.
 typedef struct pmt_pipeline pmt_pipeline;
+
+// Settings of a training.
+typedef struct pmt_settings pmt_settings;
 
 // A training.
 typedef struct pmt_trainer pmt_trainer;
 
-// Settings of a training. Start from `pmt_config_default` or `pmt_config_recipe`.
-typedef struct pmt_config {
-    // Bytes of this structure in the program, set by the functions that fill it in.
-    uint64_t size;
-    // Everything random follows from it.
-    uint64_t seed;
-    // End after about this many seconds in `pmt_trainer_step`, the first call left out, instead of after `iterations`; 0: no
-    // such limit.
-    double max_seconds;
-    // Training resolution, pixels; 0: the model's own.
-    uint32_t width;
-    // Training resolution, pixels; 0: the model's own.
-    uint32_t height;
-    // LoRA rank, 1 to 4096.
-    uint32_t rank;
-    // Supervised steps before the first iteration; may be 0.
-    uint32_t warm_steps;
-    // References in one of those steps.
-    uint32_t warm_batch;
-    // Learning rate of those steps.
-    float warm_rate;
-    // Iterations after those steps.
-    uint32_t iterations;
-    // Prompts in an iteration.
-    uint32_t prompts;
-    // Images drawn for each prompt; even where `window` is not 0.
-    uint32_t group;
-    // Sampling steps of those images.
-    uint32_t steps;
-    // How many of these are stochastic, the ones that the GRPO recipes train; at most `steps`.
-    uint32_t window;
-    // Samples in one training run: less of them, less memory.
-    uint32_t micro_batch;
-    // Steps of the reward head before the first update.
-    uint32_t head_warm;
-    // References, and as many drawn images, in a step of the reward head.
-    uint32_t head_batch;
-    // Classifier-free guidance; 1 turns it off.
-    float guidance;
-    // Learning rate.
-    float rate;
-    // What happens to references of another shape than the training's: 0 the centre is cropped, 1 the background is
-    // added around them, 2 they are squashed.
-    uint32_t fit;
-    // Colour of that background, 0xRRGGBB.
-    uint32_t background;
-    // What is done, and in which order: one of `pmt_recipe`.
-    uint32_t recipe;
-    // Iterations from one look at fixed pictures to the next; looks end a training that gets clearly worse, and the adapter is
-    // then the best one seen. 0: none. Not in the released schedule.
-    uint32_t watch_every;
-    // Bits that the model's matrices are quantised to while loading, 8 or 4: half or a quarter of the memory, and an approximation
-    // of the model; 0: as they are in the file.
-    uint32_t base_bits;
-    // T5 tokens of a prompt.
-    uint32_t text_tokens;
-    // Megabytes (10^6 bytes) of the device's memory to stay within: values are computed again on the way back, then fewer images go through
-    // the device at a time. The first step refuses what cannot be, and says how much would do. 0: no limit.
-    uint32_t memory_mb;
-    // Values that are computed again on the way back instead of kept: 1 none, 2 most (not attentions), 3 all: less memory, up to a third more
-    // work. 0: all above 256 x 256 pixels, none below; with `memory_mb` as few as it allows.
-    uint32_t recompute;
-} pmt_config;
+// A device that can compute.
+typedef struct pmt_device {
+    // Bytes of its own memory; 0 where the system does not tell.
+    uint64_t memory;
+    // Its place in the list: the best one is 0.
+    uint32_t index;
+    // 1 for a driver that computes on the processor, else 0.
+    uint32_t software;
+    // Name as the driver gives it.
+    char name[128];
+    // PCI address such as "0000:01:00.0"; empty where the system tells none.
+    char pci[32];
+    // "vulkan", "metal", "dx12".
+    char backend[32];
+    // Driver and its version.
+    char driver[128];
+} pmt_device;
 
-// How far a training is. Numbers of the last complete iteration stay until the next one is complete.
-typedef struct pmt_progress {
-    // Where `done` and `total` belong.
-    enum pmt_phase phase;
-    // Work done in this phase.
-    uint32_t done;
-    // All work of this phase; 0 while unknown.
-    uint32_t total;
-    // Iterations complete.
-    uint32_t iteration;
-    // All iterations; 0 while `max_seconds` decides.
-    uint32_t iterations;
-    // Loss of the last supervised step.
-    float warm_loss;
+// Bytes on the device, of all that belongs to a context.
+typedef struct pmt_memory {
+    // Held now.
+    uint64_t now;
+    // Held when it was most.
+    uint64_t peak;
+    // Of `now`: weights, adapters and other parameters.
+    uint64_t weights;
+    // Of `now`: values between kernels.
+    uint64_t activations;
+    // Of `now`: all else.
+    uint64_t other;
+} pmt_memory;
+
+// Takes a sentence, without a line's end, that ends in 0. Called on the context's own thread, which waits for it.
+typedef void (*pmt_log)(void *user, const char *text);
+
+// What one iteration did.
+typedef struct pmt_metrics {
     // Mean reward of the generated images.
     float reward_generated;
     // Mean reward of the references.
@@ -195,15 +196,167 @@ typedef struct pmt_progress {
     float clip_fraction;
     // Gradient norm before clipping.
     float gradient_norm;
-    // Seconds the iteration took, in calls of `pmt_trainer_step`.
-    float iteration_seconds;
-    // How far fixed pictures keep the base model's shapes at the last look, 0 to 1; -1 where those have no background.
+    // How well the gradients of two halves of the images agree, a cosine; -2 where all went through in one run.
+    float agreement;
+    // Learning rate of the last optimiser step.
+    float rate;
+    // Mean squared distance from the warm start's velocities where noise is high.
+    float anchor_loss;
+    // Loss of the last supervised step.
+    float supervised_loss;
+    // Seconds of work it took, pauses not counted.
+    float seconds;
+} pmt_metrics;
+
+// How far a job is. Numbers of the last complete iteration stay until the next one is complete.
+typedef struct pmt_progress {
+    // One of `pmt_phase`: where `done` and `total` belong.
+    uint32_t phase;
+    // PMT_STATUS_PENDING, or how the job ended.
+    uint32_t status;
+    // Pieces of this phase.
+    uint32_t done;
+    // All pieces of this phase; 0 while unknown.
+    uint32_t total;
+    // Iterations complete.
+    uint32_t iteration;
+    // All iterations; 0 where time decides, and for drawings.
+    uint32_t iterations;
+    // Seconds of work to the end at the speed so far; -1 while unknown.
+    float seconds_left;
+    // Loss of the last supervised step.
+    float warm_loss;
+    // How far fixed pictures keep the base model's shapes at the last look, 0 to 1; -1 where those have no background, and
+    // before the first look.
     float silhouettes;
-    // How far they are from the references, in units of the references' deviations.
+    // How far they are from the references, in units of the references' deviations; -1 before the first look.
     float distance;
     // Iteration of the best look so far; 0: the warm start's. It is the adapter's when the last look is worse.
     uint32_t best_iteration;
+    // Of the last complete iteration.
+    struct pmt_metrics metrics;
 } pmt_progress;
+
+// An event. Fields that its kind does not name are 0.
+typedef struct pmt_event {
+    // One of `pmt_event_kind`.
+    uint32_t kind;
+    // One of `pmt_phase`.
+    uint32_t phase;
+    // One of `pmt_status`.
+    uint32_t status;
+    // See the kinds.
+    uint32_t done;
+    // See the kinds.
+    uint32_t total;
+    // See the kinds.
+    uint32_t iteration;
+    // See the kinds.
+    float loss;
+    // See the kinds.
+    float silhouettes;
+    // See the kinds.
+    float distance;
+    // See the kinds.
+    struct pmt_metrics metrics;
+    // UTF-8 that ends in 0, cut between characters where it is longer.
+    char text[256];
+} pmt_event;
+
+// An image in the program's memory, to be read or written.
+typedef struct pmt_image {
+    // The first row, the uppermost.
+    void *pixels;
+    // Bytes that may be used from there.
+    size_t bytes;
+    // Bytes from one row to the next; 0: no padding. The last row needs none.
+    size_t stride;
+    // Pixels, 1 to 16384.
+    uint32_t width;
+    // Pixels, 1 to 16384.
+    uint32_t height;
+    // One of `pmt_format`.
+    uint32_t format;
+    // 0.
+    uint32_t reserved;
+} pmt_image;
+
+// A file of the program's own.
+typedef struct pmt_file {
+    // Its name inside the model's folder, with `/` between parts: "transformer/config.json".
+    const char *name;
+    // Its bytes, if they are in memory: they have to stay until everything that was made with the model is freed. NULL: they are read when
+    // they are needed.
+    const void *data;
+    // How many they are.
+    uint64_t bytes;
+} pmt_file;
+
+// Reads `len` bytes of the file of an index from `offset` on into `into`. Not 0: it could not. Called until everything that was made with the
+// model is freed, on any thread, several at a time.
+typedef int32_t (*pmt_read)(void *user, uint32_t file, uint64_t offset, void *into, size_t len);
+
+// What is to be drawn. Start from `pmt_drawing_default`.
+typedef struct pmt_drawing {
+    // Bytes of this structure in the program, set by `pmt_drawing_default`.
+    uint64_t size;
+    // A prompt for each image.
+    const char *const *prompts;
+    // A seed for each image; NULL: 0, 1, 2 and so on. Equal parameters give equal images on one device.
+    const uint64_t *seeds;
+    // What guidance leads away from; NULL: nothing in particular.
+    const char *negative;
+    // Images, 1 to 1024.
+    uint32_t count;
+    // Pixels; 0: the side of the images that the model was trained on.
+    uint32_t width;
+    // Pixels; 0: as for `width`.
+    uint32_t height;
+    // Sampling steps, 1 to 1000.
+    uint32_t steps;
+    // Images sampled at once: more are faster and take more memory.
+    uint32_t batch;
+    // Sampling steps from one preview to the next; 0: none. Each takes a run of the decoder. Not from trainers.
+    uint32_t preview;
+    // Classifier-free guidance; 1 turns it off.
+    float guidance;
+    // 0.
+    uint32_t reserved;
+} pmt_drawing;
+
+// A setting of a training. All texts are static.
+typedef struct pmt_setting {
+    // Its name, as in "optim.rate".
+    const char *name;
+    // What it may be, a part of a sentence.
+    const char *expected;
+    // What it counts; empty where it has no unit.
+    const char *unit;
+    // What it is.
+    const char *about;
+    // Where it comes from: a paper, the released code, or this library.
+    const char *source;
+} pmt_setting;
+
+// What a training takes.
+typedef struct pmt_estimate {
+    // Most bytes on the device at a time.
+    uint64_t peak;
+    // Of these: weights, adapters and other parameters.
+    uint64_t weights;
+    // Of these: values between kernels.
+    uint64_t activations;
+    // Bytes of a saved state, and of the program's memory for it.
+    uint64_t state;
+    // Floating-point operations of everything before the first iteration.
+    double work_before;
+    // Floating-point operations of an iteration.
+    double work_iteration;
+} pmt_estimate;
+
+// Takes `len` bytes, all of them in one call. Not 0: it could not, which is PMT_STATUS_IO for the call it was given to. Called before that call
+// returns, on its thread.
+typedef int32_t (*pmt_write)(void *user, const uint8_t *bytes, size_t len);
 
 #ifdef __cplusplus
 extern "C" {
@@ -215,168 +368,283 @@ const char *pmt_version(void);
 // `PMT_ABI_VERSION` of the library.
 uint32_t pmt_abi_version(void);
 
-// Makes a context. `device` is a GPU's index, PCI id ("0000:01:00.0") or name, or a part of the name that no other one has;
-// NULL or "" for the best one. Returns at once: the device is opened, and the choice judged, by `pmt_pipeline_new` and the
-// first `pmt_trainer_step`, for each handle anew.
+// Lists the devices that can compute, the best one first: at most `capacity` of them into `devices`, each of `size` bytes
+// (`sizeof(pmt_device)`), and in `count` how many there are; so `devices` may be NULL when `capacity` is 0. Asks the drivers: up to
+// a second.
+enum pmt_status pmt_devices(struct pmt_device *devices,
+                            size_t size,
+                            uint32_t capacity,
+                            uint32_t *count);
+
+// Makes a context. `device` is a device's index, PCI id ("0000:01:00.0") or name, or a part of the name that no other one has;
+// NULL or "" for the best one. Starts a thread and returns at once: the device is opened, and the choice judged, by the first job or
+// by `pmt_context_open`.
 enum pmt_status pmt_context_new(const char *device,
                                 struct pmt_context **context);
 
-// Frees a context. Its trainers and pipelines live on, but their messages can no longer be read.
+// Frees a context. What was made with it lives on, and so do its device and its thread, until the last of it is freed; but
+// messages can no longer be read.
 void pmt_context_free(struct pmt_context *context);
 
-// Copies the sentence about the last call that failed on this context, its trainers or pipelines; "" before. At most
+// Copies the sentence about the last call that failed on this context or what was made with it; "" before. At most
 // `len` bytes, the final 0 included, cut between characters. Gives the length of the whole sentence without the 0; so
 // `buffer` may be NULL when `len` is 0. Gives 0 when `context` is NULL. Returns at once.
 size_t pmt_error_message(const struct pmt_context *context,
                          char *buffer,
                          size_t len);
 
-// Does what `pmt_trainer_cancel` and `pmt_pipeline_cancel` do to all trainers and pipelines of this context. For every
-// thread. Returns at once.
+// Gives the context time, once a frame: microseconds of the GPU and of the context's own thread. Work takes it in pieces of half of
+// `gpu_us`; no more than two pieces, and no more than `gpu_us` together, are ever submitted and not done, however rarely or often this is called.
+// What is not used is lost, and what took longer is taken off later calls. A piece is as long as its longest kernel at least: kernels
+// are cut to 8 GFLOP, 2 ms of a GPU that makes 4 TFLOP/s. How long pieces take is learnt from the GPU's own clock where it
+// has one. 0 pauses. Before the first call, and after one with UINT32_MAX for both, work goes as fast as it can. While another thread waits in
+// a function that waits, budgets are not kept. For every thread. Returns at once.
+enum pmt_status pmt_context_poll(const struct pmt_context *context,
+                                 uint32_t gpu_us,
+                                 uint32_t cpu_us);
+
+// Opens the device now, and so tells whether there is one, instead of with the first job. Waits: seconds.
+enum pmt_status pmt_context_open(const struct pmt_context *context);
+
+// Tells what the context holds on the device. `size` is `sizeof(pmt_memory)`. Waits for the piece of work in progress.
+enum pmt_status pmt_context_memory(const struct pmt_context *context,
+                                   struct pmt_memory *memory,
+                                   size_t size);
+
+// Cancels all jobs of this context. For every thread. Returns at once.
 enum pmt_status pmt_context_cancel(const struct pmt_context *context);
 
+// Names a function that is told what happens, and what it is given; NULL for none. Returns at once.
+enum pmt_status pmt_context_log(const struct pmt_context *context, pmt_log log, void *user);
+
 // Names a file that keeps what the driver builds of the library's kernels, so that later programs start faster; NULL for none,
-// which is how a context begins. For handles whose device is opened after this. It is read when the device is opened and
-// written, whole, when the handle is freed; a driver that cannot do it leaves it alone, and a file that is missing, damaged
-// or another device's costs nothing but time. A driver believes what is in it: keep it where nobody else writes. Its folder
-// must be there. Returns at once.
+// which is how a context begins. It is read when the device is opened and written, whole, when the context ends; a
+// driver that cannot do it leaves it alone, and a file that is missing, damaged or another device's costs nothing but time. A driver
+// believes what is in it: keep it where nobody else writes. Its folder must be there. Returns at once.
 enum pmt_status pmt_context_pipeline_cache(const struct pmt_context *context,
                                            const char *file);
 
-// Fills in the recommended settings, for GPUs; with a CPU driver set `max_seconds`, or draw fewer images. `size` is
-// `sizeof(pmt_config)`; one that is larger than the library knows, so of a newer header, is PMT_STATUS_BAD_ARGUMENT.
+// Tells how far a job is. `size` is `sizeof(pmt_progress)`. For every thread. Returns at once.
+enum pmt_status pmt_job_progress(const struct pmt_job *job,
+                                 struct pmt_progress *progress,
+                                 size_t size);
+
+// Fetches the oldest event that was not fetched yet; PMT_STATUS_PENDING where there is none. 4096 are kept, the oldest lost first. `size` is
+// `sizeof(pmt_event)`. For every thread. Returns at once.
+enum pmt_status pmt_job_event(const struct pmt_job *job,
+                              struct pmt_event *event,
+                              size_t size);
+
+// Waits until a job is over, at most so many milliseconds, UINT32_MAX for as long as it takes: gives its status, and PMT_STATUS_PENDING
+// where time ran out. The context's budgets are not kept meanwhile. For every thread.
+enum pmt_status pmt_job_wait(const struct pmt_job *job,
+                             uint32_t milliseconds);
+
+// Pauses a job after the piece of work in progress, or with `paused` 0 goes on. Other jobs of the context go on meanwhile. For every
+// thread. Returns at once.
+enum pmt_status pmt_job_pause(const struct pmt_job *job,
+                              uint32_t paused);
+
+// Ends a job after the piece of work in progress. A training keeps what it has learnt and can be started again. For every thread.
 // Returns at once.
-enum pmt_status pmt_config_default(struct pmt_config *config,
-                                   size_t size);
+enum pmt_status pmt_job_cancel(const struct pmt_job *job);
 
-// Fills in the settings of a recipe, one of `pmt_recipe`, as `pmt_config_default` does the recommended ones. Returns at
+// Copies the sentence of a job that failed, as `pmt_error_message` does, and gives its length; 0 for any other job. For every thread. Returns at
 // once.
-enum pmt_status pmt_config_recipe(struct pmt_config *config,
-                                  size_t size,
-                                  uint32_t recipe);
+size_t pmt_job_message(const struct pmt_job *job,
+                       char *buffer,
+                       size_t len);
 
-// Makes a training. `model` is a diffusers folder of an SD3-family model, or a single file with what it lacks
-// (tokenizers) in folders beside it; `reward` is a Dinov2Model folder or NULL for the folder `reward` inside the
-// model's, `config` the settings. Reads configurations and maps weights, milliseconds; the device is opened by the
-// first step.
-enum pmt_status pmt_trainer_new(const struct pmt_context *context,
-                                const char *model,
+// The size of the images that a drawing gives, or of its preview; PMT_STATUS_PENDING before the first one is there. Returns at once.
+enum pmt_status pmt_job_image_size(const struct pmt_job *job,
+                                   uint32_t *width,
+                                   uint32_t *height);
+
+// Writes the image of an index, from 0, of a drawing into the program's memory; PMT_STATUS_PENDING before it is there. Every image can be
+// fetched as often as one likes until the job is freed. For every thread. Milliseconds.
+enum pmt_status pmt_job_image(const struct pmt_job *job,
+                              uint32_t index,
+                              const struct pmt_image *image);
+
+// Writes the last preview of a drawing, as `pmt_job_image` does an image: what the first image under way would be if its last step's
+// direction held.
+enum pmt_status pmt_job_preview(const struct pmt_job *job,
+                                const struct pmt_image *image);
+
+// Frees a job, which is cancelled if it is not over.
+void pmt_job_free(struct pmt_job *job);
+
+// Opens a model's files: a diffusers folder of an SD3-family model, or a single file with what it lacks (tokenizers) in folders
+// beside it. Reads configurations and maps weights, milliseconds. Leave the files alone until everything that was made with it is freed.
+enum pmt_status pmt_model_open(const struct pmt_context *context,
+                               const char *path,
+                               struct pmt_model **model);
+
+// As `pmt_model_open`, with `count` files of the program's own, from an archive or from memory, named as in a model's folder; `file`
+// says which of them is a single file's model, and is NULL for a diffusers folder. Weights that are not in memory are read
+// whole into it when they are needed. `read` may be NULL where all are in memory.
+enum pmt_status pmt_model_open_files(const struct pmt_context *context,
+                                     const struct pmt_file *files,
+                                     size_t count,
+                                     const char *file,
+                                     pmt_read read,
+                                     void *user,
+                                     struct pmt_model **model);
+
+// Frees a model. What was made with it keeps what it needs.
+void pmt_model_free(struct pmt_model *model);
+
+// Makes a model ready to draw, which the first drawing completes. Pipelines and trainings of one model and one context share its weights.
+// Milliseconds.
+enum pmt_status pmt_pipeline_new(const struct pmt_model *model,
+                                 struct pmt_pipeline **pipeline);
+
+// Frees a pipeline, with its part of the device's memory. Drawings that are not done are cancelled.
+void pmt_pipeline_free(struct pmt_pipeline *pipeline);
+
+// The side, in pixels, of the square images the model was trained on. Returns at once.
+enum pmt_status pmt_pipeline_resolution(const struct pmt_pipeline *pipeline, uint32_t *side);
+
+// Attaches the adapter of a LoRA file or folder, from the next drawing on: adapters add up, and their ranks and layers may differ.
+// `strength`: 1 is as trained, 0 nothing, a negative one takes away what the adapter learnt. `id` names it for later calls. One that
+// does not fit the model in every part is refused. Waits for the piece of work in progress; milliseconds.
+enum pmt_status pmt_pipeline_attach(struct pmt_pipeline *pipeline,
+                                    const char *path,
+                                    float strength,
+                                    uint32_t *id);
+
+// As `pmt_pipeline_attach`, with the bytes of a safetensors file. Copied.
+enum pmt_status pmt_pipeline_attach_bytes(struct pmt_pipeline *pipeline,
+                                          const uint8_t *adapter,
+                                          size_t len,
+                                          float strength,
+                                          uint32_t *id);
+
+// Gives an attached adapter another strength, from the next drawing on. Waits for the piece of work in progress.
+enum pmt_status pmt_pipeline_set_strength(struct pmt_pipeline *pipeline,
+                                          uint32_t id,
+                                          float strength);
+
+// Takes an adapter away, from the next drawing on. Waits for the piece of work in progress.
+enum pmt_status pmt_pipeline_detach(struct pmt_pipeline *pipeline, uint32_t id);
+
+// Frees what the device holds of a pipeline until the next drawing, which brings it back. Waits for the piece of work in progress.
+enum pmt_status pmt_pipeline_unload(struct pmt_pipeline *pipeline);
+
+// Fills in a drawing: an image of the model's own size, 28 steps, guidance 4.5. `size` is `sizeof(pmt_drawing)`; one that is larger
+// than the library knows, so of a newer header, is PMT_STATUS_BAD_ARGUMENT. Returns at once.
+enum pmt_status pmt_drawing_default(struct pmt_drawing *drawing,
+                                    size_t size);
+
+// Begins a drawing. Drawings go before trainings. Prompts are encoded once and kept; their encoders leave the device again. Returns at
+// once.
+enum pmt_status pmt_pipeline_draw(struct pmt_pipeline *pipeline,
+                                  const struct pmt_drawing *drawing,
+                                  struct pmt_job **job);
+
+// Makes the settings of a recipe: "pathwise", "grpo", "flow-grpo", "nft", "sft", "released", or NULL for the recommended one. Returns at
+// once.
+enum pmt_status pmt_settings_new(const struct pmt_context *context,
+                                 const char *recipe,
+                                 struct pmt_settings **settings);
+
+// Frees settings. Trainings made with them keep theirs.
+void pmt_settings_free(struct pmt_settings *settings);
+
+// Sets the setting of a name, such as "optim.rate", to what a text says: numbers, "true" and "false", names, sizes such as "6GB", colours
+// such as "#ffffff", "none". What cannot be changes nothing. Returns at once.
+enum pmt_status pmt_settings_set(struct pmt_settings *settings,
+                                 const char *name,
+                                 const char *value);
+
+// Copies the text of the setting of a name, which `pmt_settings_set` takes for the same value, as `pmt_error_message` copies its
+// sentence; `needed` gets its length with the final 0, and may be NULL. Returns at once.
+enum pmt_status pmt_settings_get(const struct pmt_settings *settings,
+                                 const char *name,
+                                 char *buffer,
+                                 size_t len,
+                                 size_t *needed);
+
+// Whether these settings can work together; a training asks the same. Returns at once.
+enum pmt_status pmt_settings_check(const struct pmt_settings *settings);
+
+// Describes the setting of an index, from 0; PMT_STATUS_MISSING beyond the last one. `size` is `sizeof(pmt_setting)`. Returns at once.
+enum pmt_status pmt_settings_describe(uint32_t index,
+                                      struct pmt_setting *setting,
+                                      size_t size);
+
+// Makes a training. `reward` is a Dinov2Model folder, or NULL for the folder `reward` inside the model's; `settings` NULL for the recommended
+// ones. Reads configurations, milliseconds.
+enum pmt_status pmt_trainer_new(const struct pmt_model *model,
                                 const char *reward,
-                                const struct pmt_config *config,
+                                const struct pmt_settings *settings,
                                 struct pmt_trainer **trainer);
 
-// Frees a training and its device memory. An adapter that was not saved is lost.
+// Frees a training, with its part of the device's memory. What it has learnt and nobody saved is lost; its job is cancelled.
 void pmt_trainer_free(struct pmt_trainer *trainer);
 
-// Makes the `pmt_trainer_step` or `pmt_trainer_generate` in progress return PMT_STATUS_CANCELLED; with `ask` 0 takes that
-// back. A step ends first and loses nothing: the next one goes on. Drawing stops before its next submit. Where no call is in
-// progress nothing happens, to later ones neither. For every thread. Returns at once.
-enum pmt_status pmt_trainer_cancel(const struct pmt_trainer *trainer,
-                                   uint32_t ask);
-
-// The training resolution in pixels. References may have any size: they are brought to this one as the settings' `fit`
+// The training resolution in pixels. References may have any size: they are brought to this one as the setting `fit`
 // says. Returns at once.
 enum pmt_status pmt_trainer_resolution(const struct pmt_trainer *trainer,
                                        uint32_t *width,
                                        uint32_t *height);
 
-// Adds a reference image, before the first step. Rows begin `stride` bytes apart, at least `3 * width`; the last one
-// need not be padded. Sides are 1 to 16384. `caption` says what it shows, NULL: nothing. Copied. Milliseconds.
+// Adds a reference image, before the training is started. `caption` says what it shows, NULL: nothing. Copied. Milliseconds.
 enum pmt_status pmt_trainer_add_reference(struct pmt_trainer *trainer,
-                                          const uint8_t *pixels,
-                                          uint32_t width,
-                                          uint32_t height,
-                                          size_t stride,
+                                          const struct pmt_image *image,
                                           const char *caption);
 
-// Adds a prompt to draw from while training, before the first step. Without any, the captions serve. Returns at once.
+// Adds a prompt to draw from while training, before the training is started. Without any, the captions serve. Returns at once.
 enum pmt_status pmt_trainer_add_prompt(struct pmt_trainer *trainer,
                                        const char *prompt);
 
-// Trains a little. The first call opens the device and loads the reward model: seconds. Every later one encodes a text,
-// or submits or reads one piece of work, about 0.1 s; at first it also builds shaders, or waits for the threads that do, one
-// after another as 0.1 s allow, so that a call takes as long as the slowest shader: seconds on drivers that compile slowly. `progress` may be NULL; else `size` is `sizeof(pmt_progress)`. Call until
-// `progress->phase` is PMT_PHASE_DONE; calls after that do nothing. After a failure the adapter can still be saved.
-enum pmt_status pmt_trainer_step(struct pmt_trainer *trainer,
-                                 struct pmt_progress *progress,
-                                 size_t size);
-
-// Writes the adapter as it is now, averaged over the iterations, or the best one seen if the last look (see
-// `watch_every`) found that one worse, as a safetensors file that diffusers, ComfyUI and
-// stable-diffusion.cpp read. Not before the first step. A reader never sees half a file. Milliseconds.
-enum pmt_status pmt_trainer_save_adapter(struct pmt_trainer *trainer,
-                                         const char *path);
-
-// Writes all that the training is, as of the last moment between two of its stages or two steps of the warm start: adapter, averages,
-// optimisers, reward head, random streams. `pmt_trainer_resume` goes on from there to the same adapter, bit for bit, on the same device
-// and driver. After a failure, a lost device for one, too. PMT_STATUS_BAD_ARGUMENT while prompts and references are still being
-// prepared: there is nothing to save then. A reader never sees half a file, and the one that is replaced stays whole until then. As
-// long as writing takes: the file is about six adapters and the images that the head remembers.
-enum pmt_status pmt_trainer_save_state(struct pmt_trainer *trainer,
-                                       const char *path);
-
-// Goes on with a training that `pmt_trainer_save_state` wrote: to be called before the first step of a training of the same model,
-// reward, settings, prompts and references, but for more `iterations`; `max_seconds` counts those of the saved one, too. The file is
-// read now; whether it fits is told by the first step, with a sentence that names the difference.
+// Goes on with a training that `pmt_trainer_save_state` wrote: to be called before the start of a training of the same model,
+// reward, settings, prompts and references, but for more `iterations`; the setting `seconds` counts those of the saved one, too. The
+// file is read now; whether it fits is told by the job, with a sentence that names the difference.
 enum pmt_status pmt_trainer_resume(struct pmt_trainer *trainer,
                                    const char *path);
 
-// Draws an image with the adapter that `pmt_trainer_save_adapter` would write; training goes on as if nothing had been
-// drawn. Not before the first step. Parameters and time as `pmt_pipeline_generate`.
-enum pmt_status pmt_trainer_generate(struct pmt_trainer *trainer,
-                                     const char *prompt,
-                                     uint64_t seed,
-                                     uint32_t steps,
-                                     float guidance,
-                                     uint32_t width,
-                                     uint32_t height,
-                                     uint8_t *rgb,
-                                     size_t rgb_len);
+// As `pmt_trainer_resume`, with the bytes of such a file. Copied.
+enum pmt_status pmt_trainer_resume_bytes(struct pmt_trainer *trainer,
+                                         const uint8_t *state,
+                                         size_t len);
 
-// Opens a model to draw with. `model` is a diffusers folder of an SD3-family model, or a single file with what it
-// lacks (tokenizers) in folders beside it; `adapter` is a LoRA file or folder or NULL. An adapter that does not fit
-// the model in every part is refused. Opens the device and loads the text encoders: seconds.
-enum pmt_status pmt_pipeline_new(const struct pmt_context *context,
-                                 const char *model,
-                                 const char *adapter,
-                                 struct pmt_pipeline **pipeline);
+// Tells what a training would take, before it is started; with the setting `memory`, within that. `size` is `sizeof(pmt_estimate)`. Opens
+// the device, if that has not happened, but puts nothing on it. Waits: seconds with a large model.
+enum pmt_status pmt_trainer_estimate(struct pmt_trainer *trainer,
+                                     struct pmt_estimate *estimate,
+                                     size_t size);
 
-// As `pmt_pipeline_new`, with `count` adapters that add up; their ranks and layers may differ. `adapters` may be NULL when
-// `count` is 0. Each has its finite number of `strengths`: 1 is as trained, 0 nothing, a negative one takes away what the
-// adapter learnt; NULL is 1 for all.
-enum pmt_status pmt_pipeline_new_adapted(const struct pmt_context *context,
-                                         const char *model,
-                                         const char *const *adapters,
-                                         const float *strengths,
-                                         size_t count,
-                                         struct pmt_pipeline **pipeline);
+// Starts a training, or goes on with one whose job was cancelled or failed. The job ends when all iterations are complete. Returns at once.
+enum pmt_status pmt_trainer_start(struct pmt_trainer *trainer,
+                                  struct pmt_job **job);
 
-// Frees a pipeline and its device memory.
-void pmt_pipeline_free(struct pmt_pipeline *pipeline);
+// Begins a drawing with the adapter that `pmt_trainer_save_adapter` would write; training goes on as if nothing had been
+// drawn. Not before it was loaded.
+enum pmt_status pmt_trainer_draw(struct pmt_trainer *trainer,
+                                 const struct pmt_drawing *drawing,
+                                 struct pmt_job **job);
 
-// Makes the `pmt_pipeline_generate` in progress return PMT_STATUS_CANCELLED before its next submit, as `pmt_trainer_cancel`
-// does. For every thread. Returns at once.
-enum pmt_status pmt_pipeline_cancel(const struct pmt_pipeline *pipeline,
-                                    uint32_t ask);
+// Writes the adapter as it is now, averaged over the iterations, or the best one seen if the last look (see the setting
+// `watch.every`) found that one worse, as a safetensors file that diffusers, ComfyUI and
+// stable-diffusion.cpp read. Not before the model was loaded. A reader never sees half a file. Waits for the piece of work in
+// progress; milliseconds.
+enum pmt_status pmt_trainer_save_adapter(struct pmt_trainer *trainer,
+                                         const char *path);
 
-// The side, in pixels, of the square images the model was trained on: one that `pmt_pipeline_generate` can draw, or
-// PMT_STATUS_BAD_FILE. Returns at once.
-enum pmt_status pmt_pipeline_resolution(const struct pmt_pipeline *pipeline,
-                                        uint32_t *side);
+// As `pmt_trainer_save_adapter`, with the file's bytes given to the program.
+enum pmt_status pmt_trainer_write_adapter(struct pmt_trainer *trainer, pmt_write write, void *user);
 
-// Draws an image: `steps` sampling steps (1 to 1000), classifier-free `guidance` (1 turns it off), into the first
-// `3 * width * height` of the `rgb_len` bytes at `rgb`. Equal parameters give equal images on one device. Blocks until
-// the image is there: `steps` model runs (two each where guided) and the decoder's; the first image of a size also
-// loads the model and builds shaders, and its buffers are kept for the next one until the handle is freed.
-enum pmt_status pmt_pipeline_generate(struct pmt_pipeline *pipeline,
-                                      const char *prompt,
-                                      uint64_t seed,
-                                      uint32_t steps,
-                                      float guidance,
-                                      uint32_t width,
-                                      uint32_t height,
-                                      uint8_t *rgb,
-                                      size_t rgb_len);
+// Writes all that the training is, as of the last moment between two of its stages or two steps of the warm start: adapter, averages,
+// optimisers, reward head, random streams. `pmt_trainer_resume` goes on from there to the same adapter, bit for bit, on the same device
+// and driver. After a failure, a lost device for one, too. PMT_STATUS_MISSING while prompts and references are still being
+// prepared: there is nothing to save then. A reader never sees half a file, and the one that is replaced stays whole until then. Waits for
+// the piece of work in progress, and as long as writing takes: the file is about six adapters and the images that the head remembers.
+enum pmt_status pmt_trainer_save_state(struct pmt_trainer *trainer,
+                                       const char *path);
+
+// As `pmt_trainer_save_state`, with the file's bytes given to the program.
+enum pmt_status pmt_trainer_write_state(struct pmt_trainer *trainer, pmt_write write, void *user);
 
 #ifdef __cplusplus
 }  // extern "C"

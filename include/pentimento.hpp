@@ -92,8 +92,6 @@ protected:
         fresh.context_ = context;
         into = std::move(fresh);
     }
-    template <class, void (*)(T *)>
-    friend class Handle;
     template <class U, void (*F)(U *)>
     friend class Handle;
 

@@ -162,14 +162,19 @@ impl Artist {
             state.running = None;
             return collect(pipeline, drawing, state, ticket);
         }
-        if let Some(texts) = &mut state.texts {
-            state.running = pipeline.launch_texts(texts)?;
-            state.running.into_iter().for_each(|plan| pipeline.exec.rewind(plan));
-            if let (None, Some(texts)) = (state.running, state.texts.take()) {
-                let wanted = missing(&self.texts, drawing);
-                let encoded = pipeline.finish_texts(texts)?;
-                pipeline.forget_texts()?;
-                self.texts.extend(wanted.into_iter().zip(encoded));
+        if let Some(mut texts) = state.texts.take() {
+            state.running = pipeline.launch_texts(&mut texts)?;
+            match state.running {
+                Some(plan) => {
+                    pipeline.exec.rewind(plan);
+                    state.texts = Some(texts);
+                }
+                None => {
+                    let wanted = missing(&self.texts, drawing);
+                    let encoded = pipeline.finish_texts(texts)?;
+                    pipeline.forget_texts()?;
+                    self.texts.extend(wanted.into_iter().zip(encoded));
+                }
             }
             return Ok(Turn::Within);
         }
