@@ -73,7 +73,7 @@ public:
     ~Handle() { reset(); }
     explicit operator bool() const noexcept { return own_ != nullptr; }
     // For what only pentimento.h has.
-    T *get() const noexcept { return own_; }
+    T *handle() const noexcept { return own_; }
     void reset() noexcept { Free(std::exchange(own_, nullptr)); }
 
 protected:
@@ -86,7 +86,7 @@ protected:
     }
     // Takes what a call made.
     template <class Other>
-    static void adopt(Other &into, decltype(std::declval<Other &>().get()) made, pmt_context *context) noexcept {
+    static void adopt(Other &into, decltype(std::declval<Other &>().handle()) made, pmt_context *context) noexcept {
         Other fresh;
         fresh.own_ = made;
         fresh.context_ = context;
@@ -317,7 +317,7 @@ inline Status Model::pipeline(Pipeline &into) const {
 }
 inline Status Model::trainer(const Settings &settings, Trainer &into, const char *reward) const {
     pmt_trainer *made = nullptr;
-    Status done = status(pmt_trainer_new(own_, reward, settings.get(), &made));
+    Status done = status(pmt_trainer_new(own_, reward, settings.handle(), &made));
     adopt(into, made, context_);
     return done;
 }
