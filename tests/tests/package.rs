@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use tests::built::{build, workspace};
+use tests::built::{SELECTION, build, workspace};
 
 /// Bytes of the shared library, at most.
 const MOST: u64 = 10_000_000;
@@ -63,7 +63,8 @@ fn differs(shown: &BTreeSet<String>, header: &BTreeSet<String>) -> Vec<String> {
 fn declared(header: &str) -> BTreeSet<String> {
     let code = header.lines().filter(|line| !line.trim_start().starts_with("//"));
     let words = code.flat_map(|line| line.split('(').rev().skip(1).collect::<Vec<_>>());
-    let name = |before: &str| before.rsplit(|c: char| !c.is_alphanumeric() && c != '_').next().map(str::to_owned);
+    let name =
+        |before: &str| before.rsplit(|c: char| !c.is_alphanumeric() && c != '_').next().map(str::to_owned);
     words.filter_map(name).filter(|name| name.starts_with("pmt_")).collect()
 }
 
@@ -75,7 +76,8 @@ fn an_archive_links_wherever_it_is_unpacked() {
     let scratch = Path::new(env!("CARGO_TARGET_TMPDIR")).join("package");
     let root = unpacked(&scratch);
     let (lib, source) = (root.join("lib"), workspace().join("tests/c/package.c"));
-    for file in ["README.md", "LICENSE-MIT", "LICENSE-APACHE", "include/pentimento.h", "examples/finetune.c"] {
+    for file in ["README.md", "LICENSE-MIT", "LICENSE-APACHE", "include/pentimento.h", "examples/finetune.c"]
+    {
         assert!(root.join(file).is_file(), "{file} is not in the archive");
     }
     let others = std::fs::read_to_string(root.join("THIRD-PARTY.txt")).expect("the licences of others");
@@ -139,7 +141,9 @@ fn an_archive_links_wherever_it_is_unpacked() {
         for (folder, linked) in [("shared", "-DSTATIC=OFF"), ("static", "-DSTATIC=ON")] {
             let built = scratch.join("cmake").join(folder);
             let prefix = format!("-DCMAKE_PREFIX_PATH={}", root.display());
-            succeeds(Command::new("cmake").arg("-S").arg(&sources).arg("-B").arg(&built).args([linked, &prefix]));
+            succeeds(
+                Command::new("cmake").arg("-S").arg(&sources).arg("-B").arg(&built).args([linked, &prefix]),
+            );
             succeeds(Command::new("cmake").arg("--build").arg(&built));
             runs(&built.join("package"));
         }
@@ -165,6 +169,7 @@ fn from_source(scratch: &Path, source: &Path, runs: &dyn Fn(&Path)) {
     cmake.arg("-S").arg(&folder).arg("-B").arg(folder.join("built"));
     cmake.arg(format!("-DPENTIMENTO_TARGET_DIR={}", target.parent().expect("target").display()));
     cmake.arg(format!("-DPENTIMENTO_PROFILE={profile}"));
+    cmake.arg(format!("-DPENTIMENTO_CARGO_FLAGS={}", SELECTION.join(";")));
     succeeds(&mut cmake);
     succeeds(Command::new("cmake").arg("--build").arg(folder.join("built")));
     for kind in ["with_pentimento", "with_static"] {
