@@ -39,27 +39,42 @@ if [ "${PENTIMENTO_ADAPTER:-}" != cpu ]; then
         echo "SKIPPED: everything that needs a graphics adapter"
     fi
 fi
-log=$(mktemp)
-trap 'rm -f "$log"' EXIT
-tests() { # arguments of `cargo test`
-    if ! cargo test --release --workspace "$@" >>"$log" 2>&1; then cat "$log" >&2; exit 1; fi
+logs=$(mktemp -d)
+trap 'rm -rf "$logs"' EXIT
+tests() { # name, arguments of `cargo test`
+    local name=$1; shift
+    cargo test --release --workspace "$@" >>"$logs/$name" 2>&1 || { cat "$logs/$name" >&2; return 1; }
 }
 if [ -n "$quick" ]; then
     # Libraries, kernels against their formulas on few cases, networks against the reference libraries, the plans of real
     # models, and one program of each way in.
     export PENTIMENTO_CASES="${PENTIMENTO_CASES:-2}"
-    tests --lib -- --nocapture
-    tests --test numerics -- --nocapture adapter_agrees_with_twins gradients_agree_with_differences
-    tests --test parity -- --nocapture transformer lora head tokenizers
-    tests --test ffi --test inspect -- --nocapture header every_function every_layout what_is_unusable
-    tests --test tool -- --nocapture a_closed_pipe a_model_is_quantised
+    tests quick --lib -- --nocapture
+    tests quick --test numerics -- --nocapture adapter_agrees_with_twins gradients_agree_with_differences
+    tests quick --test parity -- --nocapture transformer lora head tokenizers
+    tests quick --test ffi --test inspect -- --nocapture header every_function every_layout what_is_unusable
+    tests quick --test tool -- --nocapture a_closed_pipe a_model_is_quantised
 else
     quiet "docs" env RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps
-    tests -- --nocapture
+    quiet "tests' build" cargo test --release --workspace --no-run
+    # Two lanes: alone, a program leaves a processor idle while its last test runs. Trainings take as long as all the rest.
+    trainings=(learning trainer official resume kills) first=() second=()
+    for file in {wgsl,runtime,trainer,trainer/cli,tests}/tests/{*.rs,*/main.rs}; do
+        [ -e "$file" ] || continue
+        name=${file%.rs} name=${name%/main} name=${name##*/}
+        if [[ " ${trainings[*]} " == *" $name "* ]]; then first+=(--test "$name"); else second+=(--test "$name"); fi
+    done
+    tests trainings "${first[@]}" -- --nocapture &
+    lane=$!
+    failed=""
+    tests others --lib --bins "${second[@]}" -- --nocapture || failed=1
+    wait "$lane" || failed=1
+    [ -z "$failed" ] || exit 1
+    tests documented --doc
 fi
-grep -h "SKIPPED" "$log" || true
+grep -h "SKIPPED" "$logs"/* || true
 # The slowest programs, for whoever makes this shorter.
 if [ -n "${PENTIMENTO_TIMES:-}" ]; then
-    grep -hE "^ *Running |^test result:" "$log" | awk '/Running/ { name = $2 == "unittests" ? $4 : $2 } /^test/ { print $NF, name }' | sort -rn | head -n 12
+    grep -hE "^ *Running |^test result:" "$logs"/* | awk '/Running/ { name = $2 == "unittests" ? $4 : $2 } /^test/ { print $NF, name }' | sort -rn | head -n 12
 fi
-grep -hE "^test result:" "$log" | awk '{ p += $4; f += $6; s += $8 } END { print p " passed, " f " failed, " s " skipped" }'
+grep -hE "^test result:" "$logs"/* | awk '{ p += $4; f += $6; s += $8 } END { print p " passed, " f " failed, " s " skipped" }'
