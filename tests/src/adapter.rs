@@ -22,17 +22,24 @@ pub fn exact(what: &str) -> Option<Wgpu> {
     open(what, if std::env::var_os("PENTIMENTO_LIMITS").is_some() { limits() } else { Limits::Exact })
 }
 
+/// Says what is left out for want of an adapter; with `PENTIMENTO_REQUIRE_ADAPTER=1` that is a failure.
+fn skip(what: &str, why: &str) {
+    let required = std::env::var("PENTIMENTO_REQUIRE_ADAPTER").is_ok_and(|v| !v.is_empty() && v != "0");
+    assert!(!required, "PENTIMENTO_REQUIRE_ADAPTER is set, but {what} finds no adapter: {why}");
+    println!("SKIPPED on GPU: {what} ({why})");
+}
+
 fn open(what: &str, limits: Limits) -> Option<Wgpu> {
     let choice = choice();
     if choice.as_deref() == Some("cpu") {
-        println!("SKIPPED on GPU: {what} (PENTIMENTO_ADAPTER=cpu)");
+        skip(what, "PENTIMENTO_ADAPTER=cpu");
         return None;
     }
     match Wgpu::open_within(choice.as_deref(), limits) {
         Ok(gpu) => Some(gpu),
         Err(e) => {
             assert!(choice.is_none(), "PENTIMENTO_ADAPTER is set, but: {e}");
-            println!("SKIPPED on GPU: {what} ({e})");
+            skip(what, &e.to_string());
             None
         }
     }
