@@ -1,7 +1,6 @@
 //! The released schedules on the default model, in small: whose turn it is, what moves, and that runs repeat.
 use pentimento_trainer::config::Config;
 use pentimento_trainer::images::Picture;
-use pentimento_trainer::recipe::Recipe;
 use pentimento_trainer::recipe::released::Schedule;
 use pentimento_trainer::references::{Reference, load_references};
 use pentimento_trainer::train::{Event, Metrics, Setup, Trainer};

@@ -384,6 +384,9 @@ fn settings_are_set_by_name_and_written_where_the_adapter_is() {
     let (words, status) = own("again", &[]);
     assert_eq!(status, Some(0), "{words}");
     assert!(made("again") == made("set") && written("again") == set, "not the same run");
+    let (words, status) = train("quick", &["--preset", "quick"]);
+    assert!(status == Some(0) && words.contains("preset quick: A first look"), "{words}");
+    assert!(words.contains(" it takes about ") && written("quick").contains("\niterations = 0\n"), "{words}");
     let (words, status) = own("again", &["--resume", "--set", "optim.rate=0.5"]);
     assert!(status == Some(1) && words.contains("optim.rate: expected 0.0002, found 0.5"), "{words}");
     assert_eq!(written("again"), set, "a run that was refused wrote its settings");

@@ -12,7 +12,6 @@ use pentimento_trainer::config::Config;
 use pentimento_trainer::images::Picture;
 use pentimento_trainer::objective::grpo;
 use pentimento_trainer::optim;
-use pentimento_trainer::recipe::Recipe;
 use pentimento_trainer::recipe::released::{Schedule, Script};
 use pentimento_trainer::references::Reference;
 use pentimento_trainer::stage::rollout;

@@ -48,7 +48,7 @@ enum Command {
     /// Say what a model folder or adapter file holds, and whether it can be used.
     Inspect(inspect::Args),
     /// Draw images. Each is written when its batch of eight is done; Ctrl-C keeps those.
-    Generate(generate::Args),
+    Generate(Box<generate::Args>),
     /// Train an adapter on a folder of reference images. Ctrl-C, SIGTERM or SIGHUP end after the current step and keep what is
     /// trained.
     Personalize(Box<personalize::Args>),

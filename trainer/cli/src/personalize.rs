@@ -94,6 +94,7 @@ impl Args {
 
 pub fn run(args: &Args, stop: &Stop) -> Result<()> {
     args.check()?;
+    args.settings.resolve(true)?; // mistakes are told before a device is opened
     let mut device = args.device.open()?;
     let exec = &mut device.0;
     let slow = exec.caps().class == Class::Software || large(args)?;
@@ -131,7 +132,9 @@ pub fn run(args: &Args, stop: &Stop) -> Result<()> {
 fn expect(name: &str, settings: &Settings, time: &str) {
     let about = PRESETS.iter().find(|p| p.name == name).map_or("", |p| p.about);
     match settings.seconds {
-        None => println!("preset {name}: {about} On this device it takes about {time}."),
+        None => {
+            println!("preset {name}: {about} On this device, as busy as it is now, it takes about {time}.")
+        }
         Some(seconds) => println!("preset {name}: {about} It ends after {}.", crate::memory::time(seconds)),
     }
 }

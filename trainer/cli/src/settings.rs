@@ -258,8 +258,8 @@ mod tests {
             ),
             (&["--preset", "fast"], "quick, balanced, thorough, official"),
             (&["--recipe", "released", "--fit", "pad"], "fit: expected squash"),
-            (&["--minutes", "-1"], "a positive number of minutes"),
-            (&["--set", "rollout.window=9"], "rollout.window: expected"),
+            (&["--minutes", "0"], "a positive number of minutes"),
+            (&["--recipe", "grpo", "--set", "rollout.window=9"], "rollout.window: expected"),
         ] {
             let error = resolve(args).expect_err(what);
             assert!(error.contains(what), "{error}");

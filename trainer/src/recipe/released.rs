@@ -45,7 +45,7 @@ use rollout::{Made, Sample};
 use score::Score;
 
 settings! {
-    /// What the released script has besides [`Config`]'s other parts.
+    /// What the released script has besides what all recipes have.
     #[derive(Clone, Debug, PartialEq)]
     pub struct Schedule in "released." {
         /// The head trains in every epoch but each `d_times`-th (released: 10).
