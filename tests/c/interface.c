@@ -543,7 +543,8 @@ static void trainings(const char *path, const char *device) {
         if (k == 3) OK(pmt_job_wait(job, UINT32_MAX));
         pmt_progress now;
         OK(pmt_job_progress(job, &now, sizeof now));
-        CHECK(now.iteration == 1 && now.iterations == 1 && now.metrics.gradient_norm > 0 && now.warm_loss > 0);
+        CHECK(now.iteration == 1 && now.iterations == 1);
+        if (k < 2) CHECK(now.metrics.gradient_norm > 0 && now.warm_loss > 0); // all of it by one job
         OK(pmt_trainer_write_adapter(trainer, take, &adapter[k]));
         FAILS(pmt_trainer_save_adapter(trainer, "no/folder/x"), PMT_STATUS_MISSING, "no/folder");
         CHECK(adapter[k].len == adapter[0].len && !memcmp(adapter[k].data, adapter[0].data, adapter[0].len));

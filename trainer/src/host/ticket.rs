@@ -153,6 +153,16 @@ impl Ticket {
     pub fn update(&self, by: impl FnOnce(&mut Progress)) {
         by(&mut self.state().progress);
     }
+    pub fn progress(&self) -> Progress {
+        self.state().progress.clone()
+    }
+    /// At its beginning, what earlier jobs of the same work have reached.
+    pub fn begin(&self, seen: &Progress) {
+        let mut state = self.state();
+        if state.progress.phase == Phase::Waiting {
+            state.progress = Progress { phase: Phase::Waiting, done: 0, total: 0, ..seen.clone() };
+        }
+    }
     /// Enters a phase, or goes on in it.
     pub fn at(&self, phase: Phase, done: usize, total: usize) {
         let mut state = self.state();
@@ -220,7 +230,7 @@ impl Job {
     }
     /// How far it is. Returns at once.
     pub fn progress(&self) -> Progress {
-        self.ticket.state().progress.clone()
+        self.ticket.progress()
     }
     /// How it ended, if it has. Returns at once.
     pub fn outcome(&self) -> Outcome {

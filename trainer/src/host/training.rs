@@ -1,7 +1,7 @@
 //! A training on a host's thread.
 use super::artist::Drawing;
 use super::desk::{Device, Turn};
-use super::ticket::{News, Phase, Picture, Ticket};
+use super::ticket::{News, Phase, Picture, Progress, Ticket};
 use crate::estimate;
 use crate::references::Reference;
 use crate::settings::Settings;
@@ -33,11 +33,13 @@ pub(super) struct Training {
     trainer: Option<Box<Trainer>>,
     /// Whether prompts are encoded.
     read: bool,
+    /// How far it was when it was last seen: a job that goes on begins with that.
+    seen: Progress,
 }
 
 impl Training {
     pub fn new(brief: Brief) -> Self {
-        Training { brief, trainer: None, read: false }
+        Training { brief, trainer: None, read: false, seen: Progress::default() }
     }
     /// The trainer, once loaded.
     pub fn trainer(&mut self) -> Result<&mut Trainer> {
@@ -47,6 +49,7 @@ impl Training {
 
     /// A piece of work.
     pub fn turn(&mut self, device: &Device, ticket: &Ticket) -> Result<Turn> {
+        ticket.begin(&self.seen);
         if self.trainer.is_none() {
             ticket.at(Phase::Loading, 0, 0);
             self.load(device, ticket)?;
@@ -59,7 +62,11 @@ impl Training {
             return Ok(Turn::Between);
         }
         let event = self.trainer()?.step()?;
-        Ok(self.note(event, ticket))
+        let turn = self.note(event, ticket);
+        if turn != Turn::Within {
+            self.seen = ticket.progress();
+        }
+        Ok(turn)
     }
     fn load(&mut self, device: &Device, ticket: &Ticket) -> Result<()> {
         let Brief { model, reward, references, prompts, settings, state } = &self.brief;
@@ -75,10 +82,11 @@ impl Training {
             trainer.set_deadline(seconds);
         }
         if let Some((label, bytes)) = state {
-            trainer.resume(label, bytes)?;
+            self.seen.iteration = trainer.resume(label, bytes)?.iteration;
         }
         let iterations = if settings.seconds.is_some() { 0 } else { trainer.config().iterations };
-        ticket.update(|p| p.iterations = iterations);
+        self.seen.iterations = iterations;
+        ticket.update(|p| (p.iteration, p.iterations) = (self.seen.iteration, iterations));
         self.trainer = Some(Box::new(trainer));
         (self.brief.references, self.brief.state) = (Vec::new(), None);
         Ok(())
