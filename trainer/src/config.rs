@@ -28,6 +28,11 @@ pub struct Config {
     pub recompute: Option<Recompute>,
     /// How many images the device works on at a time.
     pub at_once: AtOnce,
+    /// Whether the matrices of the transformer's blocks stay in the host's memory and come to the device whenever they are read
+    /// ([`pentimento::pipeline::Pipeline::stream`]): the same bits from much less of the device's memory, and later, since all of them cross
+    /// the bus for each pass. [`crate::estimate::fit`] does it where nothing else is left to give up.
+    #[serde(skip)]
+    pub stream: bool,
     /// T5 tokens of a prompt (released: 128).
     pub text_tokens: usize,
     /// LoRA rank r, any (released: 32).
@@ -95,6 +100,7 @@ impl Default for Config {
             base: None,
             recompute: None,
             at_once: AtOnce::default(),
+            stream: false,
             text_tokens: pentimento::text::T5_TOKENS,
             rank: 16,
             lora_scale: 2.0,
@@ -172,9 +178,10 @@ impl Config {
         if held { self.prior.images } else { 0 }
     }
 
-    /// With as little at a time as there can be.
+    /// With as little on the device at a time as there can be.
     #[must_use]
     pub fn sparing(mut self) -> Self {
+        self.stream = true;
         (self.recompute, self.at_once) = (Some(Recompute::All), AtOnce { train: 1, sample: 1, describe: 1 });
         self
     }
