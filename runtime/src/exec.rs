@@ -211,11 +211,11 @@ pub fn upload(exec: &mut dyn Executor, graph: &Graph, prefix: &str, weights: &We
     upload_as(exec, graph, prefix, weights, &way)
 }
 
-/// What becomes of a checkpoint's matrices, by the names of their leaves.
+/// What becomes of a checkpoint's weights, by the names of their leaves.
 pub struct Way<'a> {
-    /// What they are quantised to on the way, if their rows are whole blocks.
+    /// What matrices are quantised to on the way, if their rows are whole blocks.
     pub base: &'a dyn Fn(&str) -> Option<Base>,
-    /// Where they stay.
+    /// Where they and the weights of convolutions stay.
     pub home: &'a dyn Fn(&str) -> Home,
 }
 
@@ -235,7 +235,8 @@ pub fn upload_as(
         let Some(leaf) = name.strip_prefix(prefix).filter(|_| !exec.has_leaf(name)) else { continue };
         let t = leaf::find(weights, leaf, &node.shape, *layout)?;
         let base = (way.base)(name).filter(|b| packs && keeps(exec.caps(), &node.shape, b.stored()));
-        let home = if packs { (way.home)(name) } else { Home::Device };
+        let large = packs || matches!(layout, Layout::Conv | Layout::Patch);
+        let home = if large { (way.home)(name) } else { Home::Device };
         if packs && base.is_none() {
             let file = (home == Home::Host).then_some(weights);
             checkpoint::set(exec, name, &t, true, file)?;
@@ -249,11 +250,10 @@ pub fn upload_as(
         if wild(&values).is_some() {
             t.check_finite()?;
         }
-        let Some(base) = base else {
-            exec.set_leaf(name, LeafData::F32(&values))?;
-            continue;
-        };
-        checkpoint::bytes(exec, name, (stored, len), base.quantise(&values), home)?;
+        match base {
+            Some(base) => checkpoint::bytes(exec, name, (stored, len), base.quantise(&values), home)?,
+            None => checkpoint::floats(exec, name, &values, home)?,
+        }
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ mod texts;
 pub use adapter::layers;
 pub use texts::Texts;
 
-use crate::exec::{self, Executor, Home, LeafData, PlanId, Way, compile, upload, upload_as};
+use crate::exec::{self, Executor, Home, LeafData, PlanId, Way, compile, upload_as};
 use crate::folder::ModelFolder;
 use crate::graph::{Graph, Id};
 use crate::model::contents::{self, Contents, Needs};
@@ -73,8 +73,8 @@ pub struct Pipeline {
     /// What the matrices of the transformer's blocks become on the device ([`mmdit::quantised`]); without, what they are in the file. To be set
     /// before anything was computed.
     pub base: Option<Base>,
-    /// Whether these matrices stay on the host and come to the device whenever a plan reads them: the same results from less of the device's
-    /// memory, and later. To be set before anything was computed.
+    /// Whether these matrices, and the autoencoder's weights, stay on the host and come to the device whenever a plan reads them: the same
+    /// results from less of the device's memory, and later. To be set before anything was computed.
     pub stream: bool,
     encoders: Option<TextEncoders>,
     layout: Layout,
@@ -233,7 +233,8 @@ impl Pipeline {
         let home = |leaf: &str| if streams(leaf) { Home::Host } else { Home::Device };
         let way = Way { base: &base, home: &home };
         upload_as(&mut *self.exec, &g, "transformer/", &self.transformer, &way)?;
-        upload(&mut *self.exec, &g, "vae/", &self.autoencoder)?;
+        let home = |_: &str| if self.stream { Home::Host } else { Home::Device };
+        upload_as(&mut *self.exec, &g, "vae/", &self.autoencoder, &Way { base: &|_| None, home: &home })?;
         let uses_bias = g
             .nodes()
             .iter()

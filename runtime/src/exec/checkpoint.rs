@@ -29,14 +29,7 @@ pub(super) fn set(
     }
     t.check_finite()?;
     if !stays {
-        let values = t.to_f32();
-        return match home {
-            Home::Device => exec.set_leaf(name, LeafData::F32(&values)),
-            Home::Host => {
-                let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-                exec.set_streamed(name, stored, len, Shared::own(bytes))
-            }
-        };
+        return floats(exec, name, &t.to_f32(), home);
     }
     if t.dtype.stored().is_none() {
         let halves = t.to_f32().into_iter().flat_map(|v| half::f16::from_f32(v).to_le_bytes());
@@ -68,6 +61,17 @@ pub(super) fn bytes(
                 Cow::Borrowed(_) => bytes,
             };
             exec.set_streamed(name, stored, len, Shared::own(own))
+        }
+    }
+}
+
+/// Sets a leaf from numbers.
+pub(super) fn floats(exec: &mut dyn Executor, name: &str, values: &[f32], home: Home) -> Result<()> {
+    match home {
+        Home::Device => exec.set_leaf(name, LeafData::F32(values)),
+        Home::Host => {
+            let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+            exec.set_streamed(name, Stored::F32, values.len(), Shared::own(bytes))
         }
     }
 }
