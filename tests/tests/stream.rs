@@ -278,8 +278,10 @@ fn a_file_that_changes_is_a_sentence() {
 
 /// A whole training on an executor, with a window of a few weights.
 fn trained(job: &Job, exec: Box<dyn Executor>) -> [Vec<u8>; 2] {
+    let gpu = exec.caps().name != "cpu";
     let mut trainer = job.on(exec).expect("a trainer");
     assert!(run(&mut trainer, ENOUGH).1);
+    assert_eq!(trainer.pipeline().exec.streamed() > 0, gpu && job.config.stream);
     bytes(&trainer)
 }
 

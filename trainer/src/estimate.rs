@@ -39,6 +39,10 @@ pub struct Estimate {
     pub streamed: Work,
 }
 
+/// Bytes a second at which streamed weights are taken to come: what one core copies out of its page cache, which is less than PCIe 3 x16
+/// carries (some 12 GB/s). An assumption, not measured on any card: a file that is not in memory comes as slowly as its disk.
+pub const BUS: f64 = 8e9;
+
 /// Something counted, by what is done: floating-point operations, or bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Work {

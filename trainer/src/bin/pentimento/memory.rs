@@ -2,7 +2,7 @@
 use pentimento::caps::Caps;
 use pentimento::grad::Recompute;
 use pentimento_trainer::config::{AtOnce, Config};
-use pentimento_trainer::estimate::{Estimate, Work, megabytes};
+use pentimento_trainer::estimate::{BUS, Estimate, Work, megabytes};
 use pentimento_trainer::{Error, Result};
 use std::str::FromStr;
 
@@ -47,6 +47,9 @@ pub fn given_up(before: &Config, now: &Config) -> Option<String> {
             all.push(format!("{is} images at a time are {what}"));
         }
     }
+    if now.stream && !before.stream {
+        all.push("weights stay in the host's memory and are streamed".into());
+    }
     (!all.is_empty()).then(|| format!("to stay within the memory, {}", all.join(", ")))
 }
 
@@ -70,20 +73,24 @@ pub fn table(caps: &Caps, e: &Estimate, config: &Config, rate: f64) {
         println!("  the device's own memory        {:>10}", megabytes(own));
     }
     println!("  saved state, and on the host   {:>10}", megabytes(e.state));
-    let Work { prepare, warm, iteration, look } = e.work;
-    let all = prepare + warm + config.iterations as f64 * iteration;
+    let all = |w: &Work| w.prepare + w.warm + config.iterations as f64 * w.iteration;
+    let rows = |w: &Work| [w.prepare, w.warm, w.iteration, w.look, all(w)];
     println!(
         "  time at {:.3} TFLOP/s, without pauses, compiling of shaders and work of the host",
         rate / 1e12
     );
-    for (what, work) in [
-        ("preparation", prepare),
-        ("warm start", warm),
-        ("an iteration", iteration),
-        ("a look", look),
-        ("all without looks", all),
-    ] {
+    let names = ["preparation", "warm start", "an iteration", "a look", "all without looks"];
+    for (what, work) in names.into_iter().zip(rows(&e.work)) {
         println!("    {what:<28} {:>10.3} TFLOP {:>8.1} s", work / 1e12, work / rate);
+    }
+    if config.stream {
+        println!(
+            "  and time at {:.1} GB/s from the host's memory, of which some goes on beside the work",
+            BUS / 1e9
+        );
+        for (what, bytes) in names.into_iter().zip(rows(&e.streamed)) {
+            println!("    {what:<28} {:>10.1} GB    {:>8.1} s", bytes / 1e9, bytes / BUS);
+        }
     }
 }
 
@@ -104,6 +111,7 @@ fn kind(name: &str) -> &str {
         "leaves" => "weights and parameters",
         "arena" => "values between kernels",
         "unpacked" => "a weight written out",
+        "window" => "streamed weights in passing",
         "uniforms" => "kernels' parameters",
         "readback" => "results for the host",
         "staging" => "numbers from the host",
