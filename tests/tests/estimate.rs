@@ -83,10 +83,9 @@ fn caps_are_met_or_refused() {
     println!("{given_up:?}");
     let all = given_up[2];
     assert!(given_up[0].1 != all.1, "the largest cap costs as much as the smallest");
-    assert!(!given_up[0].2 && all.2, "weights are streamed where nothing else does, and only there");
+    assert!(!all.2, "the smallest model's weights are smaller than a window");
     // A training that was fitted runs and ends.
     job.config = fit(&caps, &job.setup(), &job.config, least * 1_000_000).expect("it fits").0;
-    assert!(job.config.stream);
     let mut trainer = job.open();
     assert!(tests::job::run(&mut trainer, ENOUGH).1);
 }

@@ -77,7 +77,7 @@ fn real_sizes_are_estimated_and_fitted() {
         "1024" => &[1024],
         _ => &[512],
     };
-    let caps: &[u64] = if all { &[24, 16, 12, 8, 6, 4] } else { &[8] };
+    let caps: &[u64] = if all { &[24, 16, 12, 8, 6, 4] } else { &[8, 4] };
     let bases: &[DType] = if all { &[DType::F16, DType::Q8_0, DType::Q4_K] } else { &[DType::Q4_K] };
     let mut lines = Vec::new();
     for &side in sizes {
@@ -96,6 +96,12 @@ fn real_sizes_are_estimated_and_fitted() {
             assert!(pair[1].whole <= pair[0].whole && pair[1].least <= pair[0].least, "fewer bits take more");
         }
         for (row, stored) in rows.iter().zip(bases) {
+            let last = row.fitted.last().expect("a cap that is met");
+            assert!(
+                last.stream || side > 512,
+                "{side}, {stored}, {} GB: weights stay on the device",
+                last.gb
+            );
             let cell = |cap: &u64| {
                 let found = row.fitted.iter().find(|f| f.gb == *cap);
                 found.map_or("no".into(), |Fitted { most, at_once, stream, .. }| {

@@ -105,10 +105,13 @@ pub fn fit(caps: &Caps, setup: &Setup<'_>, config: &Config, cap: u64) -> Result<
     }
 }
 
-/// Most bytes with everything given up.
+/// Most bytes with everything given up. Where weights are smaller than a window, streaming them takes more.
 fn least(caps: &Caps, setup: &Setup<'_>, config: &Config) -> Result<u64> {
-    let sparing = config.clone().sparing();
-    Ok(Run::new(caps, setup, &sparing, Pace::Once)?.all(u64::MAX)?.estimate.most())
+    let most = |stream: bool| {
+        let sparing = Config { stream, ..config.clone().sparing() };
+        Ok(Run::new(caps, setup, &sparing, Pace::Once)?.all(u64::MAX)?.estimate.most())
+    };
+    Ok(most(true)?.min(most(false)?))
 }
 
 /// Whole megabytes, upwards.
