@@ -1,4 +1,5 @@
 //! Executors run plans: `cpu` with the twins (the truth), `null` counts, `wgpu` on an adapter (the product).
+mod checkpoint;
 pub mod cpu;
 mod leaf;
 #[cfg(feature = "wgpu")]
@@ -8,11 +9,13 @@ pub mod null;
 mod operands;
 mod plans;
 pub mod share;
+mod stream;
 mod texels;
 mod trace;
 #[cfg(feature = "wgpu")]
 pub mod wgpu;
 
+pub(crate) use checkpoint::set_tensor;
 pub use leaf::{Need, needs};
 pub use memory::{Kinds, Memory};
 pub use operands::operands;
@@ -22,7 +25,7 @@ use crate::Result;
 use crate::caps::Caps;
 use crate::graph::{Graph, Id, Layout, Leaf, Node, Op};
 use crate::plan::{Plan, Slot};
-use crate::weights::{Base, TensorView, Weights};
+use crate::weights::{Base, Shared, Weights};
 use alloc::{collections::BTreeMap, format, string::String, vec::Vec};
 use pentimento_wgsl::Stored;
 use pentimento_wgsl::kernel::Plain;
@@ -38,6 +41,15 @@ pub enum LeafData<'a> {
     F32(&'a [f32]),
     /// Half-precision words or blocks of quantised numbers as in a file.
     Packed(Stored, &'a [u8]),
+}
+
+/// Where the numbers of a leaf are while no command reads them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Home {
+    /// In the device's memory.
+    Device,
+    /// In the host's, from where they come to the device whenever a plan that reads them runs.
+    Host,
 }
 
 /// Prefix of outputs that tell whether numbers that do not come out were finite, see [`Executor::read`].
@@ -63,8 +75,17 @@ pub trait Executor {
     ///
     /// # Errors
     /// As [`Executor::set_leaf`].
-    fn declare(&mut self, _name: &str, _stored: Stored, _len: usize) -> Result<bool> {
+    fn declare(&mut self, _name: &str, _stored: Stored, _len: usize, _home: Home) -> Result<bool> {
         Ok(false)
+    }
+    /// Creates a weight of `len` numbers that stays on the host. `bytes` are its numbers as they lie on a device
+    /// ([`Stored::to_device`]). Results are those of [`Executor::set_leaf`], bit for bit; an executor of the host's does the same.
+    ///
+    /// # Errors
+    /// As [`Executor::set_leaf`]; a file that was changed.
+    fn set_streamed(&mut self, name: &str, stored: Stored, len: usize, bytes: Shared) -> Result<()> {
+        let bytes = bytes.bytes().ok_or_else(|| checkpoint::changed(name))?;
+        self.set_leaf(name, LeafData::Packed(stored, &stored.to_file(bytes, len)))
     }
     /// Bytes that are held and were held.
     fn memory(&self) -> Memory;
@@ -72,7 +93,11 @@ pub trait Executor {
     fn work(&self) -> u64 {
         0
     }
-    /// Bytes of the weights and parameters of every component: what their names begin with, up to the first `/`.
+    /// Bytes of weights that came from the host because they stay there, in all runs so far.
+    fn streamed(&self) -> u64 {
+        0
+    }
+    /// Bytes on the device of the weights and parameters of every component: what their names begin with, up to the first `/`.
     fn components(&self) -> BTreeMap<String, u64>;
     /// Frees what belongs to a plan, and what of the shared memory only it needed.
     ///
@@ -183,10 +208,19 @@ pub fn compile(exec: &mut dyn Executor, graph: Graph, outputs: &[(&str, Id)]) ->
 /// # Errors
 /// A missing or mis-shaped tensor; out of memory.
 pub fn upload(exec: &mut dyn Executor, graph: &Graph, prefix: &str, weights: &Weights) -> Result<()> {
-    upload_as(exec, graph, prefix, weights, &|_| None)
+    let way = Way { base: &|_| None, home: &|_| Home::Device };
+    upload_as(exec, graph, prefix, weights, &way)
 }
 
-/// As [`upload`]; matrices for whose leaf `base` names something are quantised on the way, if their rows are whole blocks.
+/// What becomes of a checkpoint's weights, by the names of their leaves.
+pub struct Way<'a> {
+    /// What matrices are quantised to on the way, if their rows are whole blocks.
+    pub base: &'a dyn Fn(&str) -> Option<Base>,
+    /// Where they and the weights of convolutions stay.
+    pub home: &'a dyn Fn(&str) -> Home,
+}
+
+/// As [`upload`], with a say in what becomes of matrices. All else is on the device.
 ///
 /// # Errors
 /// As [`upload`].
@@ -195,19 +229,22 @@ pub fn upload_as(
     graph: &Graph,
     prefix: &str,
     weights: &Weights,
-    base: &dyn Fn(&str) -> Option<Base>,
+    way: &Way<'_>,
 ) -> Result<()> {
     for (node, packs) in graph.nodes().iter().zip(packable(graph)) {
         let Op::Leaf { kind: Leaf::Weight(layout), name } = &node.op else { continue };
         let Some(leaf) = name.strip_prefix(prefix).filter(|_| !exec.has_leaf(name)) else { continue };
         let t = leaf::find(weights, leaf, &node.shape, *layout)?;
-        let base = base(name).filter(|b| packs && keeps(exec.caps(), &node.shape, b.stored()));
+        let base = (way.base)(name).filter(|b| packs && keeps(exec.caps(), &node.shape, b.stored()));
+        let large = packs || matches!(layout, Layout::Conv | Layout::Patch);
+        let home = if large { (way.home)(name) } else { Home::Device };
         if packs && base.is_none() {
-            set_tensor(exec, name, &t, true)?;
+            let file = (home == Home::Host).then_some(weights);
+            checkpoint::set(exec, name, &t, true, file)?;
             continue;
         }
-        let stored = base.map_or(Stored::F32, Base::stored);
-        if exec.declare(name, stored, node.shape.iter().product())? {
+        let (stored, len) = (base.map_or(Stored::F32, Base::stored), node.shape.iter().product());
+        if exec.declare(name, stored, len, home)? {
             continue;
         }
         let values = leaf::values(&t, &node.shape, *layout)?;
@@ -215,8 +252,8 @@ pub fn upload_as(
             t.check_finite()?;
         }
         match base {
-            Some(base) => exec.set_leaf(name, LeafData::Packed(base.stored(), &base.quantise(&values)))?,
-            None => exec.set_leaf(name, LeafData::F32(&values))?,
+            Some(base) => checkpoint::bytes(exec, name, (stored, len), base.quantise(&values), home)?,
+            None => checkpoint::floats(exec, name, &values, home)?,
         }
     }
     Ok(())
@@ -234,27 +271,6 @@ pub fn check(graph: &Graph, prefix: &str, weights: &Weights) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Sets a leaf from a checkpoint tensor. With `packs`, one in half precision or in blocks stays so where the executor keeps it, and one in
-/// fp8 becomes f16, exactly.
-pub(crate) fn set_tensor(exec: &mut dyn Executor, name: &str, t: &TensorView<'_>, packs: bool) -> Result<()> {
-    let stored = t.dtype.stored().unwrap_or(Stored::F16);
-    let stays = packs && t.scale.is_empty() && stored.packed() && keeps(exec.caps(), t.shape, stored);
-    if exec.declare(name, if stays { stored } else { Stored::F32 }, t.shape.iter().product())? {
-        return Ok(());
-    }
-    t.check_finite()?;
-    if !stays {
-        return exec.set_leaf(name, LeafData::F32(&t.to_f32()));
-    }
-    match t.dtype.stored() {
-        Some(stored) => exec.set_leaf(name, LeafData::Packed(stored, t.bytes)),
-        None => {
-            let halves = t.to_f32().into_iter().flat_map(|v| half::f16::from_f32(v).to_le_bytes());
-            exec.set_leaf(name, LeafData::Packed(stored, &halves.collect::<Vec<u8>>()))
-        }
-    }
 }
 
 /// Whether a matrix of this shape is kept so, or else as f32: halves where the device reads them fast, blocks where rows are made of whole

@@ -9,7 +9,7 @@ pub use adapter::layers;
 pub use images::Images;
 pub use texts::Texts;
 
-use crate::exec::{self, Executor, LeafData, PlanId, compile, upload, upload_as};
+use crate::exec::{self, Executor, Home, LeafData, PlanId, Way, compile, upload_as};
 use crate::folder::ModelFolder;
 use crate::graph::{Graph, Id};
 use crate::model::contents::{self, Contents, Needs};
@@ -75,6 +75,9 @@ pub struct Pipeline {
     /// What the matrices of the transformer's blocks become on the device ([`mmdit::quantised`]); without, what they are in the file. To be set
     /// before anything was computed.
     pub base: Option<Base>,
+    /// Whether these matrices, and the autoencoder's weights, stay on the host and come to the device whenever a plan reads them: the same
+    /// results from less of the device's memory, and later. To be set before anything was computed.
+    pub stream: bool,
     encoders: Option<TextEncoders>,
     layout: Layout,
     cache: Option<TextCache>,
@@ -144,6 +147,7 @@ impl Pipeline {
             schedule: folder.schedule()?,
             lora: (!adapter.is_empty()).then(|| Lora::of(&adapter)),
             base: None,
+            stream: false,
             encoders,
             layout,
             cache,
@@ -227,8 +231,12 @@ impl Pipeline {
         let bias = mmdit::key_bias(self.mmdit.image_tokens(size[0], size[1]), tokens, self.layout.repeat);
         g.check()?;
         let base = |leaf: &str| self.base.filter(|_| mmdit::quantised(leaf));
-        upload_as(&mut *self.exec, &g, "transformer/", &self.transformer, &base)?;
-        upload(&mut *self.exec, &g, "vae/", &self.autoencoder)?;
+        let streams = |leaf: &str| self.stream && mmdit::quantised(leaf);
+        let home = |leaf: &str| if streams(leaf) { Home::Host } else { Home::Device };
+        let way = Way { base: &base, home: &home };
+        upload_as(&mut *self.exec, &g, "transformer/", &self.transformer, &way)?;
+        let home = |_: &str| if self.stream { Home::Host } else { Home::Device };
+        upload_as(&mut *self.exec, &g, "vae/", &self.autoencoder, &Way { base: &|_| None, home: &home })?;
         let uses_bias = g
             .nodes()
             .iter()

@@ -20,10 +20,12 @@ mod names;
 mod number;
 mod quant;
 mod scales;
+mod shared;
 
 pub use base::Base;
 pub use dtype::DType;
 use header::Stored;
+pub use shared::Shared;
 
 /// Bytes shared between [`Weights`] and whoever else holds them.
 pub type Storage = Arc<dyn AsRef<[u8]> + Send + Sync>;

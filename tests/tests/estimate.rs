@@ -30,14 +30,29 @@ fn within(e: &Estimate, used: &Memory, of: &str) {
 
 #[test]
 fn an_estimate_is_what_is_then_held() {
-    for recipe in ["pathwise", "grpo", "sft", "released"] {
+    for (recipe, stream) in [
+        ("pathwise", false),
+        ("grpo", false),
+        ("sft", false),
+        ("released", false),
+        ("pathwise", true),
+        ("released", true),
+    ] {
         let Some(gpu) = adapter("estimates") else { return };
         let mut job = Job::new(recipe);
+        job.config.stream = stream;
         (job.config.head.warm, job.config.watch.every) = (1, job.config.watch.every.min(1));
         job.config.rollout.window_start = (recipe == "grpo").then_some(1);
         let estimate = estimate(gpu.caps(), &job.setup(), &job.config).expect("an estimate");
         let mut trainer = job.on(Box::new(gpu)).expect("a trainer");
-        within(&estimate, &used(&mut trainer), recipe);
+        let used = used(&mut trainer);
+        within(&estimate, &used, recipe);
+        assert_eq!(estimate.most(), used.peak.total(), "{recipe}, streamed: {stream}");
+        let crossed = estimate.streamed.iteration;
+        assert!(
+            (crossed > 0.0) == stream && (used.peak.window > 0) == stream,
+            "{crossed} bytes an iteration"
+        );
         let w = estimate.work;
         assert!(w.prepare > 0.0 && w.iteration > 0.0 && (w.warm > 0.0) == (recipe != "released"), "{w:?}");
         assert!(estimate.phases.len() > 2 && !estimate.when.is_empty() && estimate.state > 0);
@@ -63,11 +78,12 @@ fn caps_are_met_or_refused() {
     for cap in [whole.most() - 1, (least * 1_000_000).midpoint(whole.most()), least * 1_000_000] {
         let (config, estimate) = fit(&caps, &job.setup(), &job.config, cap).expect("it fits");
         assert!(estimate.most() <= cap && config != job.config, "{} of {cap}", estimate.most());
-        given_up.push((config.recompute, config.at_once));
+        given_up.push((config.recompute, config.at_once, config.stream));
     }
     println!("{given_up:?}");
-    let all = given_up.last().map(|(_, at_once)| *at_once).expect("three caps");
-    assert!(given_up[0].1 != all, "the largest cap costs as much as the smallest");
+    let all = given_up[2];
+    assert!(given_up[0].1 != all.1, "the largest cap costs as much as the smallest");
+    assert!(!all.2, "the smallest model's weights are smaller than a window");
     // A training that was fitted runs and ends.
     job.config = fit(&caps, &job.setup(), &job.config, least * 1_000_000).expect("it fits").0;
     let mut trainer = job.open();

@@ -299,8 +299,8 @@ fn the_pathwise_gradient_raises_a_frozen_head() {
     let eye = Eye::open(&mut run);
     // The same random head: it follows from the seed.
     let (shape, exec) = (Shape::of(&eye.backbone), &mut *run.trainer.pipeline().exec);
-    let head = Head::new(exec, shape, &config.head, config.seed, 2 * BATCH).expect("a head");
-    let measure = |run: &mut Run| -> Vec<f32> {
+    let mut head = Head::new(exec, shape, &config.head, config.seed, 2 * BATCH).expect("a head");
+    let mut measure = |run: &mut Run| -> Vec<f32> {
         let images = run.draw(&[PROMPT], 2 * BATCH as u64, config.rollout.guidance);
         let exec = &mut *run.trainer.pipeline().exec;
         let tokens = eye.tokens(exec, &images);

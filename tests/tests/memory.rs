@@ -3,7 +3,7 @@ use pentimento::caps::Caps;
 use pentimento::exec::cpu::Cpu;
 use pentimento::exec::null::{Null, Ran};
 use pentimento::exec::wgpu::{Fault, Wgpu};
-use pentimento::exec::{Executor, Kinds, LeafData, PlanId, compile, kept};
+use pentimento::exec::{Executor, Home, Kinds, LeafData, PlanId, compile, kept};
 use pentimento::folder::ModelFolder;
 use pentimento::graph::{Id, Leaf, Op};
 use pentimento::model::mmdit;
@@ -371,7 +371,7 @@ fn a_large_model_is_counted_without_its_weights() {
     noop.declare_leaves(&g, &|_| Stored::F16).expect("room");
     for (n, stored) in g.nodes().iter().zip(kept(null.caps(), &g, &|_| Stored::F16).clone()) {
         if let Op::Leaf { kind: Leaf::Weight(_) | Leaf::Param, name } = &n.op {
-            assert!(null.declare(name, stored, n.shape.iter().product()).expect("a leaf"));
+            assert!(null.declare(name, stored, n.shape.iter().product(), Home::Device).expect("a leaf"));
         }
     }
     let out: Vec<(&str, Id)> = out.iter().map(|(n, i)| (n.as_str(), *i)).collect();

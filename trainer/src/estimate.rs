@@ -35,9 +35,15 @@ pub struct Estimate {
     pub state: u64,
     /// Floating-point operations of preparation, of the whole warm start, of an iteration and of a look.
     pub work: Work,
+    /// Bytes of weights that cross the bus because they stay on the host ([`Config::stream`]), by the same parts.
+    pub streamed: Work,
 }
 
-/// Floating-point operations.
+/// Bytes a second at which streamed weights are taken to come: what one core copies out of its page cache, which is less than PCIe 3 x16
+/// carries (some 12 GB/s). An assumption, not measured on any card: a file that is not in memory comes as slowly as its disk.
+pub const BUS: f64 = 8e9;
+
+/// Something counted, by what is done: floating-point operations, or bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Work {
     /// Prompts and references.
@@ -67,13 +73,15 @@ pub fn estimate(caps: &Caps, setup: &Setup<'_>, config: &Config) -> Result<Estim
 
 /// Settings with which a training stays within `cap` bytes, and what it takes then. Given up are, in this order and only where a phase
 /// does not fit: values kept for the way back, images trained on at once, images sampled at once, images described at once. What all phases
-/// hold together (inputs, adapters) can make one give up what another takes.
+/// hold together (inputs, adapters) can make one give up what another takes. Where all that is not enough, weights are streamed and
+/// everything else begins anew: what crosses the bus does so once a pass, however many images the pass is for.
 ///
 /// # Errors
 /// As [`estimate`]; no way to stay within the cap: a sentence names the least that would do.
 pub fn fit(caps: &Caps, setup: &Setup<'_>, config: &Config, cap: u64) -> Result<(Config, Estimate)> {
-    let (mut config, mut pace) = (config.clone(), Pace::Once);
-    config.recompute.get_or_insert(Recompute::Nothing);
+    let mut asked = config.clone();
+    asked.recompute.get_or_insert(Recompute::Nothing);
+    let (mut config, mut pace) = (asked.clone(), Pace::Once);
     loop {
         let run = Run::new(caps, setup, &config, pace)?.all(cap)?;
         let Some(over) = run.over else {
@@ -84,8 +92,12 @@ pub fn fit(caps: &Caps, setup: &Setup<'_>, config: &Config, cap: u64) -> Result<
             continue;
         };
         let times = halvings(&over.held, cap);
-        // Weights are there whatever is given up.
+        // Weights on the device are there whatever else is given up.
         if over.held.leaves > cap || !Knobs::of(&config).give(&mut config, &over.phase, times) {
+            if !config.stream {
+                config = Config { stream: true, ..asked.clone() };
+                continue;
+            }
             let least = least(caps, setup, &config)?;
             return Err(Error::bad("memory", format!("at least {}", megabytes(least)), megabytes(cap))
                 .with_hint("Smaller images, or a quantised base, need less."));
@@ -93,10 +105,13 @@ pub fn fit(caps: &Caps, setup: &Setup<'_>, config: &Config, cap: u64) -> Result<
     }
 }
 
-/// Most bytes with everything given up.
+/// Most bytes with everything given up. Where weights are smaller than a window, streaming them takes more.
 fn least(caps: &Caps, setup: &Setup<'_>, config: &Config) -> Result<u64> {
-    let sparing = config.clone().sparing();
-    Ok(Run::new(caps, setup, &sparing, Pace::Once)?.all(u64::MAX)?.estimate.most())
+    let most = |stream: bool| {
+        let sparing = Config { stream, ..config.clone().sparing() };
+        Ok(Run::new(caps, setup, &sparing, Pace::Once)?.all(u64::MAX)?.estimate.most())
+    };
+    Ok(most(true)?.min(most(false)?))
 }
 
 /// Whole megabytes, upwards.
@@ -106,7 +121,7 @@ pub fn megabytes(bytes: u64) -> String {
 
 /// Gives up something that a phase takes, where a device ran out of memory in it; false where there is nothing left.
 pub fn less(config: &mut Config, phase: &str) -> bool {
-    Knobs::of(config).give(config, phase, 1)
+    Knobs::of(config).give(config, phase, 1) || !core::mem::replace(&mut config.stream, true)
 }
 
 /// What can be given up.
@@ -217,8 +232,8 @@ struct Run {
     over: Option<Over>,
     /// The largest arena so far, and the phase that it came with.
     arena: (u64, String),
-    /// Operations before the phase in progress.
-    before: f64,
+    /// Operations and streamed bytes before the phase in progress.
+    before: [f64; 2],
 }
 
 impl Run {
@@ -249,7 +264,7 @@ impl Run {
             warm,
             over: None,
             arena: Default::default(),
-            before: 0.0,
+            before: [0.0; 2],
         })
     }
     /// Runs to the end, or until more than `cap` is held.
@@ -278,17 +293,19 @@ impl Run {
         let rows = self.trainer.config().at_once.sample.min(SHEET);
         let how = Sampling { steps: 1, guidance: 4.5, width, height };
         let texts = self.trainer.encode(&["", ""], &mut || true)?;
-        self.estimate.work.prepare = self.spent();
+        [self.estimate.work.prepare, self.estimate.streamed.prepare] = self.spent();
         let pipeline = self.trainer.pipeline();
         let jobs: Vec<_> = (0..rows as u64).map(|seed| (&texts[0], seed)).collect();
         pipeline.generate(&jobs, &texts[1], &how, &mut |_, _| true)?;
         self.spent(); // pictures are no part of the training
         Ok(())
     }
-    /// Operations since the last call.
-    fn spent(&mut self) -> f64 {
-        let now = self.trainer.pipeline().exec.work() as f64;
-        now - core::mem::replace(&mut self.before, now)
+    /// Operations and streamed bytes since the last call.
+    fn spent(&mut self) -> [f64; 2] {
+        let exec = &self.trainer.pipeline().exec;
+        let now = [exec.work() as f64, exec.streamed() as f64];
+        let before = core::mem::replace(&mut self.before, now);
+        [now[0] - before[0], now[1] - before[1]]
     }
     fn note(&mut self, phase: String, cap: u64) {
         let e = &mut self.estimate;
@@ -312,19 +329,22 @@ impl Run {
             None => e.phases.push((phase, now.total())),
         }
     }
-    /// Operations, phase by phase.
+    /// Operations and streamed bytes, phase by phase.
     fn count(&mut self, event: &Event) {
         if matches!(event, Event::Working | Event::Part(..) | Event::Done) {
             return;
         }
+        let warm = self.warm as f64;
         let spent = self.spent();
-        let work = &mut self.estimate.work;
-        match event {
-            Event::Encoded(..) => work.prepare += spent,
-            Event::Warm(..) => work.warm = spent * self.warm as f64,
-            Event::Iteration(_) => work.iteration = spent,
-            Event::Watch(_) => work.look = spent,
-            Event::Working | Event::Part(..) | Event::Done => {}
+        let Estimate { work, streamed, .. } = &mut self.estimate;
+        for (of, spent) in [work, streamed].into_iter().zip(spent) {
+            match event {
+                Event::Encoded(..) => of.prepare += spent,
+                Event::Warm(..) => of.warm = spent * warm,
+                Event::Iteration(_) => of.iteration = spent,
+                Event::Watch(_) => of.look = spent,
+                Event::Working | Event::Part(..) | Event::Done => {}
+            }
         }
     }
 }

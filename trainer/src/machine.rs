@@ -100,7 +100,7 @@ impl Machine {
         let folder = ModelFolder::open_with(setup.model, setup.config)?;
         let text = TextSettings { t5_tokens: config.text_tokens, cache: texts::load(setup.text_cache)? };
         let mut pipeline = Pipeline::open_with(&folder, exec, Pairs::new(), text)?;
-        pipeline.base = config.base;
+        (pipeline.base, pipeline.stream) = (config.base, config.stream);
         pipeline.lora = Some(Lora::joint(&pipeline.mmdit, device_rank(config.rank), config.lora_scale));
         let native = pipeline.native_size();
         let side = |n: usize| if n == 0 { native } else { n };

@@ -83,6 +83,7 @@ impl Critic {
     /// Opens a DINOv2 or CLIP folder and draws a head from the seed. `size`: latent height and width.
     pub fn open(pipeline: &mut Pipeline, folder: &Path, config: &Config, size: [usize; 2]) -> Result<Self> {
         let mut backbone = Backbone::open(folder)?;
+        backbone.stream = config.stream;
         let (shape, images) = (Shape::of(&backbone), config.images());
         let head = Head::new(&mut *pipeline.exec, shape, &config.head, config.seed, images)?;
         let aligned = config.head.alignment > 0.0;

@@ -1,5 +1,6 @@
 //! Runs plans with the CPU twins: slow and exact, the measure for every other executor.
 use super::plans::{self, Held, Plans};
+use super::stream::Stream;
 use super::{Executor, Kinds, LeafData, Memory, PlanId, operands};
 use crate::caps::Caps;
 use crate::plan::{Place, Plan, Slot};
@@ -158,7 +159,7 @@ impl<R: Real> Executor for Cpu<R> {
             inputs: vec![R::default(); plan.input_bytes as usize / 4],
             unpacked: vec![R::default(); Stored::F16.numbers(plan.unpacked as usize)],
         };
-        let id = self.plans.insert(plan, own);
+        let id = self.plans.insert(plan, Stream::default(), own);
         self.count();
         Ok(id)
     }

@@ -1,4 +1,5 @@
 //! What an executor holds, in bytes, and the sizes on which the executor that allocates and the one that counts agree.
+use super::stream::Stream;
 use crate::caps::Caps;
 use crate::plan::{Command, Plan};
 use alloc::vec::Vec;
@@ -16,6 +17,8 @@ pub struct Kinds {
     pub inputs: u64,
     /// The largest quantised weight that is written out before it is read.
     pub unpacked: u64,
+    /// What weights that stay on the host pass through: the room that commands read them in, and two as large that the host fills in turn.
+    pub window: u64,
     /// Parameters of all plans' kernels.
     pub uniforms: u64,
     /// Outputs on their way to the host: as much as the plan needs that needs most.
@@ -32,13 +35,14 @@ impl Kinds {
         self.each().iter().map(|kind| kind.1).sum()
     }
     /// Every kind with its name, for a table.
-    pub fn each(&self) -> [(&'static str, u64); 8] {
-        let Kinds { leaves, arena, inputs, unpacked, uniforms, readback, textures, staging } = *self;
+    pub fn each(&self) -> [(&'static str, u64); 9] {
+        let Kinds { leaves, arena, inputs, unpacked, window, uniforms, readback, textures, staging } = *self;
         [
             ("leaves", leaves),
             ("arena", arena),
             ("inputs", inputs),
             ("unpacked", unpacked),
+            ("window", window),
             ("uniforms", uniforms),
             ("readback", readback),
             ("textures", textures),
@@ -77,16 +81,19 @@ pub(super) struct Sizes {
     pub slabs: Vec<u64>,
     /// 0 without any.
     pub unpacked: u64,
+    /// 0 where no weight is streamed.
+    pub window: u64,
     /// 0 without plans.
     pub readback: u64,
 }
 
 impl Sizes {
-    pub fn of(plan: &Plan) -> Self {
+    pub fn of(plan: &Plan, stream: &Stream) -> Self {
         Sizes {
             // Whole texture rows are copied, so a slab ends with room for one row past its last tensor.
             slabs: plan.slabs.iter().map(|&s| buffer(s + ROW_BYTES)).collect(),
             unpacked: if plan.unpacked == 0 { 0 } else { buffer(plan.unpacked) },
+            window: stream.room(),
             readback: buffer(readback(plan)),
         }
     }
@@ -97,12 +104,17 @@ impl Sizes {
             *own = (*own).max(*other);
         }
         self.unpacked = self.unpacked.max(other.unpacked);
+        self.window = self.window.max(other.window);
         self.readback = self.readback.max(other.readback);
         self
     }
     /// Bytes of all slabs.
     pub fn arena(&self) -> u64 {
         self.slabs.iter().sum()
+    }
+    /// Bytes of [`Kinds::window`].
+    pub fn windows(&self) -> u64 {
+        3 * self.window
     }
 }
 

@@ -108,3 +108,12 @@ pub(crate) fn check_set(name: &str, old: (Stored, usize), new: (Stored, usize)) 
     let expected = format!("{} numbers as {:?}", old.1, old.0);
     Err(Error::bad(format!("`{name}`"), expected, format!("{} as {:?}", new.1, new.0)))
 }
+
+/// Whether a leaf that is there may be set as one that stays on the host: where it is, it stays.
+pub(crate) fn check_hosted(name: &str, hosted: bool) -> Result<()> {
+    if hosted {
+        return Ok(());
+    }
+    let error = Error::bad(format!("`{name}`"), "a leaf that stays on the host", "one that is on the device");
+    Err(error.with_hint("Forget it before it is streamed."))
+}

@@ -2,6 +2,7 @@
 //! plan is a function of its inputs and leaves (`plan::check_overlap`), so what lies there between runs matters to none; but the values of one
 //! are gone when another has run.
 use super::memory::Sizes;
+use super::stream::{Rules, Stream};
 use super::{PlanId, null};
 use crate::plan::{Place, Plan, Slot, check_overlap};
 use crate::{Error, Result};
@@ -10,6 +11,8 @@ use alloc::{collections::BTreeMap, format, vec::Vec};
 /// A plan and what an executor keeps with it.
 pub(super) struct Held<T> {
     pub plan: Plan,
+    /// How its streamed weights come to the device.
+    pub stream: Stream,
     /// Commands behind us.
     pub cursor: usize,
     pub own: T,
@@ -44,7 +47,7 @@ impl<T> Default for Plans<T> {
 /// What of the shared memory has to be made anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Change {
-    /// Arena and unpacked weight.
+    /// Arena, unpacked weight and window.
     pub arena: bool,
     pub readback: bool,
 }
@@ -70,6 +73,11 @@ fn forgotten(id: PlanId) -> Error {
 pub(super) fn check(plan: &Plan, leaf_len: &dyn Fn(&str) -> Option<usize>) -> Result<()> {
     null::check_leaves(plan, leaf_len)?;
     check_overlap(plan)
+}
+/// How a plan's streamed weights come to the device.
+pub(super) fn stream(plan: &Plan, rules: &Rules<'_>) -> Result<Stream> {
+    let stream = Stream::of(plan, rules);
+    stream.check(plan, rules).map(|()| stream)
 }
 
 impl<T> Plans<T> {
@@ -97,18 +105,18 @@ impl<T> Plans<T> {
         self.next
     }
 
-    pub fn insert(&mut self, plan: Plan, own: T) -> PlanId {
-        self.wanted = core::mem::take(&mut self.wanted).joined(&Sizes::of(&plan));
+    pub fn insert(&mut self, plan: Plan, stream: Stream, own: T) -> PlanId {
+        self.wanted = core::mem::take(&mut self.wanted).joined(&Sizes::of(&plan, &stream));
         let id = self.next;
         self.next += 1;
-        self.all.insert(id, Held { plan, cursor: 0, own });
+        self.all.insert(id, Held { plan, stream, cursor: 0, own });
         PlanId(id)
     }
     /// Takes a plan out; [`Plans::kept`] tells what the others still fit.
     pub fn remove(&mut self, id: PlanId) -> Result<Held<T>> {
         let held = self.all.remove(&id.0).ok_or_else(|| forgotten(id))?;
         self.owner = self.owner.filter(|&owner| owner != id.0);
-        let all = self.all.values().map(|held| Sizes::of(&held.plan));
+        let all = self.all.values().map(|held| Sizes::of(&held.plan, &held.stream));
         self.wanted = all.fold(Sizes::default(), |sum, one| sum.joined(&one));
         Ok(held)
     }
@@ -131,8 +139,8 @@ impl<T> Plans<T> {
     }
 
     /// The room for a plan and all others.
-    pub fn with(&self, plan: &Plan) -> Sizes {
-        self.wanted.clone().joined(&Sizes::of(plan))
+    pub fn with(&self, plan: &Plan, stream: &Stream) -> Sizes {
+        self.wanted.clone().joined(&Sizes::of(plan, stream))
     }
     /// What the plans want together.
     pub fn wanted(&self) -> Sizes {
@@ -144,12 +152,14 @@ impl<T> Plans<T> {
         Sizes {
             slabs: if arena { Vec::new() } else { self.room.slabs.clone() },
             unpacked: if arena { 0 } else { self.room.unpacked },
+            window: if arena { 0 } else { self.room.window },
             readback: if readback { 0 } else { self.room.readback },
         }
     }
     fn change(&self, to: &Sizes) -> Change {
         Change {
-            arena: self.room.slabs != to.slabs || self.room.unpacked != to.unpacked,
+            arena: (&self.room.slabs, self.room.unpacked, self.room.window)
+                != (&to.slabs, to.unpacked, to.window),
             readback: self.room.readback != to.readback,
         }
     }

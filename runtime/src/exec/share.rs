@@ -1,8 +1,9 @@
 //! One executor for several users: each has a [`Seat`], which is an executor, too. Weights of the same checkpoint are there once; all
 //! else that has a name belongs to its seat. Seats take turns: a plan that another seat's interrupts begins anew.
-use super::{Executor, LeafData, Memory, PlanId};
+use super::{Executor, Home, LeafData, Memory, PlanId};
 use crate::caps::Caps;
 use crate::plan::{Plan, Slot};
+use crate::weights::Shared as Bytes;
 use crate::{Error, Result};
 use alloc::{
     boxed::Box,
@@ -147,14 +148,24 @@ impl Executor for Seat {
         self.hold(&mut all, &full);
         Ok(())
     }
-    fn declare(&mut self, name: &str, stored: Stored, len: usize) -> Result<bool> {
+    fn declare(&mut self, name: &str, stored: Stored, len: usize, home: Home) -> Result<bool> {
         let full = self.full(name);
         let mut all = self.shared.lock()?;
-        let counts = all.exec.declare(&full, stored, len)?;
+        let counts = all.exec.declare(&full, stored, len, home)?;
         if counts {
             self.hold(&mut all, &full);
         }
         Ok(counts)
+    }
+    fn set_streamed(&mut self, name: &str, stored: Stored, len: usize, bytes: Bytes) -> Result<()> {
+        let full = self.full(name);
+        let mut all = self.shared.lock()?;
+        all.exec.set_streamed(&full, stored, len, bytes)?;
+        self.hold(&mut all, &full);
+        Ok(())
+    }
+    fn streamed(&self) -> u64 {
+        self.shared.lock().map_or(0, |all| all.exec.streamed())
     }
     fn memory(&self) -> Memory {
         self.shared.memory()

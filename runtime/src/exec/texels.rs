@@ -60,12 +60,12 @@ impl Texels {
     pub fn bytes(&self) -> u64 {
         self.held.iter().map(|h| u64::from(h.rows) * ROW_BYTES).sum()
     }
-    /// What a command does to them; returns the leaves that it reads as texels, which are no plan's.
-    pub fn run(&mut self, c: &Command) -> Vec<usize> {
+    /// What a command does to them; returns the leaves that it reads as texels, which are no plan's unless they are streamed.
+    pub fn run(&mut self, c: &Command, streamed: impl Fn(usize) -> bool) -> Vec<usize> {
         let mut leaves = Vec::new();
         for ((_, kind), slot) in c.variant.bindings().iter().zip(&c.args) {
             match (kind, slot.place) {
-                (Binding::Texture, Place::Leaf(leaf)) => leaves.push(leaf),
+                (Binding::Texture, Place::Leaf(leaf)) if !streamed(leaf) => leaves.push(leaf),
                 (Binding::Texture, _) => drop(self.get(slot)),
                 (Binding::Storage | Binding::Written(_) | Binding::Packed(_), _) => {}
             }

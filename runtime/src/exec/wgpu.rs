@@ -10,6 +10,7 @@ mod pipelines;
 mod profile;
 mod rooms;
 mod stage;
+mod stream;
 mod trial;
 
 pub use adapters::{AdapterInfo, Limits, adapters, adapters_within};
@@ -27,6 +28,7 @@ use super::{Executor, LeafData, Memory, PlanId, kept, null};
 use crate::caps::Caps;
 use crate::graph::{Graph, Leaf, Op};
 use crate::plan::{Command, Place, Plan, Slot};
+use crate::weights::Shared;
 use crate::{Error, Result};
 use alloc::{
     borrow::{Cow, ToOwned},
@@ -45,9 +47,18 @@ use std::time::Instant;
 pub(super) struct LeafBuffer {
     kind: Stored,
     len: usize,
-    buffer: wgpu::Buffer,
-    /// The same numbers as texels, made when a plan first wants them so.
-    texture: OnceLock<wgpu::Texture>,
+    numbers: Numbers,
+}
+
+/// Where its numbers are.
+pub(super) enum Numbers {
+    Device {
+        buffer: wgpu::Buffer,
+        /// The same numbers as texels, made when a plan first wants them so.
+        texture: OnceLock<wgpu::Texture>,
+    },
+    /// On the host, as they lie on the device; see `stream.rs`.
+    Host(Shared),
 }
 
 /// What a plan has of its own; pipelines and bind groups are added by its first run.
@@ -91,7 +102,8 @@ impl Wgpu {
             let bytes = memory::leaf(kind, len);
             let buffer = self.room(name, bytes, kind.packed())?;
             self.count(|k| k.leaves += bytes);
-            self.leaves.insert(name.to_owned(), LeafBuffer { kind, len, buffer, texture: OnceLock::new() });
+            let numbers = Numbers::Device { buffer, texture: OnceLock::new() };
+            self.leaves.insert(name.to_owned(), LeafBuffer { kind, len, numbers });
         }
         Ok(())
     }
@@ -130,7 +142,7 @@ impl Wgpu {
             Place::Arena { slab, offset } => (self.rooms.slabs.get(slab).ok_or_else(gone)?, offset),
             Place::Input(offset) => (&p.own.inputs, offset),
             Place::Unpacked => (self.rooms.unpacked.as_ref().ok_or_else(gone)?, 0),
-            Place::Leaf(i) => (&self.leaf(&p.plan, i)?.buffer, 0),
+            Place::Leaf(i) => (self.resident(&p.plan, i)?, 0),
         })
     }
 
@@ -152,7 +164,7 @@ impl Wgpu {
             let resource = match view {
                 Some(view) => wgpu::BindingResource::TextureView(view),
                 None => {
-                    let (buffer, offset) = self.locate(p, slot)?;
+                    let (buffer, offset) = self.found(p, slot)?;
                     let bytes = self.kind(&p.plan, slot)?.bytes(slot.len);
                     let size = core::num::NonZeroU64::new((bytes as u64).max(16).next_multiple_of(16));
                     wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size })
@@ -216,10 +228,12 @@ impl Wgpu {
         stage: &mut Stage,
         copies: &mut Vec<Copy>,
     ) -> Result<wgpu::TextureView> {
-        if let Place::Leaf(i) = slot.place {
+        if let Place::Leaf(i) = slot.place
+            && let Numbers::Device { .. } = self.leaf(&p.plan, i)?.numbers
+        {
             return self.leaf_texels(self.leaf(&p.plan, i)?);
         }
-        let (buffer, offset) = self.locate(p, slot)?;
+        let (buffer, offset) = self.found(p, slot)?;
         let (texture, fresh) = stage.get(slot, || self.texture(slot.len));
         if fresh {
             copies.push(Copy::new(buffer.clone(), offset, texture.clone(), slot.len));
@@ -236,13 +250,15 @@ impl Wgpu {
         self.fit(&self.plans.wanted())?;
         let p = self.plans.start(plan)?;
         let (start, builds) = (p.cursor, p.own.steps.len() < p.plan.commands.len());
+        let until = p.stream.until(start, p.plan.commands.len());
         if builds {
             self.submit(None); // what wgpu keeps of uploads need not be there beside textures that are to be made
         }
+        self.fill(plan)?;
         let (mut end, mut work, piece) = (start, 0, self.pace.piece());
         loop {
             let p = self.plans.get(plan)?;
-            if end == p.plan.commands.len() {
+            if end == until {
                 break;
             }
             let (variant, next) = (p.plan.commands[end].variant, cost(p.plan.commands[end].flops));
@@ -382,13 +398,17 @@ impl Executor for Wgpu {
         self.declare_leaf(name, kind, len)?;
         let Some(leaf) = self.leaves.get(name) else { return Err(Error::missing("executor", name)) };
         null::check_set(name, (leaf.kind, leaf.len), (kind, len))?;
-        self.upload(&leaf.buffer, 0, &bytes);
-        if let (Some(texture), LeafData::F32(d)) = (leaf.texture.get(), &data) {
+        let Numbers::Device { buffer, texture } = &leaf.numbers else {
+            return self.set_streamed(name, kind, len, Shared::own(bytes.into_owned()));
+        };
+        self.upload(buffer, 0, &bytes);
+        if let (Some(texture), LeafData::F32(d)) = (texture.get(), &data) {
             self.count(|k| k.staging += memory::texels(len));
             stage::write(&self.queue, texture, d);
         }
         // Else wgpu keeps a copy of everything until something runs.
-        let carried = if bytes.len() > LARGE_UPLOAD { self.carry(None, bytes.len() as u64) } else { Ok(()) };
+        let large = bytes.len() > LARGE_UPLOAD;
+        let carried = if large { self.carry(None, bytes.len() as u64).map(drop) } else { Ok(()) };
         let set = carried.and_then(|()| self.failure());
         if set.is_err() && new {
             // Nobody must take it for set.
@@ -397,11 +417,17 @@ impl Executor for Wgpu {
         }
         set
     }
+    fn set_streamed(&mut self, name: &str, stored: Stored, len: usize, bytes: Shared) -> Result<()> {
+        self.set_hosted(name, (stored, len), bytes)
+    }
+    fn streamed(&self) -> u64 {
+        self.streamed
+    }
     fn memory(&self) -> Memory {
         self.counted()
     }
     fn components(&self) -> BTreeMap<String, u64> {
-        null::by_component(self.leaves.iter().map(|(name, leaf)| (name, memory::leaf(leaf.kind, leaf.len))))
+        null::by_component(self.leaves.iter().map(|(name, leaf)| (name, leaf.bytes())))
     }
     fn forget(&mut self, plan: PlanId) -> Result<()> {
         self.drop_plan(plan)
@@ -411,7 +437,8 @@ impl Executor for Wgpu {
     }
     fn prepare(&mut self, plan: Plan) -> Result<PlanId> {
         plans::check(&plan, &|name| self.leaves.get(name).map(|l| l.len))?;
-        self.fit(&self.plans.with(&plan))?;
+        let stream = self.stream(&plan)?;
+        self.fit(&self.plans.with(&plan, &stream))?;
         let inputs = self.buffer("inputs", memory::inputs(&plan))?;
         let uniforms = self.uniforms(&plan)?;
         self.failure()?;
@@ -420,9 +447,8 @@ impl Executor for Wgpu {
             k.uniforms += uniforms.size();
         });
         let (steps, next) = (Vec::with_capacity(plan.commands.len()), (0, Stage::default()));
-        let id = self
-            .plans
-            .insert(plan, Prepared { inputs, steps, uniforms, next, pending: (0, None), took: Vec::new() });
+        let own = Prepared { inputs, steps, uniforms, next, pending: (0, None), took: Vec::new() };
+        let id = self.plans.insert(plan, stream, own);
         let commands = &self.plans.get(id)?.plan.commands;
         let count = commands.len();
         self.pipelines.ahead(commands.iter().map(|c| c.variant));

@@ -13,8 +13,8 @@ use serde_json::Value;
 
 /// Folder of the model in a pipeline, and prefix of its leaves.
 pub const COMPONENT: &str = "transformer";
-/// Whether a leaf may be quantised without having been trained so: the blocks', nearly all there are. What comes before and after them is small
-/// and is felt everywhere.
+/// Whether a leaf may be quantised without having been trained so, and streamed from the host: the blocks', nearly all there are. What comes
+/// before and after them is small and is felt everywhere.
 pub fn quantised(leaf: &str) -> bool {
     leaf.strip_prefix(COMPONENT).is_some_and(|name| name.starts_with("/transformer_blocks."))
 }

@@ -67,7 +67,7 @@ fn heads_train_and_reward_as_released() {
         let mut check = Check::new(&case.golden, &name);
         let mut head = Head::new(exec, case.shape, &case.config, 0, 4).expect("a head");
         head.set_params(exec, case.start.clone()).expect("the same shapes");
-        reward(&case, exec, &head, "before", &mut check);
+        reward(&case, exec, &mut head, "before", &mut check);
         let logits = |scores: Vec<Vec<f32>>| scores.iter().map(|h| h[0]).collect::<Vec<f32>>();
         for side in ["real", "fake"] {
             let tokens = case.features(&format!("{side}_features"), 0);
@@ -89,7 +89,7 @@ fn heads_train_and_reward_as_released() {
                 check.optional(&format!("step{step}_after.{}", stored(leaf)), data);
             }
         }
-        reward(&case, exec, &head, "after", &mut check);
+        reward(&case, exec, &mut head, "after", &mut check);
         check.finish();
     }
 }
@@ -98,7 +98,7 @@ fn heads_train_and_reward_as_released() {
 fn reward(
     case: &Case,
     exec: &mut dyn pentimento::exec::Executor,
-    head: &Head,
+    head: &mut Head,
     when: &str,
     check: &mut Check,
 ) {

@@ -53,6 +53,10 @@ pub struct Args {
     /// Quantise the model's matrices to 8 or 4 bits while loading: half or a quarter of the memory, and an approximation of the model.
     #[arg(long, value_name = "q8|q4")]
     pub base: Option<Base>,
+    /// Keep the networks' weights in the host's memory, from where they come to the device for each pass: less of the device's memory, and
+    /// later.
+    #[arg(long)]
+    pub stream: bool,
     #[command(flatten)]
     pub device: DeviceArgs,
     /// T5 tokens of a prompt.
@@ -155,7 +159,7 @@ pub fn run(args: &Args, stop: &Stop) -> Result<()> {
     let cache = args.text_cache.as_deref();
     let text = TextSettings { t5_tokens: args.text_tokens, cache: texts::load(cache)? };
     let mut pipeline = adapted::open_with(&model, &adapters, exec, text)?;
-    pipeline.base = args.base;
+    (pipeline.base, pipeline.stream) = (args.base, args.stream);
     let native = pipeline.native_size();
     let how = Sampling {
         steps: args.steps,

@@ -2,7 +2,7 @@
 use pentimento::caps::Caps;
 use pentimento::grad::Recompute;
 use pentimento_trainer::config::{AtOnce, Config};
-use pentimento_trainer::estimate::{Estimate, Work, megabytes};
+use pentimento_trainer::estimate::{BUS, Estimate, Work, megabytes};
 
 /// What was given up to stay within a cap, a sentence; `None` for nothing.
 pub fn given_up(before: &Config, now: &Config) -> Option<String> {
@@ -23,19 +23,22 @@ pub fn given_up(before: &Config, now: &Config) -> Option<String> {
             all.push(format!("{is} images at a time are {what}"));
         }
     }
+    if now.stream && !before.stream {
+        all.push("weights stay in the host's memory and are streamed".into());
+    }
     (!all.is_empty()).then(|| format!("to stay within the memory, {}", all.join(", ")))
 }
 
 /// Operations of a whole training without looks.
-fn all(e: &Estimate, config: &Config) -> f64 {
-    e.work.prepare + e.work.warm + config.iterations as f64 * e.work.iteration
+fn all(w: &Work, config: &Config) -> f64 {
+    w.prepare + w.warm + config.iterations as f64 * w.iteration
 }
 
 /// How long a training takes on a device that makes so many operations a second on large matrices, of which trainings come to a fifth to two
 /// thirds; looks take as long as they are many.
 pub fn duration(e: &Estimate, config: &Config, rate: f64) -> String {
     let looks = config.iterations.checked_div(config.watch.every).map_or(0.0, |n| n as f64 + 2.0);
-    let seconds = (all(e, config) + looks * e.work.look) / rate;
+    let seconds = (all(&e.work, config) + looks * e.work.look) / rate;
     format!("{} to {}", time(1.5 * seconds), time(5.0 * seconds))
 }
 
@@ -68,20 +71,23 @@ pub fn table(caps: &Caps, e: &Estimate, config: &Config, rate: f64) {
         println!("  the device's own memory        {:>10}", megabytes(own));
     }
     println!("  saved state, and on the host   {:>10}", megabytes(e.state));
-    let Work { prepare, warm, iteration, look } = e.work;
-    let all = all(e, config);
+    let rows = |w: &Work| [w.prepare, w.warm, w.iteration, w.look, all(w, config)];
     println!(
         "  time at {:.3} TFLOP/s, without pauses, compiling of shaders and work of the host",
         rate / 1e12
     );
-    for (what, work) in [
-        ("preparation", prepare),
-        ("warm start", warm),
-        ("an iteration", iteration),
-        ("a look", look),
-        ("all without looks", all),
-    ] {
+    let names = ["preparation", "warm start", "an iteration", "a look", "all without looks"];
+    for (what, work) in names.into_iter().zip(rows(&e.work)) {
         println!("    {what:<28} {:>10.3} TFLOP {:>8.1} s", work / 1e12, work / rate);
+    }
+    if config.stream {
+        println!(
+            "  and time at {:.1} GB/s from the host's memory, of which some goes on beside the work",
+            BUS / 1e9
+        );
+        for (what, bytes) in names.into_iter().zip(rows(&e.streamed)) {
+            println!("    {what:<28} {:>10.1} GB    {:>8.1} s", bytes / 1e9, bytes / BUS);
+        }
     }
 }
 
@@ -102,6 +108,7 @@ fn kind(name: &str) -> &str {
         "leaves" => "weights and parameters",
         "arena" => "values between kernels",
         "unpacked" => "a weight written out",
+        "window" => "streamed weights in passing",
         "uniforms" => "kernels' parameters",
         "readback" => "results for the host",
         "staging" => "numbers from the host",

@@ -1,7 +1,7 @@
 //! Frozen tokens that the reward head reads: DINOv2's, or those of a CLIP's image encoder, which know the prompt as well.
 use super::pickscore::{self, SCALE};
 use crate::{Error, Result};
-use pentimento::exec::{Executor, PlanId, compile, upload};
+use pentimento::exec::{Executor, Home, PlanId, Way, compile, upload_as};
 use pentimento::folder::{open_component, tokenizer_folder};
 use pentimento::graph::{Graph, Id};
 use pentimento::model::{Constants, clip, clip_vision, dino};
@@ -28,6 +28,8 @@ struct Clip {
 
 /// The frozen backbone.
 pub struct Backbone {
+    /// As [`pentimento::pipeline::Pipeline::stream`], for its own weights.
+    pub stream: bool,
     net: Net,
     pixels: dino::Pixels,
     weights: Weights,
@@ -55,13 +57,13 @@ impl Backbone {
             dino::Pixels::from_timm(&json, &label)?.unwrap_or(dino::Pixels::imagenet())
         };
         let weights = dino::transformers_names(&config, &component.weights()?)?;
-        Ok(Backbone { net: Net::Dino(config), pixels, weights, constants: Constants::new() })
+        Ok(Backbone { net: Net::Dino(config), pixels, weights, constants: Constants::new(), stream: false })
     }
     fn clip(path: &Path) -> Result<Self> {
         let tokenizer = tokenizer_folder(path)?.tokenizer()?;
         let pickscore::Model { text, vision, pixels, weights, scale } = pickscore::Model::open(path)?;
         let net = Net::Clip(Box::new(Clip { vision, text, scale, tokenizer }));
-        Ok(Backbone { net, pixels, weights, constants: Constants::new() })
+        Ok(Backbone { net, pixels, weights, constants: Constants::new(), stream: false })
     }
     /// Names its weights.
     pub fn fingerprint(&self) -> String {
@@ -121,7 +123,8 @@ impl Backbone {
     /// Missing or mis-shaped tensors.
     pub fn upload(&self, exec: &mut dyn Executor, g: &Graph) -> Result<()> {
         self.constants.upload(exec)?;
-        upload(exec, g, &format!("{COMPONENT}/"), &self.weights)
+        let home = |_: &str| if self.stream { Home::Host } else { Home::Device };
+        upload_as(exec, g, &format!("{COMPONENT}/"), &self.weights, &Way { base: &|_| None, home: &home })
     }
 }
 

@@ -1,5 +1,7 @@
 //! The reward head: a small head over frozen tokens that learns to tell references from generated images.
 //! `Linear(D, 512) -> GELU -> Linear(512, 1)` on the class token and on patch tokens alike.
+mod plans;
+
 use super::backbone::Backbone;
 use super::{HeadStep, Learned};
 use crate::config::{MOST_IMAGES, MOST_STEPS};
@@ -7,11 +9,10 @@ use crate::settings::Source;
 use crate::settings::field::{ANY, COUNT, between, most};
 use crate::settings::part::settings;
 use crate::{Error, Result};
-use pentimento::exec::{Executor, LeafData, PlanId, compile, finite};
-use pentimento::grad::gradients;
+use pentimento::exec::{Executor, LeafData, PlanId, finite};
 use pentimento::graph::{Graph, Id};
 use pentimento::rng::Philox;
-use pentimento_wgsl::kernel::{Act, Unary};
+use plans::{head, score_plan, step_plan};
 use std::sync::Arc;
 
 settings! {
@@ -125,14 +126,18 @@ pub struct Head {
     rate: f32,
     steady: f32,
     learned: Learned,
-    step_plan: PlanId,
+    /// Made when they are needed, see [`Head::rest`].
+    plans: [Option<PlanId>; 2],
     /// Images of the step in progress, real and generated.
     images: usize,
     /// Weight of each of its hinge terms, `[2 B, 1 + N]`.
     weights: Vec<f64>,
-    score_plan: PlanId,
     score_batch: usize,
 }
+
+/// Places of [`Head::plans`].
+const STEP: usize = 0;
+const SCORE: usize = 1;
 
 impl Head {
     /// The head's outputs on tokens `[B, 1 + N, D]` of another graph: `[B, 1 + N, 1]`.
@@ -141,20 +146,11 @@ impl Head {
     }
 }
 
-fn head(g: &mut Graph, tokens: Id, shape: Shape) -> (Id, [Id; 4]) {
-    let sizes = shape.params();
-    let params: [Id; 4] = core::array::from_fn(|i| g.param(NAMES[i], &sizes[i]));
-    let [w0, b0, w2, b2] = params;
-    let h = g.linear(tokens, w0, Some(b0));
-    let h = g.act(Act::Gelu, h);
-    (g.linear(h, w2, Some(b2)), params)
-}
-
 impl Head {
-    /// A fresh head (torch's `nn.Linear` initialisation, uniform in `1 / sqrt(inputs)`) and its two plans.
+    /// A fresh head (torch's `nn.Linear` initialisation, uniform in `1 / sqrt(inputs)`).
     ///
     /// # Errors
-    /// The device refuses the plans.
+    /// No patches or images; the device failed.
     pub fn new(
         exec: &mut dyn Executor,
         shape: Shape,
@@ -180,11 +176,6 @@ impl Head {
         for (name, data) in NAMES.iter().zip(&params) {
             exec.set_leaf(name, LeafData::F32(data))?;
         }
-        let step_plan = step_plan(exec, 2 * settings.batch, shape, settings.steady)?;
-        let mut g = Graph::new();
-        let x = g.input("tokens", &[score_batch, tokens, width]);
-        let (h, _) = head(&mut g, x, shape);
-        let score_plan = compile(exec, g, &[("score", h)])?;
         let (batch, patch_loss, rate) = (settings.batch, settings.patch_loss, settings.rate);
         let (images, weights) = (0, Vec::new());
         Ok(Head {
@@ -194,12 +185,33 @@ impl Head {
             rate,
             steady: settings.steady,
             learned: Learned::new(params, seed),
-            step_plan,
+            plans: [None; 2],
             images,
             weights,
-            score_plan,
             score_batch,
         })
+    }
+
+    fn plan(&mut self, exec: &mut dyn Executor, which: usize) -> Result<PlanId> {
+        if let Some(plan) = self.plans[which] {
+            return Ok(plan);
+        }
+        let plan = match which {
+            STEP => step_plan(exec, 2 * self.batch, self.shape, self.steady)?,
+            _ => score_plan(exec, self.score_batch, self.shape)?,
+        };
+        self.plans[which] = Some(plan);
+        Ok(plan)
+    }
+    fn made(&self, which: usize) -> Result<PlanId> {
+        self.plans[which].ok_or_else(|| Error::missing("head", "the run to read, which was not begun"))
+    }
+    /// Frees its plans until they are needed again: their inputs, tokens of all images, are as large as a network.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn rest(&mut self, exec: &mut dyn Executor) -> Result<()> {
+        self.plans.iter_mut().filter_map(Option::take).try_for_each(|plan| exec.forget(plan))
     }
 
     /// The four tensors, in the order of [`NAMES`].
@@ -256,23 +268,24 @@ impl Head {
         let all = 2 * self.batch;
         let mut x: Vec<f32> = real.iter().chain(fake).flat_map(|t| t.iter().copied()).collect();
         x.resize(all * self.shape.tokens * self.shape.width, 0.0);
-        exec.write(self.step_plan, "tokens", &x)?;
+        let plan = self.plan(exec, STEP)?;
+        exec.write(plan, "tokens", &x)?;
         if self.steady > 0.0 {
             let known = &x[..n * self.shape.tokens * self.shape.width];
             let size = STEADY * deviation(known);
             let signs = self.learned.signs.signs(x.len());
             let noisy: Vec<f32> = x.iter().zip(signs).map(|(v, s)| v + s * size).collect();
-            exec.write(self.step_plan, "noisy", &noisy)?;
+            exec.write(plan, "noisy", &noisy)?;
         }
         // relu(1 - h) for references, relu(1 + h) for generated images.
         let sign: Vec<f32> = (0..all).map(|i| if i < n { -1.0 } else { 1.0 }).collect();
-        exec.write(self.step_plan, "sign", &sign)?;
+        exec.write(plan, "sign", &sign)?;
         self.images = 2 * n;
         self.weights = self.loss_weights(n, patches)?;
         self.weights.resize(all * self.shape.tokens, 0.0);
         let weights: Vec<f32> = self.weights.iter().map(|&w| w as f32).collect();
-        exec.write(self.step_plan, "weight", &weights)?;
-        Ok(self.step_plan)
+        exec.write(plan, "weight", &weights)?;
+        Ok(plan)
     }
     /// Weight of each hinge term: half for each side, means over images and over patches.
     fn loss_weights(&self, batch: usize, patches: Patches) -> Result<Vec<f64>> {
@@ -292,7 +305,7 @@ impl Head {
     /// The device failed.
     pub fn gradients(&self, exec: &mut dyn Executor) -> Result<Vec<Vec<f32>>> {
         let names = [NAMES[0], NAMES[1], NAMES[2], "hinge"];
-        let mut all = exec.read_all(self.step_plan, &names)?;
+        let mut all = exec.read_all(self.made(STEP)?, &names)?;
         let hinge = all.pop().unwrap_or_default();
         all.push(vec![self.shift(&hinge)]);
         Ok(all)
@@ -314,7 +327,7 @@ impl Head {
     /// # Errors
     /// The device failed.
     pub fn end_step(&mut self, exec: &mut dyn Executor) -> Result<HeadStep> {
-        let hinge = exec.read(self.step_plan, "hinge")?;
+        let hinge = exec.read(self.made(STEP)?, "hinge")?;
         let loss = hinge.iter().zip(&self.weights).map(|(&h, &w)| f64::from(h) * w).sum::<f64>() as f32;
         // A class logit is on the right side where its hinge term is below 1.
         let class = hinge.iter().step_by(self.shape.tokens).take(self.images);
@@ -334,7 +347,7 @@ impl Head {
     /// # Errors
     /// The device failed.
     pub fn score(
-        &self,
+        &mut self,
         exec: &mut dyn Executor,
         tokens: &[&[f32]],
         normalised: bool,
@@ -356,7 +369,7 @@ impl Head {
     /// # Errors
     /// Too many images, tokens of another shape.
     pub fn begin_score(
-        &self,
+        &mut self,
         exec: &mut dyn Executor,
         tokens: &[&[f32]],
         normalised: bool,
@@ -371,15 +384,16 @@ impl Head {
             return Err(Error::bad("head", format!("at most {all} numbers"), found));
         }
         x.resize(all, 0.0);
-        exec.write(self.score_plan, "tokens", &x)?;
-        Ok(self.score_plan)
+        let plan = self.plan(exec, SCORE)?;
+        exec.write(plan, "tokens", &x)?;
+        Ok(plan)
     }
     /// Reads the scores of the first `images` of a finished run.
     ///
     /// # Errors
     /// The device failed.
     pub fn end_score(&self, exec: &mut dyn Executor, images: usize) -> Result<Vec<Vec<f32>>> {
-        let h = exec.read(self.score_plan, "score")?;
+        let h = exec.read(self.made(SCORE)?, "score")?;
         Ok(h.chunks_exact(self.shape.tokens).take(images).map(<[f32]>::to_vec).collect())
     }
 }
@@ -419,32 +433,4 @@ fn deviation(x: &[f32]) -> f32 {
     let n = x.len().max(1) as f64;
     let mean = x.iter().map(|&v| f64::from(v)).sum::<f64>() / n;
     (x.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / n).sqrt() as f32
-}
-
-fn step_plan(exec: &mut dyn Executor, batch: usize, shape: Shape, steady: f32) -> Result<PlanId> {
-    let Shape { tokens, width, .. } = shape;
-    let mut g = Graph::new();
-    let x = g.input("tokens", &[batch, tokens, width]);
-    let sign = g.input("sign", &[batch, 1]);
-    let weight = g.input("weight", &[batch, tokens]);
-    let (h, params) = head(&mut g, x, shape);
-    let h = g.reshape(h, &[batch, tokens]);
-    let signed = g.mul(h, sign);
-    let margin = g.affine(signed, 1.0, 1.0);
-    let hinge = g.unary(Unary::Act(Act::Relu), margin);
-    let mut loss = hinge;
-    if steady > 0.0 {
-        let noisy = g.input("noisy", &[batch, tokens, width]);
-        let (other, _) = head(&mut g, noisy, shape);
-        let other = g.reshape(other, &[batch, tokens]);
-        let change = g.sub(other, h);
-        let square = g.unary(Unary::Square, change);
-        let penalty = g.affine(square, steady / (STEADY * STEADY), 0.0);
-        loss = g.add(hinge, penalty);
-    }
-    // The last bias's gradient is summed on the host, see [`Head::shift`]; the penalty does not depend on it.
-    let grads = gradients(&mut g, loss, weight, &params[..3], false)?;
-    let mut outputs = vec![("hinge", hinge)];
-    outputs.extend(NAMES.into_iter().zip(grads));
-    compile(exec, g, &outputs)
 }

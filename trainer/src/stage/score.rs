@@ -35,6 +35,7 @@ impl Stage for Score {
         self.scores.extend(critic.head.end_score(&mut *pipeline.exec, left)?);
         self.first += left;
         if self.first == all {
+            critic.head.rest(&mut *pipeline.exec)?;
             self.finish(m, s)?;
         }
         Ok(Event::Working)

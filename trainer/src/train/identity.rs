@@ -9,7 +9,8 @@ use pentimento::fingerprint::Hash;
 use serde_json::{Map, Value, json};
 
 /// Settings that a run may go on with in another way: they say how long and how, not what is learnt.
-const FREE: [&str; 5] = ["iterations", "recompute", "at_once.train", "at_once.sample", "at_once.describe"];
+const FREE: [&str; 6] =
+    ["iterations", "recompute", "stream", "at_once.train", "at_once.sample", "at_once.describe"];
 
 /// Names and hashes. Of large weights a few hundred bytes a tensor are looked at: any training changes those.
 #[derive(Clone, Debug)]

@@ -1,11 +1,13 @@
 //! The executor that computes nothing.
-use super::{by_component, check_set, input_offset, output};
+use super::{by_component, check_hosted, check_set, input_offset, output};
 use crate::caps::Caps;
 use crate::exec::memory::{self, LARGE_UPLOAD, Sizes};
 use crate::exec::plans::{self, Plans};
+use crate::exec::stream::{Rules, Stream, WINDOW};
 use crate::exec::texels::Texels;
-use crate::exec::{Executor, LeafData, Memory, PlanId};
+use crate::exec::{Executor, Home, LeafData, Memory, PlanId};
 use crate::plan::{Place, Plan, Slot};
+use crate::weights::Shared;
 use crate::{Error, Result};
 use alloc::{borrow::ToOwned, collections::BTreeMap, format, string::String, vec, vec::Vec};
 use pentimento_wgsl::Stored;
@@ -18,13 +20,30 @@ pub struct Null {
     plans: Plans<Own>,
     memory: Memory,
     flops: u64,
+    streamed: u64,
+    window: u64,
 }
 
 struct Counted {
     kind: Stored,
     len: usize,
+    home: Home,
     /// Whether a command has read it as texels.
     texels: bool,
+}
+
+impl Counted {
+    /// Bytes on the device.
+    fn bytes(&self) -> u64 {
+        match self.home {
+            Home::Device => memory::leaf(self.kind, self.len),
+            Home::Host => 0,
+        }
+    }
+    /// Bytes that come from the host for a plan; `None` where they are on the device.
+    fn streamed(&self) -> Option<u64> {
+        (self.home == Home::Host).then(|| memory::leaf(self.kind, self.len))
+    }
 }
 
 #[derive(Default)]
@@ -48,7 +67,13 @@ impl Null {
     /// An empty executor that plans for an adapter of these limits.
     pub fn new(caps: Caps) -> Self {
         let (leaves, plans, memory) = (BTreeMap::new(), Plans::default(), Memory::default());
-        Null { caps, leaves, plans, memory, flops: 0 }
+        Null { caps, leaves, plans, memory, flops: 0, streamed: 0, window: WINDOW }
+    }
+    /// For tests: bytes of a window of streamed weights.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_window(self, bytes: u64) -> Self {
+        Null { window: bytes, ..self }
     }
     /// What a plan has done so far.
     ///
@@ -62,15 +87,25 @@ impl Null {
         self.flops
     }
 
-    fn set(&mut self, name: &str, kind: Stored, len: usize) -> Result<()> {
+    fn set(&mut self, name: &str, kind: Stored, len: usize, home: Home) -> Result<()> {
         let texels = match self.leaves.get(name) {
             Some(old) => {
                 check_set(name, (old.kind, old.len), (kind, len))?;
+                if home == Home::Host {
+                    check_hosted(name, old.home == Home::Host)?;
+                }
+                if old.home == Home::Host {
+                    return Ok(());
+                }
                 old.texels
             }
             None => {
-                self.memory.change(|k| k.leaves += memory::leaf(kind, len));
-                self.leaves.insert(name.to_owned(), Counted { kind, len, texels: false });
+                let leaf = Counted { kind, len, home, texels: false };
+                self.memory.change(|k| k.leaves += leaf.bytes());
+                self.leaves.insert(name.to_owned(), leaf);
+                if home == Home::Host {
+                    return Ok(());
+                }
                 false
             }
         };
@@ -84,6 +119,12 @@ impl Null {
         Ok(())
     }
 
+    fn stream(&self, plan: &Plan) -> Result<Stream> {
+        let streamed = |name: &str| self.leaves.get(name).and_then(Counted::streamed);
+        let rules = Rules { window: self.window, alignment: self.caps.alignment, streamed: &streamed };
+        plans::stream(plan, &rules)
+    }
+
     /// Gives the room its new size; what depends on the old one goes first.
     fn fit(&mut self, to: &Sizes) {
         let change = self.plans.fit(to);
@@ -93,10 +134,10 @@ impl Null {
                 (held.own.texels, held.own.built) = (Texels::default(), 0);
             }
             self.memory.change(|k| {
-                (k.arena, k.unpacked) = (0, 0);
+                (k.arena, k.unpacked, k.window) = (0, 0, 0);
                 k.textures -= staged;
             });
-            self.memory.change(|k| (k.arena, k.unpacked) = (to.arena(), to.unpacked));
+            self.memory.change(|k| (k.arena, k.unpacked, k.window) = (to.arena(), to.unpacked, to.windows()));
         }
         if change.readback {
             self.memory.change(|k| k.readback = to.readback);
@@ -113,9 +154,16 @@ impl Null {
         if held.own.built < all {
             self.memory.now.staging = 0;
         }
-        for c in held.plan.commands.iter().take(end).skip(held.own.built) {
+        for (at, c) in held.plan.commands.iter().enumerate().take(end).skip(start) {
+            if let Some(window) = held.stream.begins(at) {
+                self.streamed += window.bytes();
+                self.memory.now.staging = 0; // it comes by a submit of its own
+            }
+            if at < held.own.built {
+                continue;
+            }
             let before = held.own.texels.bytes();
-            for leaf in held.own.texels.run(c) {
+            for leaf in held.own.texels.run(c, |leaf| held.stream.offset(at, leaf).is_some()) {
                 let Some(leaf) = self.leaves.get_mut(&held.plan.leaves[leaf].name) else { continue };
                 if !core::mem::replace(&mut leaf.texels, true) {
                     self.memory.change(|k| k.textures += memory::texture(leaf.len));
@@ -147,13 +195,19 @@ impl Executor for Null {
     }
     fn set_leaf(&mut self, name: &str, data: LeafData<'_>) -> Result<()> {
         match data {
-            LeafData::F32(data) => self.set(name, Stored::F32, data.len()),
-            LeafData::Packed(kind, bytes) => self.set(name, kind, kind.numbers(bytes.len())),
+            LeafData::F32(data) => self.set(name, Stored::F32, data.len(), Home::Device),
+            LeafData::Packed(kind, bytes) => self.set(name, kind, kind.numbers(bytes.len()), Home::Device),
         }
     }
-    fn declare(&mut self, name: &str, stored: Stored, len: usize) -> Result<bool> {
-        self.set(name, stored, len)?;
+    fn declare(&mut self, name: &str, stored: Stored, len: usize, home: Home) -> Result<bool> {
+        self.set(name, stored, len, home)?;
         Ok(true)
+    }
+    fn set_streamed(&mut self, name: &str, stored: Stored, len: usize, _: Shared) -> Result<()> {
+        self.set(name, stored, len, Home::Host)
+    }
+    fn streamed(&self) -> u64 {
+        self.streamed
     }
     fn work(&self) -> u64 {
         self.flops
@@ -162,7 +216,7 @@ impl Executor for Null {
         self.memory
     }
     fn components(&self) -> BTreeMap<String, u64> {
-        by_component(self.leaves.iter().map(|(name, leaf)| (name, memory::leaf(leaf.kind, leaf.len))))
+        by_component(self.leaves.iter().map(|(name, leaf)| (name, leaf.bytes())))
     }
     fn forget(&mut self, plan: PlanId) -> Result<()> {
         let held = self.plans.remove(plan)?;
@@ -180,7 +234,7 @@ impl Executor for Null {
         let gone = self.leaves.extract_if(.., |name, _| name.starts_with(prefix));
         let (mut buffers, mut textures) = (0, 0);
         for (_, leaf) in gone {
-            buffers += memory::leaf(leaf.kind, leaf.len);
+            buffers += leaf.bytes();
             textures += if leaf.texels { memory::texture(leaf.len) } else { 0 };
         }
         self.memory.change(|k| {
@@ -191,14 +245,15 @@ impl Executor for Null {
     }
     fn prepare(&mut self, plan: Plan) -> Result<PlanId> {
         plans::check(&plan, &|name| self.leaves.get(name).map(|leaf| leaf.len))?;
-        self.fit(&self.plans.with(&plan));
+        let stream = self.stream(&plan)?;
+        self.fit(&self.plans.with(&plan, &stream));
         let blocks = memory::uniform_bytes(&plan, &self.caps);
         self.memory.change(|k| {
             k.inputs += memory::inputs(&plan);
             k.uniforms += memory::uniforms(blocks);
             k.staging += blocks;
         });
-        Ok(self.plans.insert(plan, Own::default()))
+        Ok(self.plans.insert(plan, stream, Own::default()))
     }
     fn write(&mut self, plan: PlanId, input: &str, data: &[f32]) -> Result<()> {
         input_offset(&self.plans.get(plan)?.plan, input, data.len())?;

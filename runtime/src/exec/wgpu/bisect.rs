@@ -5,6 +5,7 @@ use crate::exec::operands;
 use crate::exec::trace::leaves;
 use crate::exec::{Executor, LeafData, Memory, PlanId, null};
 use crate::plan::{Command, Place, Plan, Slot};
+use crate::weights::Shared;
 use crate::{Error, Result};
 use alloc::{
     borrow::Cow,
@@ -193,6 +194,9 @@ impl Wgpu {
         if slot.place == Place::Absent {
             return Ok(Vec::new());
         }
+        if let Some(numbers) = self.hosted(&p.plan, slot)? {
+            return Ok(numbers);
+        }
         let kind = self.kind(&p.plan, slot)?;
         let (buffer, offset) = self.locate(p, slot)?;
         let bytes = (kind.bytes(slot.len) as u64).max(4).next_multiple_of(4);
@@ -266,6 +270,12 @@ impl Executor for Checked {
     }
     fn set_leaf(&mut self, name: &str, data: LeafData<'_>) -> Result<()> {
         self.exec.set_leaf(name, data)
+    }
+    fn set_streamed(&mut self, name: &str, stored: Stored, len: usize, bytes: Shared) -> Result<()> {
+        self.exec.set_streamed(name, stored, len, bytes)
+    }
+    fn streamed(&self) -> u64 {
+        self.exec.streamed()
     }
     fn memory(&self) -> Memory {
         self.exec.memory()

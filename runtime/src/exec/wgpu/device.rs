@@ -6,12 +6,13 @@ use super::flight::Flight;
 use super::pace::Pace;
 use super::pipelines::{Built, Pipelines};
 use super::rooms::Rooms;
-use super::{LeafBuffer, Prepared, device_error, stage};
-use crate::Result;
+use super::{LeafBuffer, Numbers, Prepared, device_error, stage};
 use crate::caps::Caps;
 use crate::exec::memory::{self, Kinds, Memory};
 use crate::exec::plans::Plans;
+use crate::exec::stream::WINDOW;
 use crate::plan::Plan;
+use crate::{Error, Result};
 use alloc::{collections::BTreeMap, format, string::String, vec::Vec};
 use pentimento_wgsl::{Class, Variant};
 use std::collections::{HashMap, HashSet};
@@ -27,6 +28,9 @@ pub struct Wgpu {
     pub(super) plans: Plans<Prepared>,
     pub(super) rooms: Rooms,
     memory: Mutex<Memory>,
+    /// Bytes of streamed weights so far, and of a window.
+    pub(super) streamed: u64,
+    pub(super) window: u64,
     /// Work per submit, in FLOPs, where no pace is set; follows the measured speed.
     pub(super) budget: u64,
     pub(super) pace: Pace,
@@ -141,6 +145,8 @@ impl Wgpu {
             plans: Plans::default(),
             rooms: Rooms::default(),
             memory: Mutex::default(),
+            streamed: 0,
+            window: WINDOW,
             budget,
             pace: Pace::default(),
             flight: Flight::default(),
@@ -275,16 +281,19 @@ impl Wgpu {
     /// Texels of a leaf, made once and rewritten with the leaf.
     pub(super) fn leaf_texels(&self, leaf: &LeafBuffer) -> Result<wgpu::TextureView> {
         let view = |texture: &wgpu::Texture| texture.create_view(&wgpu::TextureViewDescriptor::default());
-        if let Some(texture) = leaf.texture.get() {
+        let Numbers::Device { buffer, texture: made } = &leaf.numbers else {
+            return Err(Error::missing("executor", "texels of a weight that is streamed"));
+        };
+        if let Some(texture) = made.get() {
             return Ok(view(texture));
         }
         let texture = self.texture(leaf.len);
         self.failure()?;
         self.count(|k| k.textures += memory::texture(leaf.len));
         let mut encoder = self.encoder();
-        stage::Copy::new(leaf.buffer.clone(), 0, texture.clone(), leaf.len).encode(&mut encoder);
+        stage::Copy::new(buffer.clone(), 0, texture.clone(), leaf.len).encode(&mut encoder);
         self.submit(Some(encoder));
-        Ok(view(leaf.texture.get_or_init(|| texture)))
+        Ok(view(made.get_or_init(|| texture)))
     }
 
     /// Waits for the queue.

@@ -95,16 +95,19 @@ impl Wgpu {
         Ok(())
     }
     /// Submits copies of so many bytes once there is time for them.
-    pub(super) fn carry(&mut self, encoder: Option<wgpu::CommandEncoder>, bytes: u64) -> Result<()> {
+    pub(super) fn carry(
+        &mut self,
+        encoder: Option<wgpu::CommandEncoder>,
+        bytes: u64,
+    ) -> Result<wgpu::SubmissionIndex> {
         if !self.pace.limited() {
-            self.submit(encoder);
-            return Ok(());
+            return Ok(self.submit(encoder));
         }
         let taken = (bytes as f64 * COPY_RATE) as u64;
         self.room_for(taken)?;
         let index = self.submit(encoder);
-        self.fly(Sent { index, taken, watch: None, at: Instant::now(), commands: None });
-        Ok(())
+        self.fly(Sent { index: index.clone(), taken, watch: None, at: Instant::now(), commands: None });
+        Ok(index)
     }
     fn fly(&mut self, sent: Sent) {
         self.flight.sent.push_back(sent);

@@ -1,8 +1,9 @@
 //! The memory that all plans share, and parting with plans and leaves.
 use super::Wgpu;
+use super::stream::Window;
 use crate::Result;
 use crate::exec::PlanId;
-use crate::exec::memory::{self, Kinds, Sizes};
+use crate::exec::memory::{Kinds, Sizes};
 use alloc::vec::Vec;
 
 /// What serves whatever plan runs.
@@ -10,6 +11,7 @@ use alloc::vec::Vec;
 pub(super) struct Rooms {
     pub slabs: Vec<wgpu::Buffer>,
     pub unpacked: Option<wgpu::Buffer>,
+    pub window: Option<Window>,
     pub readback: Option<wgpu::Buffer>,
 }
 
@@ -50,6 +52,10 @@ impl Wgpu {
             self.rooms.unpacked = Some(self.room("unpacked weight", to.unpacked, false)?);
             self.count(|k| k.unpacked = to.unpacked);
         }
+        if self.rooms.window.is_none() && to.window > 0 {
+            self.rooms.window = Some(self.window(to.window)?);
+            self.count(|k| k.window = to.windows());
+        }
         if self.rooms.readback.is_none() && to.readback > 0 {
             self.rooms.readback = Some(self.readback_buffer(to.readback)?);
             self.count(|k| k.readback = to.readback);
@@ -59,9 +65,9 @@ impl Wgpu {
     /// Lets go of the arena and of all that refers to it.
     fn vacate(&mut self) {
         let staged: u64 = self.plans.each_mut().map(|held| held.strip()).sum();
-        (self.rooms.slabs, self.rooms.unpacked) = (Vec::new(), None);
+        (self.rooms.slabs, self.rooms.unpacked, self.rooms.window) = (Vec::new(), None, None);
         self.count(|k| {
-            (k.arena, k.unpacked) = (0, 0);
+            (k.arena, k.unpacked, k.window) = (0, 0, 0);
             k.textures -= staged;
         });
     }
@@ -85,8 +91,8 @@ impl Wgpu {
         self.plans.reads_none(prefix)?;
         let (mut buffers, mut textures) = (0, 0);
         for (_, leaf) in self.leaves.extract_if(.., |name, _| name.starts_with(prefix)) {
-            buffers += memory::leaf(leaf.kind, leaf.len);
-            textures += if leaf.texture.get().is_some() { memory::texture(leaf.len) } else { 0 };
+            buffers += leaf.bytes();
+            textures += leaf.texture_bytes();
         }
         self.count(|k| {
             k.leaves -= buffers;

@@ -51,6 +51,7 @@ impl DinoHead {
         most: usize,
     ) -> Result<Self> {
         let mut backbone = Backbone::open(folder)?;
+        backbone.stream = config.stream;
         let settings = Settings { batch: config.rollout.prompts * most, ..config.head.clone() };
         let shape = Shape { hidden: schedule.hidden, ..Shape::of(&backbone) };
         let head = Head::new(&mut *pipeline.exec, shape, &settings, config.seed, config.rollout.group)?;
