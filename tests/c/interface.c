@@ -4,6 +4,7 @@
 //   interface MODEL ADAPTER DEVICE  and drawing and training, with an adapter that fits the model; DEVICE may be ""
 //   interface away FOLDER DEVICE    trains on FOLDER/model.gguf, from FOLDER and then from elsewhere
 //   interface overflow              lies about a buffer's length: AddressSanitizer must object
+//   interface undefined             adds one to the largest int: UndefinedBehaviorSanitizer must object
 //   interface race MODEL DEVICE     polls, pauses and cancels from several threads, for ThreadSanitizer
 #define _GNU_SOURCE
 #include <pentimento.h>
@@ -195,6 +196,7 @@ static void messages(void) {
     BAD(pmt_model_open(context, "x", NULL), "model: expected a pointer");
     BAD(pmt_context_pipeline_cache(context, ""), "file: expected a path");
     OK(pmt_context_pipeline_cache(context, NULL));
+    if (getenv("PENTIMENTO_NO_DEVICES")) return;
     uint32_t count = 0;
     OK(pmt_devices(NULL, sizeof(pmt_device), 0, &count));
     pmt_device *all = calloc(count + 1, sizeof *all);
@@ -737,6 +739,9 @@ int main(int argc, char **argv) {
     CHECK(pmt_error_message(context, text, sizeof text) == 0 && text[0] == 0);
     if (argc == 2 && !strcmp(argv[1], "overflow")) {
         overflow();
+    } else if (argc == 2 && !strcmp(argv[1], "undefined")) {
+        volatile int most = 2147483647;
+        printf("wrapped unseen: %d\n", most + argc);
     } else if (argc == 4 && !strcmp(argv[1], "away")) {
         away(argv[2], argv[3]);
     } else if (argc == 4 && !strcmp(argv[1], "race")) {

@@ -3,6 +3,7 @@ pub mod adapter;
 pub mod bound;
 pub mod built;
 pub mod busy;
+pub mod c;
 pub mod cases;
 pub mod check;
 pub mod draw;

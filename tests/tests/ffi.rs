@@ -9,10 +9,10 @@ use pentimento_trainer::adapter::Adapter;
 use pentimento_trainer::images::Picture;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-use std::sync::OnceLock;
+use std::process::Command;
 use tests::adapter::adapter;
-use tests::built::{build, workspace};
+use tests::built::workspace;
+use tests::c::{Link, command, compile, libraries, output_of, run, succeeds};
 use tests::tiny;
 
 fn model() -> PathBuf {
@@ -72,66 +72,6 @@ fn every_function_is_guarded() {
     assert!(names.len() >= 45, "{names:?}");
 }
 
-/// The folder with the libraries.
-fn libraries() -> &'static Path {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| build("pentimento-ffi"))
-}
-
-/// How a C program is linked.
-#[derive(Clone, Copy, PartialEq)]
-enum Link {
-    Shared,
-    /// The static library under AddressSanitizer.
-    Sanitised,
-}
-
-/// Compiles a C program; `None`, with a word why, where there is no C compiler.
-fn compile(source: &str, out: &Path, link: Link) -> Option<PathBuf> {
-    if cfg!(not(target_os = "linux")) || Command::new("cc").arg("--version").output().is_err() {
-        println!("SKIPPED: {source} (no `cc` on Linux)");
-        return None;
-    }
-    let name = Path::new(source).file_stem().and_then(OsStr::to_str).expect("a name");
-    let program = out.join(format!("{name}-{}", if link == Link::Shared { "shared" } else { "sanitised" }));
-    let mut cc = Command::new("cc");
-    cc.args(["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-g"]).arg(workspace().join(source));
-    cc.arg("-I").arg(workspace().join("include")).arg("-o").arg(&program);
-    match link {
-        Link::Shared => cc.arg("-L").arg(libraries()).args(["-lpentimento", "-lm", "-lpthread"]),
-        Link::Sanitised => cc.arg("-fsanitize=address").arg(libraries().join("libpentimento.a")).args([
-            "-lm",
-            "-ldl",
-            "-lpthread",
-        ]),
-    };
-    let output = cc.output().expect("cc runs");
-    let text = String::from_utf8_lossy(&output.stderr);
-    if link == Link::Sanitised && text.contains("cannot find") && text.contains("asan") {
-        println!("SKIPPED: {source} under AddressSanitizer (not installed)");
-        return None;
-    }
-    assert!(output.status.success(), "cc {source}: {text}");
-    Some(program)
-}
-
-fn run(program: &Path, args: &[&OsStr]) -> Output {
-    let mut command = Command::new(program);
-    command.args(args).env("LD_LIBRARY_PATH", libraries());
-    // Drivers keep memory until the end, and loaders unload what a leak report would have to name.
-    command.env("ASAN_OPTIONS", "detect_leaks=0");
-    command.output().expect("the program runs")
-}
-
-/// Standard output of a program that must succeed.
-fn succeeds(program: &Path, args: &[&OsStr]) -> String {
-    let output = run(program, args);
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{}: {}\n{text}{errors}", program.display(), output.status);
-    text
-}
-
 /// Runs `examples/finetune.c` on two references with tiny settings; checks what it wrote. The adapter's path.
 fn finetune(program: &Path, out: &Path) -> PathBuf {
     for name in ["anchor", "dog"] {
@@ -178,22 +118,32 @@ fn finetune(program: &Path, out: &Path) -> PathBuf {
     saved
 }
 
+fn device() -> String {
+    std::env::var("PENTIMENTO_ADAPTER").unwrap_or_default()
+}
+
 #[test]
 fn example_and_promises() {
-    let device = std::env::var("PENTIMENTO_ADAPTER").unwrap_or_default();
+    let device = device();
     let (model, folder) = (model(), scratch("programs"));
     let sources = ["examples/finetune.c", "tests/c/interface.c"];
-    let [Some(example), Some(interface)] = sources.map(|s| compile(s, &folder, Link::Shared)) else { return };
+    let compiled = |link| sources.map(|s| compile(s, &folder, link, &[]));
+    let [Some(example), Some(interface)] = compiled(Link::Shared) else { return };
     // Against the shared library: the example says how it is used, and all promises that need no GPU hold.
     assert_eq!(run(&example, &[]).status.code(), Some(2));
     succeeds(&interface, &[model.as_os_str()]);
-    // The rest under AddressSanitizer, where there is one.
-    let [example, interface] = match sources.map(|s| compile(s, &folder, Link::Sanitised)) {
+    valgrind(&interface, &model);
+    // The rest under sanitizers, where there are some.
+    let [example, interface] = match compiled(Link::Sanitised) {
         [Some(example), Some(interface)] => {
-            // It is really on: it sees a mistake made inside the library.
-            let output = run(&interface, &[OsStr::new("overflow")]);
-            let text = String::from_utf8_lossy(&output.stderr);
-            assert!(!output.status.success() && text.contains("heap-buffer-overflow"), "{text}");
+            // They are really on: they see mistakes made inside the library and in the program.
+            for (mistake, seen) in
+                [("overflow", "heap-buffer-overflow"), ("undefined", "signed integer overflow")]
+            {
+                let output = run(&interface, &[OsStr::new(mistake)]);
+                let text = String::from_utf8_lossy(&output.stderr);
+                assert!(!output.status.success() && text.contains(seen), "{mistake}: {text}");
+            }
             succeeds(&interface, &[model.as_os_str()]);
             [example, interface]
         }
@@ -203,11 +153,117 @@ fn example_and_promises() {
         let saved = finetune(&example, &folder);
         succeeds(&interface, &[model.as_os_str(), saved.as_os_str(), OsStr::new(&device)]);
         let folder = scratch("single");
-        tiny::model(&folder);
+        let single = tiny::model(&folder);
         std::fs::write(folder.join("pipelines"), "damaged").expect("a file");
         succeeds(&interface, &[OsStr::new("away"), folder.as_os_str(), OsStr::new(&device)]);
         // All drivers are Vulkan's where C programs are compiled here.
         let kept = std::fs::read(folder.join("pipelines")).expect("built pipelines");
         assert!(kept.starts_with(b"pentimento pipelines "), "nothing was kept");
+        succeeds(&interface, &[OsStr::new("race"), single.as_os_str(), OsStr::new(&device)]);
     }
+}
+
+/// What needs no GPU once more, every access to memory looked at.
+fn valgrind(interface: &Path, model: &Path) {
+    if Command::new("valgrind").arg("--version").output().is_err() {
+        return println!("SKIPPED: the C interface under valgrind (not installed)");
+    }
+    let mut command = Command::new("valgrind");
+    command.args(["--quiet", "--error-exitcode=9", "--leak-check=full", "--errors-for-leak-kinds=definite"]);
+    // A driver's loader is not ours to judge: the part that opens no device.
+    command.arg(interface).arg(model).env("LD_LIBRARY_PATH", libraries()).env("PENTIMENTO_NO_DEVICES", "1");
+    output_of(&mut command);
+}
+
+#[test]
+fn random_calls_end_in_statuses() {
+    let folder = scratch("calls");
+    let long = std::env::var("PENTIMENTO_CALLS").ok();
+    let compiled = [Link::Sanitised, Link::Shared].map(|link| compile("tests/c/calls.c", &folder, link, &[]));
+    let Some(program) = compiled.into_iter().flatten().next() else { return };
+    if adapter("random calls").is_none() {
+        return;
+    }
+    let model = folder.join("model");
+    std::fs::create_dir_all(&model).expect("a folder");
+    let model = tiny::model(&model);
+    let count = long.as_deref().unwrap_or("4000");
+    for seed in ["1", "2"] {
+        let device = device();
+        let args = [model.as_os_str(), OsStr::new(&device), OsStr::new(seed), OsStr::new(count)];
+        let said = succeeds(&program, &args);
+        println!("{said}");
+        let seen = said.split("statuses:").nth(1).expect("statuses").split(';').next().expect("statuses");
+        let seen: Vec<u64> = seen.split_whitespace().map(|n| n.parse().expect("a count")).collect();
+        // Right and wrong ones alike.
+        assert!(
+            seen[0] * 10 > seen.iter().sum::<u64>() && [1, 2, 3, 4, 9].iter().all(|&i| seen[i] > 0),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn cpp_and_a_game() {
+    let (model, folder) = (model(), scratch("cpp"));
+    let examples = ["examples/generate.c", "examples/finetune.cpp"];
+    let strict = ["-fno-exceptions", "-fno-rtti"]; // the header does without
+    let [generate, finetune] = [(examples[0], &[][..]), (examples[1], &strict[..])]
+        .map(|(source, more)| compile(source, &folder, Link::Shared, more));
+    let (Some(generate), Some(finetune)) = (generate, finetune) else { return };
+    assert_eq!([run(&generate, &[]), run(&finetune, &[])].map(|o| o.status.code()), [Some(2); 2]);
+    if adapter("C++ programs").is_none() {
+        return;
+    }
+    let image = folder.join("apple.ppm");
+    let said = succeeds(&generate, &[model.as_os_str(), image.as_os_str(), OsStr::new("icon of red apple")]);
+    assert!(said.contains("step 28 of 28") || said.contains("of 28"), "{said}");
+    assert!(std::fs::read(&image).expect("an image").starts_with(b"P6 64 64 255\n"));
+    let small = folder.join("model");
+    std::fs::create_dir_all(&small).expect("a folder");
+    let (small, adapter) = (tiny::model(&small), folder.join("adapter.safetensors"));
+    let words = ["an apple", "a dog"].map(OsStr::new);
+    let args =
+        [small.as_os_str(), adapter.as_os_str(), image.as_os_str(), words[0], image.as_os_str(), words[1]];
+    let said = succeeds(&finetune, &args);
+    assert!(said.contains("iteration 2: reward") && adapter.exists(), "{said}");
+    game(&folder, &small);
+}
+
+/// The game for a few frames without a screen, on the smallest model.
+fn game(folder: &Path, model: &Path) {
+    let sdl = |what: &str| Command::new("sdl2-config").arg(what).output();
+    let (Ok(flags), Ok(libs)) = (sdl("--cflags"), sdl("--libs")) else {
+        return println!("SKIPPED: the game (no SDL2)");
+    };
+    let text = [flags.stdout, b" ".to_vec(), libs.stdout].concat();
+    let text = String::from_utf8(text).expect("flags");
+    let more: Vec<&str> = text.split_whitespace().collect();
+    let Some(game) = compile("examples/game/main.cpp", folder, Link::Shared, &more) else { return };
+    std::fs::write(folder.join("apple.txt"), "an apple").expect("a caption");
+    let shot = folder.join("shot.bmp");
+    let mut command = command(&game);
+    command.arg(model).arg(folder).args([
+        "frames=400",
+        "iterations=1",
+        "warm.steps=8",
+        "warm.batch=2",
+        "watch.every=0",
+    ]);
+    command.args([
+        "rollout.prompts=1",
+        "rollout.group=2",
+        "rollout.steps=2",
+        "pathwise.images=2",
+        "head.warm=1",
+    ]);
+    command.args(["budget=8000", "rank=2", "head.batch=2"]).arg(format!("shot={}", shot.display()));
+    command.env("SDL_VIDEODRIVER", "dummy");
+    let said = output_of(&mut command);
+    println!("{said}");
+    assert!(
+        said.contains("frames without training: 200 frames") && said.contains("frames with training"),
+        "{said}"
+    );
+    assert!(std::fs::metadata(&shot).is_ok_and(|m| m.len() > 1_000_000), "no screenshot");
 }
