@@ -8,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { KINDS = 6, CONTEXT = 0, SETTINGS, MODEL, PIPELINE, TRAINER, JOB, EACH = 12 };
+enum { KINDS = 6, CONTEXT = 0, SETTINGS, MODEL, PIPELINE, TRAINER, JOB, EACH = 4 };
 
 static void *handles[KINDS][EACH];
 static uint64_t state;
@@ -50,7 +50,7 @@ static void let_go(int kind, void *handle) {
 static void put(int kind, void *made) {
     uint32_t place = below(EACH);
     if (!made) return;
-    if (!one_in(4)) let_go(kind, handles[kind][place]); // else another one's owner, or nobody's: freed by accident only
+    let_go(kind, handles[kind][place]);
     handles[kind][place] = made;
 }
 
@@ -89,32 +89,35 @@ static pmt_drawing drawing(const char **prompts) {
     return d;
 }
 
-static pmt_status made_by(int kind, pmt_status status, void *made) {
-    put(kind, made);
-    return status;
-}
+// The call first, then what it made.
+#define MADE_BY(kind, call)         \
+    do {                            \
+        pmt_status status = (call); \
+        put(kind, made);            \
+        return status;              \
+    } while (0)
 
 static pmt_status making(uint32_t which) {
     void *made = NULL;
     const char *prompts[2];
     pmt_file file = {word(), one_in(2) ? pixels : NULL, below(64)};
     switch (which) {
-        case 0: return made_by(CONTEXT, pmt_context_new(one_in(3) ? word() : device, (pmt_context **)&made), made);
-        case 1: return made_by(SETTINGS, pmt_settings_new(at(CONTEXT), one_in(2) ? NULL : word(), (pmt_settings **)&made), made);
-        case 2: return made_by(MODEL, pmt_model_open(at(CONTEXT), one_in(4) ? word() : model_path, (pmt_model **)&made), made);
+        case 0: MADE_BY(CONTEXT, pmt_context_new(one_in(3) ? word() : device, (pmt_context **)&made));
+        case 1: MADE_BY(SETTINGS, pmt_settings_new(at(CONTEXT), one_in(2) ? NULL : word(), (pmt_settings **)&made));
+        case 2: MADE_BY(MODEL, pmt_model_open(at(CONTEXT), one_in(4) ? word() : model_path, (pmt_model **)&made));
         case 3:
-            return made_by(MODEL, pmt_model_open_files(at(CONTEXT), one_in(9) ? NULL : &file, 1, one_in(2) ? NULL : word(),
-                                                       one_in(3) ? NULL : reads, NULL, (pmt_model **)&made), made);
-        case 4: return made_by(PIPELINE, pmt_pipeline_new(at(MODEL), (pmt_pipeline **)&made), made);
-        case 5: return made_by(TRAINER, pmt_trainer_new(at(MODEL), one_in(9) ? word() : NULL, one_in(2) ? NULL : at(SETTINGS), (pmt_trainer **)&made), made);
-        case 6: return made_by(JOB, pmt_trainer_start(at(TRAINER), (pmt_job **)&made), made);
+            MADE_BY(MODEL, pmt_model_open_files(at(CONTEXT), one_in(9) ? NULL : &file, 1, one_in(2) ? NULL : word(),
+                                                       one_in(3) ? NULL : reads, NULL, (pmt_model **)&made));
+        case 4: MADE_BY(PIPELINE, pmt_pipeline_new(at(MODEL), (pmt_pipeline **)&made));
+        case 5: MADE_BY(TRAINER, pmt_trainer_new(at(MODEL), one_in(9) ? word() : NULL, one_in(2) ? NULL : at(SETTINGS), (pmt_trainer **)&made));
+        case 6: MADE_BY(JOB, pmt_trainer_start(at(TRAINER), (pmt_job **)&made));
         case 7: {
             pmt_drawing d = drawing(prompts);
-            return made_by(JOB, pmt_pipeline_draw(at(PIPELINE), one_in(30) ? NULL : &d, (pmt_job **)&made), made);
+            MADE_BY(JOB, pmt_pipeline_draw(at(PIPELINE), one_in(30) ? NULL : &d, (pmt_job **)&made));
         }
         default: {
             pmt_drawing d = drawing(prompts);
-            return made_by(JOB, pmt_trainer_draw(at(TRAINER), &d, (pmt_job **)&made), made);
+            MADE_BY(JOB, pmt_trainer_draw(at(TRAINER), &d, (pmt_job **)&made));
         }
     }
 }
@@ -169,6 +172,7 @@ static pmt_status using(uint32_t which) {
         default: {
             int kind = (int)below(KINDS);
             uint32_t place = below(EACH);
+            if (!one_in(25)) return pmt_context_poll(at(CONTEXT), below(4000), below(4000));
             let_go(one_in(20) ? (int)below(KINDS) : kind, handles[kind][place]); // stays in the table: freed handles are used, too
             return PMT_STATUS_OK;
         }
@@ -189,9 +193,12 @@ int main(int argc, char **argv) {
     state = strtoull(argv[3], NULL, 10) * 2 + 1;
     unsigned long count = strtoul(argv[4], NULL, 10);
     long half = 0;
+    for (int i = 0; i < EACH; i++) // something to begin with
+        for (uint32_t which = 0; which < 6; which++)
+            if (which != 3) making(which);
     for (unsigned long n = 0; n < count; n++) {
         // What makes handles is rarer than what uses them, and starting work rarer still.
-        pmt_status status = one_in(12) ? making(one_in(6) ? below(9) : below(6)) : using(below(38));
+        pmt_status status = one_in(12) ? making(one_in(6) ? below(9) : below(6)) : using(below(36));
         if ((unsigned)status > PMT_STATUS_OUT_OF_MEMORY || status == PMT_STATUS_INTERNAL) {
             return printf("call %lu gave %d\n", n, (int)status), 1;
         }

@@ -5,6 +5,7 @@
 //   interface away FOLDER DEVICE    trains on FOLDER/model.gguf, from FOLDER and then from elsewhere
 //   interface overflow              lies about a buffer's length: AddressSanitizer must object
 //   interface undefined             adds one to the largest int: UndefinedBehaviorSanitizer must object
+//   with PENTIMENTO_NO_DEVICES nothing that valgrind would blame on a driver or a fork
 //   interface race MODEL DEVICE     polls, pauses and cancels from several threads, for ThreadSanitizer
 #define _GNU_SOURCE
 #include <pentimento.h>
@@ -166,10 +167,10 @@ static void handles(const char *path) {
     pmt_model_free(model);
     OK(pmt_trainer_add_prompt(trainer, "x")); // it keeps what it needs
     // A fork has the numbers, not what they stand for.
-    pid_t child = fork();
+    pid_t child = getenv("PENTIMENTO_NO_DEVICES") ? -1 : fork();
     if (child == 0) _exit(pmt_trainer_add_prompt(trainer, "x") == PMT_STATUS_BAD_ARGUMENT ? 0 : 1);
     int status = -1;
-    CHECK(child > 0 && waitpid(child, &status, 0) == child && status == 0);
+    if (!getenv("PENTIMENTO_NO_DEVICES")) CHECK(child > 0 && waitpid(child, &status, 0) == child && status == 0);
     pmt_trainer_free(trainer);
     pmt_trainer_free(trainer);
     WRONG(pmt_trainer_add_prompt(freed, "x"));
