@@ -20,9 +20,25 @@ struct Left {
     hurries: usize,
     /// The last budget of the device that was not zero: pieces keep its size while nothing is given.
     piece: i64,
-    /// Since when the worker's time counts, and how much of that it only waited; `None` while it has nothing to do.
-    since: Option<Instant>,
+    /// The worker's clock when its time was last taken, and how long it only waited since, for clocks that do not know; `None` while it
+    /// has nothing to do.
+    since: Option<Duration>,
     away: Duration,
+}
+
+/// Time of the processor that this thread has used.
+#[cfg(unix)]
+fn clock() -> Duration {
+    let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: a place for the result.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut t) };
+    Duration::new(u64::try_from(t.tv_sec).unwrap_or(0), u32::try_from(t.tv_nsec).unwrap_or(0))
+}
+/// Time that has passed, waiting included.
+#[cfg(not(unix))]
+fn clock() -> Duration {
+    static FIRST: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    FIRST.get_or_init(Instant::now).elapsed()
 }
 
 #[derive(Clone, Copy)]
@@ -103,7 +119,7 @@ impl Pace {
     /// The worker begins to work: from now on its time counts.
     pub fn begin(&self) {
         let mut left = self.left();
-        (left.since, left.away) = (Some(Instant::now()), Duration::ZERO);
+        (left.since, left.away) = (Some(clock()), Duration::ZERO);
     }
     /// The worker is done: takes the time that it used.
     pub fn end(&self) {
@@ -117,7 +133,7 @@ impl Pace {
         left.worked();
         let waits = |left: &mut Left| left.hurries == 0 && left.budget.is_some() && left.host <= 0;
         let mut left = self.0.1.wait_while(left, waits).unwrap_or_else(PoisonError::into_inner);
-        left.since = left.since.map(|_| Instant::now());
+        (left.since, left.away) = (left.since.map(|_| clock()), Duration::ZERO);
     }
     /// So long the worker only waited for the device.
     pub(super) fn away(&self, waited: Duration) {
@@ -127,12 +143,11 @@ impl Pace {
 
 impl Left {
     fn worked(&mut self) {
-        let Some(since) = self.since.replace(Instant::now()) else {
-            self.since = None;
-            return;
-        };
-        let worked = since.elapsed().saturating_sub(core::mem::take(&mut self.away));
-        self.host = self.host.saturating_sub(nanoseconds(worked));
+        let Some(since) = self.since else { return };
+        let (now, away) = (clock(), core::mem::take(&mut self.away));
+        let away = if cfg!(unix) { Duration::ZERO } else { away };
+        self.host = self.host.saturating_sub(nanoseconds(now.saturating_sub(since).saturating_sub(away)));
+        self.since = Some(now);
     }
 }
 
@@ -219,29 +234,37 @@ mod tests {
     #[test]
     fn the_workers_time_counts_while_it_works_and_not_while_it_waits() {
         let pace = Pace::default();
+        let work = |time: Duration| {
+            let until = clock() + time;
+            while clock() < until {}
+        };
         pace.poll(MS, 100 * MS);
-        thread::sleep(20 * MS);
+        work(20 * MS);
         pace.breathe();
         assert_eq!(pace.left().host, 100_000_000, "nothing to do is no work");
         pace.begin();
-        thread::sleep(20 * MS);
-        pace.away(15 * MS);
+        work(20 * MS);
+        thread::sleep(60 * MS);
+        pace.away(60 * MS);
         pace.end();
         let left = pace.left().host;
-        assert!((1..=95_000_000).contains(&left), "{left}");
-        pace.begin();
-        thread::sleep(120 * MS);
-        let waiting = thread::spawn({
+        assert!((60_000_000..=80_000_000).contains(&left), "{left}");
+        let worker = thread::spawn({
             let pace = pace.clone();
-            move || pace.breathe()
+            move || {
+                pace.begin();
+                work(120 * MS);
+                pace.breathe();
+            }
         });
-        thread::sleep(20 * MS);
-        assert!(!waiting.is_finished(), "none left");
-        while !waiting.is_finished() {
-            pace.poll(MS, 100 * MS);
+        thread::sleep(60 * MS);
+        assert!(!worker.is_finished());
+        while !worker.is_finished() {
+            assert!(pace.left().host <= 80_000_000);
+            pace.poll(MS, 10 * MS);
             thread::sleep(MS);
         }
-        waiting.join().expect("it goes on");
+        worker.join().expect("it goes on");
     }
 
     #[test]
