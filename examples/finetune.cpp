@@ -42,7 +42,8 @@ int run(int argc, char **argv) {
     if (auto s = pentimento::Context::create(std::getenv("PENTIMENTO_ADAPTER"), context); !s) return complain(s);
     if (auto s = context.settings(nullptr, settings); !s) return complain(s);
     // Settings for a first look; leave them out for the recommended ones.
-    const std::pair<const char *, const char *> quick[] = {{"iterations", "2"}, {"warm.steps", "20"}, {"watch.every", "0"}};
+    const std::pair<const char *, const char *> quick[] = {{"iterations", "2"}, {"warm.steps", "20"}, {"pathwise.images", "8"},
+                                                          {"watch.every", "0"}};
     for (const auto &[name, value] : quick) {
         if (auto s = settings.set(name, value); !s) return complain(s);
     }

@@ -195,7 +195,8 @@ fn random_calls_end_in_statuses() {
         println!("{said}");
         let seen = said.split("statuses:").nth(1).expect("statuses").split(';').next().expect("statuses");
         let seen: Vec<u64> = seen.split_whitespace().map(|n| n.parse().expect("a count")).collect();
-        let grown: i64 = said.split("; ").last().and_then(|s| s.split(' ').next()?.parse().ok()).expect("KiB");
+        let grown: i64 =
+            said.split("; ").last().and_then(|s| s.split(' ').next()?.parse().ok()).expect("KiB");
         assert!(grown < 256 << 10, "memory grows: {said}");
         // Right and wrong ones alike.
         assert!(

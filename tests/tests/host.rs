@@ -124,6 +124,27 @@ fn nothing_is_done_without_polls_and_nothing_waits() {
 }
 
 #[test]
+fn the_device_gets_no_more_work_than_polls_give_time() {
+    let Some(host) = host() else { return };
+    let job = job::Job::new("sft");
+    let training = host.training(brief(&job)).expect("a training");
+    assert_eq!(training.start().expect("a job").wait(None), Outcome::Done, "everything is built");
+    let again = host.training(brief(&job)).expect("a training");
+    let run = again.start().expect("a job");
+    let (before, mut polls) = (host.pace().used(), 0);
+    frames(&host, &run, MS, |_| {
+        polls += 1;
+        true
+    });
+    assert_eq!(run.outcome(), Outcome::Done);
+    let used = host.pace().used();
+    let (time, pieces) = (used.time - before.time, used.pieces - before.pieces);
+    println!("{polls} polls of 1 ms: {pieces} pieces in {time:?}, the longest {:?}", used.longest);
+    // Work that is under way when the last poll comes, and one piece that was longer than expected, may go beyond.
+    assert!(pieces > 20 && time <= polls * MS + used.longest + 2 * MS, "{polls} polls");
+}
+
+#[test]
 fn drawings_share_weights_and_change_adapters() {
     let Some(host) = host() else { return };
     let job = job::Job::new("sft");

@@ -19,7 +19,7 @@ pub use cache::{Load, MOST as MOST_CACHED, PipelineCache};
 use device::SUBMIT_SECONDS;
 pub use device::{Options, Wgpu};
 pub use fault::Fault;
-pub use pace::{Hurry, Pace};
+pub use pace::{Hurry, Pace, Used};
 pub use profile::{Clock, Peaks, Profile, Spent, Time};
 
 use super::memory::{self, LARGE_UPLOAD};

@@ -24,6 +24,18 @@ struct Left {
     /// has nothing to do.
     since: Option<Duration>,
     away: Duration,
+    used: Used,
+}
+
+/// What was used of the device under limits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Used {
+    /// Pieces of work that are done, but for copies and first runs, which compile.
+    pub pieces: u64,
+    /// The device's time for them.
+    pub time: Duration,
+    /// For the longest of them.
+    pub longest: Duration,
 }
 
 /// Time of the processor that this thread has used.
@@ -83,6 +95,10 @@ impl Pace {
         self.0.1.notify_all();
         Hurry(self.clone())
     }
+    /// What was used so far.
+    pub fn used(&self) -> Used {
+        self.left().used
+    }
     fn left(&self) -> MutexGuard<'_, Left> {
         self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -113,7 +129,10 @@ impl Pace {
     pub(super) fn settle(&self, taken: u64, measured: u64) {
         let mut left = self.left();
         let back = i64::try_from(taken).unwrap_or(i64::MAX) - i64::try_from(measured).unwrap_or(i64::MAX);
-        let most = left.budget.map_or(i64::MAX, |b| b.gpu);
+        let (most, time) = (left.budget.map_or(i64::MAX, |b| b.gpu), Duration::from_nanos(measured));
+        left.used.pieces += 1;
+        left.used.time += time;
+        left.used.longest = left.used.longest.max(time);
         left.gpu = left.gpu.saturating_add(back).min(most);
     }
     /// The worker begins to work: from now on its time counts.
