@@ -129,7 +129,10 @@ pub unsafe extern "C" fn pmt_pipeline_set_strength(
 ) -> pmt_status {
     guard!(pipeline, {
         let strength = finite(strength)?;
-        pipeline.change(|all| Ok(found(all, id)?.strength = strength))
+        pipeline.change(|all| {
+            found(all, id)?.strength = strength;
+            Ok(())
+        })
     })
 }
 

@@ -27,6 +27,7 @@ pub struct Made {
     log: Mutex<Log>,
 }
 
+#[derive(Clone, Copy)]
 struct Log(pmt_log, *mut c_void);
 // SAFETY: only handed to the program's own function, which the header tells to expect another thread.
 unsafe impl Send for Log {}
@@ -40,10 +41,11 @@ impl Made {
         Ok(opened)
     }
     fn log(&self, text: &str) {
-        let log = lock(&self.log);
-        if let (Some(log), Ok(text)) = ((*log).0.map(|f| (f, log.1)), CString::new(text)) {
+        // Not under the lock: the function may call back.
+        let Log(log, user) = *lock(&self.log);
+        if let (Some(log), Ok(text)) = (log, CString::new(text)) {
             // SAFETY: the program's function and its own pointer.
-            unsafe { log.0(log.1, text.as_ptr()) };
+            unsafe { log(user, text.as_ptr()) };
         }
     }
 }

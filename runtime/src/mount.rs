@@ -96,7 +96,7 @@ pub(crate) fn find(path: &Path) -> Option<Found> {
     }
     let inside =
         |name: &String| rest.is_empty() || name.strip_prefix(&rest).is_some_and(|n| n.starts_with('/'));
-    Some(if files.keys().any(|name| inside(name)) { Found::Folder } else { Found::Nothing })
+    Some(if files.keys().any(inside) { Found::Folder } else { Found::Nothing })
 }
 
 /// The bytes of a mounted file of at most `most` bytes.
