@@ -24,7 +24,7 @@ int main(int argc, char **argv) {
     pmt_job *job;
     must(pmt_context_new(getenv("PENTIMENTO_ADAPTER"), &context));
     must(pmt_model_open(context, argv[1], &model));
-    must(pmt_pipeline_new(model, &pipeline));
+    must(pmt_pipeline_new(model, NULL, &pipeline));
     for (int i = 4; i + 1 < argc; i += 2) {
         uint32_t id; // for pmt_pipeline_set_strength and pmt_pipeline_detach
         must(pmt_pipeline_attach(pipeline, argv[i], strtof(argv[i + 1], NULL), &id));

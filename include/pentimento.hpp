@@ -168,7 +168,8 @@ class Trainer;
 
 class Model : public detail::Handle<pmt_model, pmt_model_free> {
 public:
-    Status pipeline(Pipeline &into) const;
+    // Of `settings` those called base, stream and text_tokens count.
+    Status pipeline(Pipeline &into, const Settings &settings = {}) const;
     // `reward` nullptr: the folder `reward` inside the model's.
     Status trainer(const Settings &settings, Trainer &into, const char *reward = nullptr) const;
 };
@@ -301,6 +302,13 @@ public:
         adopt(into, made, own_);
         return done;
     }
+    // From the program's own archive or memory, see pmt_model_open_files.
+    Status model(View<const pmt_file> files, const char *file, pmt_read read, void *user, Model &into) const {
+        pmt_model *made = nullptr;
+        Status done = status(pmt_model_open_files(own_, files.data(), files.size(), file, read, user, &made));
+        adopt(into, made, own_);
+        return done;
+    }
     Status model(const char *path, Model &into) const {
         pmt_model *made = nullptr;
         Status done = status(pmt_model_open(own_, path, &made));
@@ -309,9 +317,9 @@ public:
     }
 };
 
-inline Status Model::pipeline(Pipeline &into) const {
+inline Status Model::pipeline(Pipeline &into, const Settings &settings) const {
     pmt_pipeline *made = nullptr;
-    Status done = status(pmt_pipeline_new(own_, &made));
+    Status done = status(pmt_pipeline_new(own_, settings.handle(), &made));
     adopt(into, made, context_);
     return done;
 }

@@ -133,8 +133,9 @@ pub unsafe extern "C" fn pmt_error_message(
 
 /// Gives the context time, once a frame: microseconds of the GPU and of the context's own thread. Work takes it in pieces of half of
 /// `gpu_us`; no more than two pieces, and no more than `gpu_us` together, are ever submitted and not done, however rarely or often this is called.
-/// What is not used is lost, and what took longer is taken off later calls. A piece is as long as its longest kernel at least: kernels
-/// are cut to 8 GFLOP, 2 ms of a GPU that makes 4 TFLOP/s. How long pieces take is learnt from the GPU's own clock where it
+/// What is not used is lost, and what took longer is taken off later calls. A piece is as long as its longest kernel at least, and then the
+/// only one. Products of matrices are cut to 8 GFLOP, 2 ms of a GPU that makes 4 TFLOP/s; attentions and convolutions only between images, so
+/// that SD3.5-medium at 512 pixels has some of 23 to 45 GFLOP, and its autoencoder of 309. How long pieces take is learnt from the GPU's own clock where it
 /// has one. 0 pauses. Before the first call, and after one with UINT32_MAX for both, work goes as fast as it can. While another thread waits in
 /// a function that waits, budgets are not kept. For every thread. Returns at once.
 #[unsafe(no_mangle)]

@@ -6,11 +6,12 @@ use crate::guard::{
 use crate::handles::{forget, keep};
 use crate::job::{begin, pmt_job};
 use crate::model::pmt_model;
+use crate::settings::{chosen, pmt_settings};
 use crate::shared::Shared;
 use crate::types::{pmt_drawing, pmt_status};
 use pentimento_trainer::adapted::Source;
 use pentimento_trainer::adapter::Adapter;
-use pentimento_trainer::host::{Artist, Attached, Drawing};
+use pentimento_trainer::host::{Artist, Attached, Drawing, Keeping};
 use runtime::folder::ModelFolder;
 use runtime::mount::Mount;
 use runtime::pipeline::{Sampling, TextSettings, layers};
@@ -42,17 +43,21 @@ impl Handle for pmt_pipeline {
 }
 
 /// Makes a model ready to draw, which the first drawing completes. Pipelines and trainings of one model and one context share its weights.
-/// Milliseconds.
+/// Of `settings`, which may be NULL, the ones called `base`, `stream` and `text_tokens` count. Milliseconds.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pmt_pipeline_new(
     model: *const pmt_model,
+    settings: *const pmt_settings,
     pipeline: *mut *mut pmt_pipeline,
 ) -> pmt_status {
     guard!(model => pipeline, {
         // SAFETY: the rules in the header.
         let pipeline = unsafe { place(pipeline, "pipeline", null_mut())? };
+        let config = chosen(settings)?.config;
         let folder = model.folder.clone();
-        let artist = model.shared.host.artist(folder.clone(), Vec::new(), TextSettings::default())?;
+        let text = TextSettings { t5_tokens: config.text_tokens, ..TextSettings::default() };
+        let keeping = Keeping { base: config.base, stream: config.stream };
+        let artist = model.shared.host.artist(folder.clone(), Vec::new(), text, keeping)?;
         let (shared, adapters) = (model.shared.clone(), Mutex::default());
         *pipeline = keep(pmt_pipeline { shared, folder, artist, adapters, _mount: model.mount.clone() });
         Ok(())

@@ -1,6 +1,8 @@
 //! Settings by name.
 use crate::context::pmt_context;
-use crate::guard::{Failure, Handle, exclusive, guard, optional_text, place, record, text, text_into};
+use crate::guard::{
+    Failure, Handle, Result, exclusive, guard, optional_text, place, record, text, text_into,
+};
 use crate::handles::{forget, keep};
 use crate::shared::Shared;
 use crate::types::{pmt_setting, pmt_status};
@@ -12,13 +14,25 @@ use std::sync::{Arc, LazyLock, Mutex};
 /// Settings of a training.
 pub struct pmt_settings {
     shared: Arc<Shared>,
-    pub settings: Mutex<Settings>,
+    settings: Mutex<Settings>,
 }
 
 impl Handle for pmt_settings {
     fn shared(&self) -> &Shared {
         &self.shared
     }
+}
+
+/// What a handle stands for, or the recommended settings for NULL.
+pub fn chosen(settings: *const pmt_settings) -> Result<Settings> {
+    if settings.is_null() {
+        return Ok(Settings::recipe("default", false)?);
+    }
+    let wrong = || Failure::argument("settings", "a live handle of settings, or NULL", "another");
+    let found = crate::handles::find(settings).ok_or_else(wrong)?;
+    let settings = exclusive(&found.settings, "settings")?.clone();
+    settings.check().map_err(Failure::Argument)?;
+    Ok(settings)
 }
 
 /// Makes the settings of a recipe: "pathwise", "grpo", "flow-grpo", "nft", "sft", "released", or NULL for the recommended one. Returns at

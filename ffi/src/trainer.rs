@@ -8,7 +8,7 @@ use crate::image;
 use crate::job::{begin, pmt_job};
 use crate::model::pmt_model;
 use crate::pipeline::wanted;
-use crate::settings::pmt_settings;
+use crate::settings::{chosen, pmt_settings};
 use crate::shared::{Shared, of_device};
 use crate::types::{pmt_drawing, pmt_estimate, pmt_image, pmt_status, pmt_write};
 use pentimento_trainer::adapted;
@@ -100,15 +100,7 @@ pub unsafe extern "C" fn pmt_trainer_new(
         let (trainer, reward) =
             unsafe { (place(trainer, "trainer", null_mut())?, optional_text(reward, "reward")?) };
         let reward = reward.map(|reward| absolute(Path::new(reward), "reward")).transpose()?;
-        let settings = match settings.is_null() {
-            true => Settings::recipe("default", false)?,
-            false => {
-                let found = crate::handles::find(settings);
-                let wrong = || Failure::argument("settings", "a live handle of settings, or NULL", "another");
-                exclusive(&found.ok_or_else(wrong)?.settings, "settings")?.clone()
-            }
-        };
-        settings.check().map_err(Failure::Argument)?;
+        let settings = chosen(settings)?;
         let size = checked(model, reward.as_deref(), &settings)?;
         let (references, prompts) = (Vec::new(), Vec::new());
         let brief = Brief { model: model.path.clone(), reward, references, prompts, settings, state: None };

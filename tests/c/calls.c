@@ -108,7 +108,7 @@ static pmt_status making(uint32_t which) {
         case 3:
             MADE_BY(MODEL, pmt_model_open_files(at(CONTEXT), one_in(9) ? NULL : &file, 1, one_in(2) ? NULL : word(),
                                                        one_in(3) ? NULL : reads, NULL, (pmt_model **)&made));
-        case 4: MADE_BY(PIPELINE, pmt_pipeline_new(at(MODEL), (pmt_pipeline **)&made));
+        case 4: MADE_BY(PIPELINE, pmt_pipeline_new(at(MODEL), one_in(2) ? NULL : at(SETTINGS), (pmt_pipeline **)&made));
         case 5: MADE_BY(TRAINER, pmt_trainer_new(at(MODEL), one_in(9) ? word() : NULL, one_in(2) ? NULL : at(SETTINGS), (pmt_trainer **)&made));
         case 6: MADE_BY(JOB, pmt_trainer_start(at(TRAINER), (pmt_job **)&made));
         case 7: {

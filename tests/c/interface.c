@@ -102,7 +102,7 @@ static void no_handle(void *wild) {
     WRONG(pmt_model_open(wild, "x", &model));
     CHECK(model == NULL && settings == NULL);
     WRONG(pmt_model_open_files(wild, &file, 1, NULL, NULL, NULL, &model));
-    WRONG(pmt_pipeline_new(wild, &pipeline));
+    WRONG(pmt_pipeline_new(wild, NULL, &pipeline));
     WRONG(pmt_pipeline_resolution(wild, &n));
     WRONG(pmt_pipeline_attach(wild, "x", 1, &n));
     WRONG(pmt_pipeline_attach_bytes(wild, (const uint8_t *)"x", 1, 1, &n));
@@ -159,7 +159,7 @@ static void handles(const char *path) {
     pmt_context_free(other);
     pmt_model *model = opened(path), *again;
     WRONG(pmt_trainer_add_prompt((pmt_trainer *)model, "x"));
-    WRONG(pmt_pipeline_new((pmt_model *)context, (pmt_pipeline **)&other));
+    WRONG(pmt_pipeline_new((pmt_model *)context, NULL, (pmt_pipeline **)&other));
     pmt_context_free((pmt_context *)model); // another kind: it lives on
     pmt_trainer *trainer, *freed;
     OK(pmt_trainer_new(model, NULL, NULL, &trainer));
@@ -430,7 +430,7 @@ static void drawing(const char *path, const char *adapter, const char *device) {
     OK(pmt_context_new(*device ? device : NULL, &context));
     OK(pmt_context_open(context));
     pmt_model *model = opened(path);
-    OK(pmt_pipeline_new(model, &pipeline));
+    OK(pmt_pipeline_new(model, NULL, &pipeline));
     OK(pmt_pipeline_resolution(pipeline, &side));
     size_t bytes = (size_t)side * side * 3;
     unsigned char *plain = calloc(bytes, 1), *with = calloc(bytes, 1);
@@ -630,14 +630,18 @@ static void archives(const char *path, const char *device) {
     OK(pmt_model_open_files(context, a.files, a.count, NULL, read_file, &a, &model));
     plain = opened(path);
     unsigned char *rgb[2] = {0};
+    pmt_settings *s;
+    OK(pmt_settings_new(context, NULL, &s));
+    OK(pmt_settings_set(s, "stream", "true")); // from memory to memory
     for (int k = 0; k < 2; k++) {
-        OK(pmt_pipeline_new(k ? plain : model, &pipeline));
+        OK(pmt_pipeline_new(k ? plain : model, k ? NULL : s, &pipeline));
         OK(pmt_pipeline_resolution(pipeline, &side));
         rgb[k] = calloc((size_t)side * side, 3);
         draw(pipeline, 7, rgb[k], side);
         pmt_pipeline_free(pipeline);
     }
     CHECK(!memcmp(rgb[0], rgb[1], (size_t)side * side * 3));
+    pmt_settings_free(s);
     pmt_model_free(model);
     pmt_model_free(plain);
     pmt_context_free(context);

@@ -4,7 +4,7 @@ use pentimento::exec::wgpu::Wgpu;
 use pentimento::folder::ModelFolder;
 use pentimento::pipeline::{Pipeline, Sampling, TextSettings};
 use pentimento_trainer::adapter::Adapter;
-use pentimento_trainer::host::{Attached, Brief, Drawing, Host, Job, News, Outcome, Phase};
+use pentimento_trainer::host::{Attached, Brief, Drawing, Host, Job, Keeping, News, Outcome, Phase};
 use pentimento_trainer::settings::Settings;
 use pentimento_trainer::train::{Event, Trainer};
 use std::sync::Arc;
@@ -155,7 +155,8 @@ fn drawings_share_weights_and_change_adapters() {
     let expected = alone
         .generate(&[(&texts[0], 7), (&texts[1], 8)], &texts[2], &how(), &mut |_, _| true)
         .expect("images");
-    let artist = host.artist(model(), Vec::new(), TextSettings::default()).expect("an artist");
+    let artist =
+        host.artist(model(), Vec::new(), TextSettings::default(), Keeping::default()).expect("an artist");
     let images = vec![("a cat".to_string(), 7), ("a dog".to_string(), 8)];
     let draw = |d: Drawing| {
         let job = artist.draw(d).expect("a job");
@@ -173,10 +174,20 @@ fn drawings_share_weights_and_change_adapters() {
 
     // Another artist of the same model needs little more.
     let one = host.memory().expect("bytes").now.leaves;
-    let second = host.artist(model(), Vec::new(), TextSettings::default()).expect("an artist");
+    let second =
+        host.artist(model(), Vec::new(), TextSettings::default(), Keeping::default()).expect("an artist");
     assert_eq!(second.draw(both.clone()).expect("a job").wait(None), Outcome::Done);
     assert_eq!(host.memory().expect("bytes").now.leaves, one, "weights twice");
     drop(second);
+    // Streamed weights are the same ones.
+    let keeping = Keeping { stream: true, ..Keeping::default() };
+    artist.unload().expect("unloaded");
+    let streamed = host.artist(model(), Vec::new(), TextSettings::default(), keeping).expect("an artist");
+    let drawn = streamed.draw(both.clone()).expect("a job");
+    assert_eq!(drawn.wait(None), Outcome::Done);
+    assert_eq!(*drawn.picture(0).expect("an image").pixels, expected[0]);
+    assert!(host.memory().expect("bytes").now.leaves < one / 2, "they are on the device");
+    drop((streamed, drawn));
 
     // Adapters come, change and go.
     let mut trainer = job.open();
@@ -217,7 +228,8 @@ fn what_goes_wrong_is_told_and_the_host_lives_on() {
     assert!(error.to_string().contains("references"), "{error}");
     assert!(failed.done().is_err() && matches!(failed.news(), Some(News::Phase(Phase::Opening))));
     let model = ModelFolder::open(&job.model).expect("a model");
-    let artist = host.artist(model, Vec::new(), TextSettings::default()).expect("an artist");
+    let artist =
+        host.artist(model, Vec::new(), TextSettings::default(), Keeping::default()).expect("an artist");
     let odd = Sampling { width: 7, ..how() };
     let Outcome::Failed(error) = artist.draw(Drawing::new("a cat", 1, odd)).expect("a job").wait(None) else {
         panic!("no such size")

@@ -185,6 +185,42 @@ fn recomputation_trades_memory_for_work() {
     }
 }
 
+/// What a host with frames asks for: no dispatch of much more than 8 GFLOP, with the bits of uncut ones.
+#[test]
+fn long_dispatches_are_cut() {
+    let longest = 8_000_000_000;
+    let caps = Caps { longest, ..with_matrices() };
+    let real = [(2, 64, false), (2, 64, true), (2, 128, true)]
+        .map(|(batch, side, train)| work(&Config::sd35_medium(), batch, side, 333, 32, train));
+    for (work, name) in
+        real.iter().chain([&seen(64, usize::MAX, true)]).zip(["forward", "step", "1024", "seen"])
+    {
+        let plan = work.plan(&caps, &|_| Stored::F16).expect("a plan");
+        let whole = work.plan(&with_matrices(), &|_| Stored::F16).expect("a plan");
+        check_overlap(&plan).expect("no overlap");
+        let mut over: BTreeMap<&str, (usize, u64)> = BTreeMap::new();
+        for c in plan.commands.iter().filter(|c| c.flops > longest) {
+            let (count, most) = over.entry(c.call.kernel()).or_default();
+            (*count, *most) = (*count + 1, c.flops.max(*most));
+        }
+        let before = whole.commands.iter().map(|c| c.flops).max().unwrap_or(0);
+        println!(
+            "{name}: {} dispatches instead of {}, the longest had {:.0} GFLOP; left above 8: {over:?}",
+            plan.commands.len(),
+            whole.commands.len(),
+            before as f64 * 1e-9
+        );
+    }
+    let small = work(&tests::tiny::transformer(2), 2, 8, 5, 4, true);
+    let caps = Caps::unlimited("uncut");
+    let whole = small.run(&mut Cpu::new(), &caps);
+    let cut = Caps { longest: 100_000, ..caps.clone() };
+    let [few, many] =
+        [&caps, &cut].map(|caps| small.plan(caps, &|_| Stored::F32).expect("a plan").commands.len());
+    assert!(many > few + few / 4, "{many} dispatches instead of {few}");
+    assert!(whole == small.run(&mut Cpu::new(), &cut), "other bits");
+}
+
 /// The largest training batches that fit WebGPU's limits; the next ones exceed a buffer, and the error says so.
 #[test]
 fn batches_end_at_the_size_of_a_buffer() {

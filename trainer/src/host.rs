@@ -9,7 +9,7 @@ mod desk;
 mod ticket;
 mod training;
 
-pub use artist::{Attached, Drawing};
+pub use artist::{Attached, Drawing, Keeping};
 pub use ticket::{Job, News, Outcome, Phase, Picture, Progress};
 pub use training::Brief;
 
@@ -96,8 +96,14 @@ impl Host {
     ///
     /// # Errors
     /// As [`crate::adapted::open_with`].
-    pub fn artist(&self, model: ModelFolder, adapters: Vec<Attached>, text: TextSettings) -> Result<Artist> {
-        let sketch = artist::Sketch { model, adapters, text };
+    pub fn artist(
+        &self,
+        model: ModelFolder,
+        adapters: Vec<Attached>,
+        text: TextSettings,
+        keeping: Keeping,
+    ) -> Result<Artist> {
+        let sketch = artist::Sketch { model, adapters, text, keeping };
         let native = sketch.check()?;
         let id = self.place(|| Thing::Artist(Box::new(artist::Artist::new(sketch))))?;
         Ok(Artist { id, host: self.clone(), native })

@@ -8,6 +8,7 @@ use pentimento::exec::cpu::Cpu;
 use pentimento::exec::{Executor, PlanId};
 use pentimento::folder::ModelFolder;
 use pentimento::pipeline::{Images, Pipeline, Sampling, Text, TextSettings, Texts};
+use pentimento::weights::Base;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -75,11 +76,22 @@ pub(super) struct State {
     running: Option<PlanId>,
 }
 
+/// How a model's weights are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Keeping {
+    /// What the matrices of the transformer's blocks are quantised to on the device, see [`Pipeline::base`].
+    pub base: Option<Base>,
+    /// Whether they stay on the host and come to the device for each run, see [`Pipeline::stream`].
+    pub stream: bool,
+}
+
 /// What an artist is made from.
+#[derive(Clone)]
 pub(super) struct Sketch {
     pub model: ModelFolder,
     pub adapters: Vec<Attached>,
     pub text: TextSettings,
+    pub keeping: Keeping,
 }
 
 impl Sketch {
@@ -89,7 +101,8 @@ impl Sketch {
     }
     fn open(&self, exec: Box<dyn Executor>) -> Result<Pipeline> {
         let pairs = sum(&self.adapters)?.pairs;
-        let pipeline = Pipeline::open_with(&self.model, exec, pairs, self.text.clone())?;
+        let mut pipeline = Pipeline::open_with(&self.model, exec, pairs, self.text.clone())?;
+        (pipeline.base, pipeline.stream) = (self.keeping.base, self.keeping.stream);
         pipeline.check()?;
         Ok(pipeline)
     }
@@ -120,12 +133,7 @@ impl Artist {
         let changed = match &mut self.pipeline {
             Some(pipeline) => pipeline.set_adapter(&self.sketch.model, pairs)?,
             None => {
-                Sketch {
-                    model: self.sketch.model.clone(),
-                    adapters: adapters.clone(),
-                    text: self.sketch.text.clone(),
-                }
-                .check()?;
+                Sketch { adapters: adapters.clone(), ..self.sketch.clone() }.check()?;
                 true
             }
         };
@@ -150,7 +158,11 @@ impl Artist {
     ) -> Result<Turn> {
         if self.pipeline.is_none() {
             ticket.at(Phase::Loading, 0, 0);
-            let seat = device.seat(&format!("{} None", self.sketch.model.path().display()))?;
+            let seat = device.seat(&format!(
+                "{} {:?}",
+                self.sketch.model.path().display(),
+                self.sketch.keeping.base
+            ))?;
             self.pipeline = Some(self.sketch.open(seat)?);
             return Ok(Turn::Within);
         }
