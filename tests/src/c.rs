@@ -55,7 +55,7 @@ pub fn command(program: &Path) -> Command {
     let mut command = Command::new(program);
     command.env("LD_LIBRARY_PATH", libraries());
     // Drivers keep memory until the end, and loaders unload what a leak report would have to name.
-    command.env("ASAN_OPTIONS", "detect_leaks=0");
+    command.env("ASAN_OPTIONS", "detect_leaks=0:quarantine_size_mb=16");
     command
 }
 
