@@ -1,7 +1,10 @@
 //! Runs plans on an adapter through wgpu: the product. `wgpu` is named in this file and its parts only.
 mod adapters;
+mod adopt;
 mod bisect;
 mod cache;
+#[cfg(not(target_vendor = "apple"))]
+mod deliver;
 mod device;
 mod fault;
 mod flight;
@@ -11,15 +14,26 @@ mod profile;
 mod rooms;
 mod stage;
 mod trial;
+#[cfg(not(target_vendor = "apple"))]
+mod vulkan;
+#[cfg(not(target_vendor = "apple"))]
+mod vulkan_needs;
 
 pub use adapters::{AdapterInfo, Limits, adapters, adapters_within};
+pub use adopt::{QueueLock, unsupported};
 pub use bisect::{Checked, Difference, Follow, Note};
 pub use cache::{Load, MOST as MOST_CACHED, PipelineCache};
+#[cfg(not(target_vendor = "apple"))]
+pub use deliver::{Semaphore, Target, To};
 use device::SUBMIT_SECONDS;
 pub use device::{Options, Wgpu};
 pub use fault::Fault;
 pub use pace::{Hurry, Pace};
 pub use profile::{Clock, Peaks, Profile, Spent, Time};
+#[cfg(not(target_vendor = "apple"))]
+pub use vulkan::Handles;
+#[cfg(not(target_vendor = "apple"))]
+pub use vulkan_needs::{MATRIX, Need, NeedKind, needs};
 
 use super::memory::{self, LARGE_UPLOAD};
 use super::plans::{self, Held};
@@ -160,11 +174,8 @@ impl Wgpu {
             };
             entries.push(wgpu::BindGroupEntry { binding, resource });
         }
-        Ok(self.device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: None,
-            layout,
-            entries: &entries,
-        }))
+        let descriptor = wgpu::BindGroupDescriptor { label: None, layout, entries: &entries };
+        Ok(self.ours(|| self.device.create_bind_group(&descriptor)))
     }
 
     /// Adds bind group, pipeline and texture copies of the next command that has none.
@@ -224,7 +235,7 @@ impl Wgpu {
         if fresh {
             copies.push(Copy::new(buffer.clone(), offset, texture.clone(), slot.len));
         }
-        Ok(texture.create_view(&wgpu::TextureViewDescriptor::default()))
+        Ok(self.ours(|| texture.create_view(&wgpu::TextureViewDescriptor::default())))
     }
 }
 
@@ -275,7 +286,7 @@ impl Wgpu {
         } else {
             let steps = &self.plans.get(plan)?.own.steps[range.clone()];
             let mut encoder = self.encoder();
-            encode(steps, &mut encoder, None, None);
+            self.ours(|| encode(steps, &mut encoder, None, None));
             self.submit(Some(encoder));
         }
         let p = self.plans.get_mut(plan)?;
@@ -367,6 +378,9 @@ impl Executor for Wgpu {
     fn caps(&self) -> &Caps {
         &self.caps
     }
+    fn as_any(&mut self) -> Option<&mut dyn core::any::Any> {
+        Some(self)
+    }
     fn has_leaf(&self, name: &str) -> bool {
         self.leaves.contains_key(name)
     }
@@ -385,7 +399,7 @@ impl Executor for Wgpu {
         self.upload(&leaf.buffer, 0, &bytes);
         if let (Some(texture), LeafData::F32(d)) = (leaf.texture.get(), &data) {
             self.count(|k| k.staging += memory::texels(len));
-            stage::write(&self.queue, texture, d);
+            self.ours(|| stage::write(&self.queue, texture, d));
         }
         // Else wgpu keeps a copy of everything until something runs.
         let carried = if bytes.len() > LARGE_UPLOAD { self.carry(None, bytes.len() as u64) } else { Ok(()) };

@@ -1,5 +1,5 @@
 //! What goes wrong on a device, and, for tests, what is made to.
-use super::pipelines::claim;
+use super::pipelines::{caught, claim};
 use super::{Wgpu, device_error};
 use crate::{Error, Result};
 use alloc::{format, string::String, string::ToString, sync::Arc};
@@ -16,7 +16,38 @@ enum Trouble {
 
 /// The first error that nobody took.
 #[derive(Clone, Default)]
-pub(super) struct Failure(Arc<Mutex<Option<Trouble>>>);
+pub(super) struct Failure {
+    first: Arc<Mutex<Option<Trouble>>>,
+    /// On a device that another program's part opened, where errors are caught around our own calls.
+    scopes: Option<Arc<Scopes>>,
+}
+
+/// wgpu's error scopes around our calls.
+struct Scopes {
+    device: wgpu::Device,
+    /// Scopes may belong to all threads together, and must then not cross.
+    turn: Mutex<()>,
+}
+
+impl Scopes {
+    fn around<T>(&self, make: impl FnOnce() -> T) -> (T, Option<wgpu::Error>) {
+        use wgpu::ErrorFilter::{Internal, OutOfMemory, Validation};
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let [memory, internal, validation] =
+            [OutOfMemory, Internal, Validation].map(|filter| self.device.push_error_scope(filter));
+        let made = make();
+        let errors = [validation, internal, memory].map(|scope| pollster::block_on(scope.pop()));
+        (made, errors.into_iter().flatten().next())
+    }
+}
+
+/// What an error of wgpu's is.
+fn kind(error: &wgpu::Error, text: String) -> Trouble {
+    match error {
+        wgpu::Error::OutOfMemory { .. } => Trouble::Memory(text),
+        wgpu::Error::Validation { .. } | wgpu::Error::Internal { .. } => Trouble::Other(text),
+    }
+}
 
 impl Failure {
     /// Where a device's errors are found from now on.
@@ -24,12 +55,9 @@ impl Failure {
         let failure = Failure::default();
         let (told, lost) = (failure.clone(), failure.clone());
         device.on_uncaptured_error(Arc::new(move |e: wgpu::Error| {
-            let memory = match &e {
-                wgpu::Error::OutOfMemory { .. } => true,
-                wgpu::Error::Validation { .. } | wgpu::Error::Internal { .. } => false,
-            };
-            let Some(text) = claim(e.to_string()) else { return };
-            told.note(if memory { Trouble::Memory(text) } else { Trouble::Other(text) });
+            if let Some(text) = claim(e.to_string()) {
+                told.note(kind(&e, text));
+            }
         }));
         device.set_device_lost_callback(move |reason, text| {
             if reason != wgpu::DeviceLostReason::Destroyed {
@@ -38,8 +66,30 @@ impl Failure {
         });
         failure
     }
+    /// As [`Failure::of`] for a device whose handlers are another's: only what our own calls do is found. Its loss, which wgpu tells to
+    /// the handler alone, is found when results cannot be read.
+    pub(super) fn within(device: &wgpu::Device) -> Self {
+        let scopes = Scopes { device: device.clone(), turn: Mutex::default() };
+        Failure { scopes: Some(Arc::new(scopes)), ..Failure::default() }
+    }
+    /// Runs a call on the device whose errors are ours. Not within another one.
+    pub(super) fn watch<T>(&self, make: impl FnOnce() -> T) -> T {
+        let Some(scopes) = &self.scopes else { return make() };
+        let (made, error) = scopes.around(make);
+        if let Some(error) = error {
+            let text = error.to_string();
+            self.note(kind(&error, text));
+        }
+        made
+    }
+    /// What `make` makes, or the first error that it met, which is then nobody else's.
+    pub(super) fn caught<T>(&self, make: impl FnOnce() -> T) -> core::result::Result<T, String> {
+        let Some(scopes) = &self.scopes else { return caught(make) };
+        let (made, error) = scopes.around(make);
+        error.map_or(Ok(made), |error| Err(error.to_string()))
+    }
     fn note(&self, trouble: Trouble) {
-        let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slot = self.first.lock().unwrap_or_else(PoisonError::into_inner);
         match (&*slot, &trouble) {
             (Some(Trouble::Lost(_)), _) => {}
             (None, _) | (Some(_), Trouble::Lost(_)) => *slot = Some(trouble),
@@ -48,7 +98,7 @@ impl Failure {
     }
     /// The first error as the device's; a loss stays.
     pub(super) fn take(&self, device: &str) -> Result<()> {
-        let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slot = self.first.lock().unwrap_or_else(PoisonError::into_inner);
         match slot.take() {
             None => Ok(()),
             Some(Trouble::Other(text)) => Err(device_error(device, text)),
