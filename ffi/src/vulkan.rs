@@ -77,7 +77,7 @@ pub struct pmt_vulkan {
     pub instance_extension_count: u32,
     /// How many.
     pub device_extension_count: u32,
-    /// The version in the VkApplicationInfo of the instance; at least VK_API_VERSION_1_1.
+    /// The version in the VkApplicationInfo of the instance: at least the device's own, or VK_API_VERSION_1_3 where that is lower.
     pub api_version: u32,
     /// A family of queues that can compute.
     pub queue_family: u32,
@@ -120,7 +120,8 @@ pub struct pmt_vulkan_image {
     pub family: u32,
 }
 
-const _: () = assert!(size_of::<pmt_vulkan>() == 10 * 8 + 6 * 4 && size_of::<pmt_vulkan_image>() == 8 * 8 + 4 * 4);
+const _: () =
+    assert!(size_of::<pmt_vulkan>() == 10 * 8 + 6 * 4 && size_of::<pmt_vulkan_image>() == 8 * 8 + 4 * 4);
 const _: () = assert!(size_of::<pmt_vulkan_need>() == 4 * 4 + 128);
 impl Fields for pmt_vulkan {
     const WIDE: usize = 10;
@@ -180,8 +181,7 @@ pub unsafe extern "C" fn pmt_vulkan_needs(
 ) -> pmt_status {
     guard!(_, {
         // SAFETY: the rules in the header.
-        let (vulkan, count) =
-            unsafe { (stamped(vulkan, NO_VULKAN, "vulkan")?, place(count, "count", 0)?) };
+        let (vulkan, count) = unsafe { (stamped(vulkan, NO_VULKAN, "vulkan")?, place(count, "count", 0)?) };
         let all = needed(&vulkan)?;
         *count = all.len() as u32;
         for (index, need) in all.iter().take(capacity as usize).enumerate() {
@@ -205,9 +205,8 @@ pub unsafe extern "C" fn pmt_context_adopt_vulkan(
 ) -> pmt_status {
     guard!(_, {
         // SAFETY: the rules in the header.
-        let (context, vulkan) = unsafe {
-            (place(context, "context", null_mut())?, stamped(vulkan, NO_VULKAN, "vulkan")?)
-        };
+        let (context, vulkan) =
+            unsafe { (place(context, "context", null_mut())?, stamped(vulkan, NO_VULKAN, "vulkan")?) };
         *context = keep(pmt_context(Arc::new(Shared::on(given(&vulkan)?)?)));
         Ok(())
     })
@@ -351,7 +350,7 @@ mod with {
 
     pub fn needed(vulkan: &pmt_vulkan) -> Result<Vec<pmt_vulkan_need>> {
         // SAFETY: the rules in the header.
-        let all = unsafe { needs(&handles(vulkan)?)? };
+        let all = unsafe { needs(&handles(vulkan)?).map_err(crate::shared::of_device)? };
         let kind = |kind| match kind {
             NeedKind::InstanceExtension => pmt_vulkan_need_kind::InstanceExtension,
             NeedKind::DeviceExtension => pmt_vulkan_need_kind::DeviceExtension,

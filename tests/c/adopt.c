@@ -97,7 +97,7 @@ static void make_instance(pmt_vulkan *vulkan) {
     for (uint32_t i = 0; i < layer_count; i++) validates |= !strcmp(layers[i].layerName, layer);
     printf(validates ? "with the validation layer\n" : "SKIPPED: no validation layer; Debian: vulkan-validationlayers\n");
     names[count] = VK_EXT_DEBUG_UTILS_EXTENSION_NAME;
-    VkApplicationInfo application = {.sType = VK_STRUCTURE_TYPE_APPLICATION_INFO, .apiVersion = VK_API_VERSION_1_2};
+    VkApplicationInfo application = {.sType = VK_STRUCTURE_TYPE_APPLICATION_INFO, .apiVersion = VK_API_VERSION_1_3};
     VkInstanceCreateInfo info = {
         .sType = VK_STRUCTURE_TYPE_INSTANCE_CREATE_INFO,
         .pApplicationInfo = &application,
@@ -108,7 +108,7 @@ static void make_instance(pmt_vulkan *vulkan) {
     };
     VK(vkCreateInstance(&info, NULL, &instance));
     vulkan->instance = instance;
-    vulkan->api_version = VK_API_VERSION_1_2;
+    vulkan->api_version = VK_API_VERSION_1_3;
     PFN_vkCreateDebugUtilsMessengerEXT create =
         (PFN_vkCreateDebugUtilsMessengerEXT)vkGetInstanceProcAddr(instance, "vkCreateDebugUtilsMessengerEXT");
     VkDebugUtilsMessengerCreateInfoEXT watch = {
@@ -338,7 +338,7 @@ static void refused(pmt_vulkan vulkan) {
         const char *part;
     } all[] = {
         {vulkan, "queue_family"}, {vulkan, "queue_index"}, {vulkan, "VkDevice"}, {vulkan, "VkPhysicalDevice"},
-        {vulkan, "vulkan.instance_extensions"}, {vulkan, "vulkan.device_extensions"},
+        {vulkan, "vulkan.instance_extensions"}, {vulkan, "vulkan.device_extensions"}, {vulkan, "vulkan.api_version"},
     };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         bad = vulkan;
@@ -348,6 +348,7 @@ static void refused(pmt_vulkan vulkan) {
         if (i == 3) bad.physical_device = NULL;
         if (i == 4) bad.instance_extension_count = 0;
         if (i == 5) bad.device_extension_count = 0;
+        if (i == 6) bad.api_version = VK_API_VERSION_1_0;
         if (i == 5 && !vulkan.device_extension_count) continue;
         OK(pmt_context_adopt_vulkan(&bad, &context));
         CHECK(pmt_context_open(context) == PMT_STATUS_BAD_ARGUMENT && strstr(message(), all[i].part));

@@ -58,7 +58,8 @@ fn an_adopted_device_computes_the_same_bits_and_stays_its_owners() {
     let want = computed(&mut Wgpu::open(None).expect("a device")).expect("a result");
     let (adapter, device, queue) = host(|all| all);
     let count = counted(&device);
-    let mut exec = Wgpu::adopt(&adapter, device.clone(), queue.clone(), &Options::default()).expect("adopted");
+    let mut exec =
+        Wgpu::adopt(&adapter, device.clone(), queue.clone(), &Options::default()).expect("adopted");
     assert_eq!(computed(&mut exec).expect("a result"), want);
     mistake(&device);
     assert_eq!(count.load(Ordering::Relaxed), 1, "the host's own error is the host's");

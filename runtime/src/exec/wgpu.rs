@@ -28,6 +28,7 @@ pub use deliver::{Semaphore, Target, To};
 use device::SUBMIT_SECONDS;
 pub use device::{Options, Wgpu};
 pub use fault::Fault;
+use fault::device_error;
 pub use pace::{Hurry, Pace};
 pub use profile::{Clock, Peaks, Profile, Spent, Time};
 #[cfg(not(target_vendor = "apple"))]
@@ -504,14 +505,6 @@ impl Executor for Wgpu {
         p.own.pending = (0, None);
         Ok(p.done())
     }
-}
-
-/// Adapter name and reason as an error.
-pub(super) fn device_error(device: &str, reason: impl Into<String>) -> Error {
-    // wgpu's messages are lists of causes, one a line; an error is one sentence.
-    let reason: String = reason.into();
-    let lines: Vec<&str> = reason.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    Error::Device { device: device.into(), reason: lines.join(" ") }
 }
 
 #[cfg(test)]

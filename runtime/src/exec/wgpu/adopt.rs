@@ -140,7 +140,11 @@ impl Wgpu {
 }
 
 /// What the adapter has and the device was not opened with, in sentences.
-fn missing(adapter: &wgpu::Adapter, limits: &wgpu::Limits, features: wgpu::Features) -> Vec<alloc::string::String> {
+fn missing(
+    adapter: &wgpu::Adapter,
+    limits: &wgpu::Limits,
+    features: wgpu::Features,
+) -> Vec<alloc::string::String> {
     use wgpu::Features as F;
     let (name, most) = (adapter.get_info().name, adapter.limits());
     let known = [

@@ -3,8 +3,8 @@
 use super::{Wgpu, device_error};
 use crate::{Error, Result};
 use alloc::{format, vec::Vec};
-use ash::vk;
 use ash::prelude::VkResult;
+use ash::vk;
 use ash::vk::Handle;
 
 type Api = wgpu::hal::api::Vulkan;
@@ -68,7 +68,12 @@ impl Own {
     }
 
     /// Commands that copy, in a pool of their own.
-    fn record(&self, from: vk::Buffer, bytes: u64, target: &Target) -> VkResult<(vk::CommandPool, vk::CommandBuffer)> {
+    fn record(
+        &self,
+        from: vk::Buffer,
+        bytes: u64,
+        target: &Target,
+    ) -> VkResult<(vk::CommandPool, vk::CommandBuffer)> {
         let info = vk::CommandPoolCreateInfo::default()
             .flags(vk::CommandPoolCreateFlags::TRANSIENT)
             .queue_family_index(self.family);
@@ -85,10 +90,15 @@ impl Own {
 
     /// # Safety
     /// The pool is new, the buffers and the image are living.
-    unsafe fn fill(&self, pool: vk::CommandPool, from: vk::Buffer, bytes: u64, target: &Target) -> VkResult<vk::CommandBuffer> {
+    unsafe fn fill(
+        &self,
+        pool: vk::CommandPool,
+        from: vk::Buffer,
+        bytes: u64,
+        target: &Target,
+    ) -> VkResult<vk::CommandBuffer> {
         let info = vk::CommandBufferAllocateInfo::default().command_pool(pool).command_buffer_count(1);
-        let begin =
-            vk::CommandBufferBeginInfo::default().flags(vk::CommandBufferUsageFlags::ONE_TIME_SUBMIT);
+        let begin = vk::CommandBufferBeginInfo::default().flags(vk::CommandBufferUsageFlags::ONE_TIME_SUBMIT);
         // SAFETY: the caller's promise.
         unsafe {
             let commands = self.device.allocate_command_buffers(&info)?[0];
@@ -112,13 +122,22 @@ impl Own {
 
     /// # Safety
     /// As [`Own::fill`].
-    unsafe fn to_buffer(&self, commands: vk::CommandBuffer, from: vk::Buffer, bytes: u64, (to, offset): (u64, u64), family: Option<u32>) {
+    unsafe fn to_buffer(
+        &self,
+        commands: vk::CommandBuffer,
+        from: vk::Buffer,
+        bytes: u64,
+        (to, offset): (u64, u64),
+        family: Option<u32>,
+    ) {
         let to = vk::Buffer::from_raw(to);
         let copy = vk::BufferCopy::default().dst_offset(offset).size(bytes);
         let [old, new] = self.families(family);
         let after = vk::BufferMemoryBarrier::default()
             .src_access_mask(vk::AccessFlags::TRANSFER_WRITE)
-            .dst_access_mask(vk::AccessFlags::MEMORY_READ | vk::AccessFlags::MEMORY_WRITE | vk::AccessFlags::HOST_READ)
+            .dst_access_mask(
+                vk::AccessFlags::MEMORY_READ | vk::AccessFlags::MEMORY_WRITE | vk::AccessFlags::HOST_READ,
+            )
             .src_queue_family_index(old)
             .dst_queue_family_index(new)
             .buffer(to)
@@ -137,7 +156,13 @@ impl Own {
 
     /// # Safety
     /// As [`Own::fill`].
-    unsafe fn to_image(&self, commands: vk::CommandBuffer, from: vk::Buffer, (to, layouts): (u64, [i32; 2]), target: &Target) {
+    unsafe fn to_image(
+        &self,
+        commands: vk::CommandBuffer,
+        from: vk::Buffer,
+        (to, layouts): (u64, [i32; 2]),
+        target: &Target,
+    ) {
         let to = vk::Image::from_raw(to);
         let [first, last] = layouts.map(vk::ImageLayout::from_raw);
         let within = vk::ImageLayout::TRANSFER_DST_OPTIMAL;
@@ -148,9 +173,11 @@ impl Own {
         let layers =
             vk::ImageSubresourceLayers::default().aspect_mask(vk::ImageAspectFlags::COLOR).layer_count(1);
         let [width, height] = target.size;
-        let copy = vk::BufferImageCopy::default()
-            .image_subresource(layers)
-            .image_extent(vk::Extent3D { width, height, depth: 1 });
+        let copy = vk::BufferImageCopy::default().image_subresource(layers).image_extent(vk::Extent3D {
+            width,
+            height,
+            depth: 1,
+        });
         let all = vk::AccessFlags::MEMORY_READ | vk::AccessFlags::MEMORY_WRITE;
         let barrier = vk::ImageMemoryBarrier::default()
             .src_queue_family_index(vk::QUEUE_FAMILY_IGNORED)

@@ -1,6 +1,6 @@
 //! The device, buffers and pipelines.
-use super::adopt::Turn;
 use super::adapters::{self, Limits, caps_of, features_of};
+use super::adopt::Turn;
 use super::cache::{Load, PipelineCache};
 use super::fault::{Event, Failure, Planned};
 use super::flight::Flight;
@@ -140,7 +140,8 @@ impl Wgpu {
         let load = |load| PipelineCache::open(&device, &error, &adapter.get_info(), load, &mut notes);
         let cache = options.cache.and_then(load);
         let threads = options.threads.unwrap_or_else(|| threads_for(caps.class));
-        let pipelines = Pipelines::new(device.clone(), error.clone(), cache.as_ref().map(PipelineCache::raw), threads);
+        let pipelines =
+            Pipelines::new(device.clone(), error.clone(), cache.as_ref().map(PipelineCache::raw), threads);
         let usage = wgpu::BufferUsages::STORAGE;
         let descriptor = wgpu::BufferDescriptor { label: None, size: 256, usage, mapped_at_creation: false };
         let dummy = error.watch(|| device.create_buffer(&descriptor));
@@ -210,7 +211,8 @@ impl Wgpu {
             return Err(device_error(&self.caps.name, reason));
         }
         self.meets(Event::Allocation);
-        let descriptor = wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false };
+        let descriptor =
+            wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false };
         let buffer = self.ours(|| self.device.create_buffer(&descriptor));
         self.failure()?;
         Ok(buffer)

@@ -1,8 +1,8 @@
 //! What goes wrong on a device, and, for tests, what is made to.
+use super::Wgpu;
 use super::pipelines::{caught, claim};
-use super::{Wgpu, device_error};
 use crate::{Error, Result};
-use alloc::{format, string::String, string::ToString, sync::Arc};
+use alloc::{format, string::String, string::ToString, sync::Arc, vec::Vec};
 use core::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -112,10 +112,18 @@ impl Failure {
     }
 }
 
+/// Adapter name and reason as an error.
+pub(super) fn device_error(device: &str, reason: impl Into<String>) -> Error {
+    // wgpu's messages are lists of causes, one a line; an error is one sentence.
+    let reason: String = reason.into();
+    let lines: Vec<&str> = reason.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    Error::Device { device: device.into(), reason: lines.join(" ") }
+}
+
 /// As [`device_error`] for a device without memory left.
 fn memory_error(device: &str, reason: &str) -> Error {
     let lines = reason.lines().map(|line| line.trim().trim_end_matches('.'));
-    let reason = lines.filter(|line| !line.is_empty()).collect::<alloc::vec::Vec<_>>().join(" ");
+    let reason = lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
     Error::Memory { device: device.into(), reason, hint: String::new() }
         .with_hint("Use a smaller batch or resolution, or another adapter.")
 }
@@ -180,5 +188,51 @@ impl Wgpu {
                 Fault::OutOfMemory => Trouble::Memory("Not enough memory left.".into()),
             });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::boxed::Box;
+
+    #[test]
+    fn scopes_keep_our_errors_from_the_devices_owner() {
+        let owner = Wgpu::noop().expect("noop");
+        let ours = Failure::within(&owner.device);
+        let mistake = || {
+            let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::STORAGE;
+            let size = 4;
+            owner.device.create_buffer(&wgpu::BufferDescriptor {
+                label: None,
+                size,
+                usage,
+                mapped_at_creation: false,
+            })
+        };
+        ours.watch(mistake);
+        assert!(owner.failure().is_ok(), "the owner was told");
+        let error = ours.take("d").expect_err("a mistake");
+        assert!(matches!(error, Error::Device { .. }), "{error}");
+        assert!(ours.take("d").is_ok(), "taken twice");
+        assert!(ours.caught(mistake).is_err() && ours.take("d").is_ok() && ours.caught(|| 1) == Ok(1));
+        mistake();
+        assert!(owner.failure().is_err() && ours.take("d").is_ok(), "the owner's own error");
+        // From several threads, as scopes of all threads together allow.
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..50).for_each(|_| assert!(ours.caught(mistake).is_err())));
+            }
+        });
+        assert!(owner.failure().is_ok());
+    }
+
+    #[test]
+    fn kinds_are_told_apart() {
+        let source = || Box::new(core::fmt::Error);
+        let memory = wgpu::Error::OutOfMemory { source: source() };
+        let internal = wgpu::Error::Internal { source: source(), description: String::new() };
+        assert!(matches!(kind(&memory, String::new()), Trouble::Memory(_)));
+        assert!(matches!(kind(&internal, String::new()), Trouble::Other(_)));
     }
 }

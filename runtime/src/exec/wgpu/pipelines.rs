@@ -47,7 +47,12 @@ pub(super) struct Pipelines {
 
 impl Pipelines {
     /// None yet; `most` threads at a time build them.
-    pub(super) fn new(device: wgpu::Device, error: Failure, cache: Option<wgpu::PipelineCache>, most: usize) -> Self {
+    pub(super) fn new(
+        device: wgpu::Device,
+        error: Failure,
+        cache: Option<wgpu::PipelineCache>,
+        most: usize,
+    ) -> Self {
         let shared = Arc::default();
         Pipelines { maker: Maker { device, error, cache }, shared, most, threads: Vec::new() }
     }

@@ -50,8 +50,7 @@ impl Handles {
             return Err(Error::bad("vulkan.get_instance_proc_addr", "vkGetInstanceProcAddr", "NULL"));
         }
         // SAFETY: the caller's promise.
-        let entry =
-            unsafe { core::mem::transmute::<*const c_void, vk::PFN_vkGetInstanceProcAddr>(entry) };
+        let entry = unsafe { core::mem::transmute::<*const c_void, vk::PFN_vkGetInstanceProcAddr>(entry) };
         Ok(Handles {
             entry,
             instance: 0,
@@ -89,8 +88,7 @@ impl Handles {
         // SAFETY: the caller's promise: functions of a living instance. The callback, which does nothing, makes wgpu leave it alone;
         // no surface is ever made, which other extensions would be needed for.
         unsafe {
-            let entry =
-                ash::Entry::from_static_fn(ash::StaticFn { get_instance_proc_addr: self.entry });
+            let entry = ash::Entry::from_static_fn(ash::StaticFn { get_instance_proc_addr: self.entry });
             let raw = ash::Instance::load(entry.static_fn(), vk::Instance::from_raw(self.instance));
             hal::Instance::from_raw(
                 entry,
@@ -113,6 +111,18 @@ impl Handles {
 pub(super) fn expose(instance: &hal::Instance, handles: &Handles) -> Result<wgpu::hal::ExposedAdapter<Api>> {
     if handles.physical_device == 0 {
         return Err(Error::bad("vulkan.physical_device", "a VkPhysicalDevice", "NULL"));
+    }
+    let raw = instance.shared_instance().raw_instance();
+    // SAFETY: a living physical device of this instance, as whoever gave the handles promises.
+    let found = unsafe { raw.get_physical_device_properties(handles.physical()) }.api_version;
+    let least = (found & !0xfff).min(vk::API_VERSION_1_3); // without the patch
+    // wgpu uses what the device can, whatever the instance was made for.
+    if handles.api_version < least {
+        let (major, minor) = (vk::api_version_major(least), vk::api_version_minor(least));
+        let found = [vk::api_version_major(handles.api_version), vk::api_version_minor(handles.api_version)];
+        let expected = format!("{major}.{minor}, as the device has");
+        return Err(Error::bad("vulkan.api_version", expected, format!("{}.{}", found[0], found[1]))
+            .with_hint("Make the VkInstance for that version in its VkApplicationInfo."));
     }
     instance.expose_adapter(handles.physical()).ok_or_else(|| {
         device_error("the host's physical device", "lacks what wgpu needs: Vulkan 1.1 and its core features")
@@ -159,7 +169,12 @@ fn extensions(
 }
 
 /// What the device is used with.
-fn wanted(exposed: &wgpu::hal::ExposedAdapter<Api>, clock: bool, handles: &Handles, options: &Options<'_>) -> wgpu::Features {
+fn wanted(
+    exposed: &wgpu::hal::ExposedAdapter<Api>,
+    clock: bool,
+    handles: &Handles,
+    options: &Options<'_>,
+) -> wgpu::Features {
     use wgpu::Features as F;
     let mut all = F::empty();
     if options.limits == Limits::WebGpu {
@@ -172,7 +187,8 @@ fn wanted(exposed: &wgpu::hal::ExposedAdapter<Api>, clock: bool, handles: &Handl
         all |= F::PIPELINE_CACHE;
     }
     let matrix = features_of(Features::MATRIX);
-    if handles.options & MATRIX != 0 && options.limits == Limits::Adapter && exposed.features.contains(matrix) {
+    if handles.options & MATRIX != 0 && options.limits == Limits::Adapter && exposed.features.contains(matrix)
+    {
         all |= matrix;
     }
     all & exposed.features

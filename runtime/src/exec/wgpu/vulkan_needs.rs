@@ -164,7 +164,11 @@ const KNOWN: [Known; 13] = [
     (
         vk::PhysicalDeviceVulkanMemoryModelFeatures::STRUCTURE_TYPE,
         "VkPhysicalDeviceVulkanMemoryModelFeatures",
-        &["vulkanMemoryModel", "vulkanMemoryModelDeviceScope", "vulkanMemoryModelAvailabilityVisibilityChains"],
+        &[
+            "vulkanMemoryModel",
+            "vulkanMemoryModelDeviceScope",
+            "vulkanMemoryModelAvailabilityVisibilityChains",
+        ],
     ),
     (
         vk::PhysicalDeviceShaderDrawParametersFeatures::STRUCTURE_TYPE,
