@@ -22,6 +22,8 @@
 //            PMT_STATUS_BAD_ARGUMENT for the second, which waits for nothing; contexts and jobs take any number. The message is the context's: it
 //            is that of the last call that failed, on whichever thread. Besides the context's thread there are up to eight, where the
 //            device is a GPU, that build shaders; they end when all are built.
+// Devices    A context opens a device of its own, or works on the program's (pmt_context_adopt_vulkan). Of an adopted device nothing is ever
+//            destroyed, and it must outlive everything that was made with the context: free those first, all of them.
 // Processes  A graphics driver does not survive fork. In the child only what needs no handle works, every handle of the
 //            parent is PMT_STATUS_BAD_ARGUMENT there; a child that is to use the library must call exec first.
 // Sizes      Structures are given with their size, so that they can grow at the end. Numbers are never used for anything else.
@@ -37,6 +39,12 @@
 // changes only when a program built for the old one would break: new functions, and new fields at the end of
 // structures, keep it.
 #define PMT_ABI_VERSION 2
+
+// The option of `pmt_vulkan_need` and `pmt_vulkan` for cooperative matrices: where the device has them, products are several times as fast.
+#define PMT_VULKAN_MATRIX 1
+
+// For `pmt_vulkan_image`: no queue family in particular.
+#define PMT_ANY_FAMILY UINT32_MAX
 
 // The outcome of a call, or of a job.
 typedef enum pmt_status {
@@ -126,6 +134,16 @@ typedef enum pmt_event_kind {
     // Over; `status`, and `text` where it failed.
     PMT_EVENT_KIND_OVER = 9,
 } pmt_event_kind;
+
+// What a device is to be made with.
+typedef enum pmt_vulkan_need_kind {
+    // An extension of the VkInstance.
+    PMT_VULKAN_NEED_KIND_INSTANCE_EXTENSION = 1,
+    // An extension of the VkDevice.
+    PMT_VULKAN_NEED_KIND_DEVICE_EXTENSION = 2,
+    // A feature of the VkDevice.
+    PMT_VULKAN_NEED_KIND_FEATURE = 3,
+} pmt_vulkan_need_kind;
 
 // A device and the thread that works on it: models, trainings, drawings and jobs belong to one.
 typedef struct pmt_context pmt_context;
@@ -357,6 +375,92 @@ typedef struct pmt_estimate {
 // Takes `len` bytes, all of them in one call. Not 0: it could not, which is PMT_STATUS_IO for the call it was given to. Called before that call
 // returns, on its thread.
 typedef int32_t (*pmt_write)(void *user, const uint8_t *bytes, size_t len);
+
+// Takes or gives back the program's lock on a queue. Called on the context's own thread, and on those that free the last of a context.
+typedef void (*pmt_lock)(void *user);
+
+// A program's Vulkan device. Vulkan's own handles, as they are.
+typedef struct pmt_vulkan {
+    // `sizeof(pmt_vulkan)`.
+    uint64_t size;
+    // vkGetInstanceProcAddr.
+    const void *get_instance_proc_addr;
+    // VkInstance.
+    void *instance;
+    // VkPhysicalDevice. NULL for `pmt_vulkan_needs`: tell of the instance only.
+    void *physical_device;
+    // VkDevice. Not looked at by `pmt_vulkan_needs`.
+    void *device;
+    // The instance's extensions, `instance_extension_count` strings.
+    const char *const *instance_extensions;
+    // The device's extensions, `device_extension_count` strings.
+    const char *const *device_extensions;
+    // Where the program uses the queue, too, or calls vkDeviceWaitIdle: takes the lock under which it does. Held while something is
+    // submitted and while the queue is let go of, never while work is waited for. NULL: the queue is the library's alone.
+    pmt_lock lock;
+    // Gives the lock back. NULL exactly where `lock` is.
+    pmt_lock unlock;
+    // Given to both.
+    void *user;
+    // How many.
+    uint32_t instance_extension_count;
+    // How many.
+    uint32_t device_extension_count;
+    // The version in the VkApplicationInfo of the instance; at least VK_API_VERSION_1_1.
+    uint32_t api_version;
+    // A family of queues that can compute.
+    uint32_t queue_family;
+    // The queue in the family, best one of its own: work then runs beside the program's.
+    uint32_t queue_index;
+    // The options, all of whose needs the device was made with: PMT_VULKAN_MATRIX or 0.
+    uint32_t options;
+} pmt_vulkan;
+
+// Something that a device is to be made with.
+typedef struct pmt_vulkan_need {
+    // One of `pmt_vulkan_need_kind`.
+    uint32_t kind;
+    // 0: there is no doing without. Else the option that it belongs to, PMT_VULKAN_MATRIX.
+    uint32_t option;
+    // Of a feature: the VkStructureType of the structure that has it, VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2 for those of
+    // VkPhysicalDeviceFeatures. Where the program uses a VkPhysicalDeviceVulkan11Features or a later one, that one has it by the same name.
+    uint32_t structure;
+    // Of a feature: where its VkBool32 lies in that structure, bytes.
+    uint32_t offset;
+    // The extension's name, or "VkPhysicalDevice...Features.feature"; ends in 0.
+    char name[128];
+} pmt_vulkan_need;
+
+// A VkImage or a VkBuffer of the program's on the adopted device, and when it may be written.
+typedef struct pmt_vulkan_image {
+    // `sizeof(pmt_vulkan_image)`.
+    uint64_t size;
+    // VkImage, with VK_IMAGE_USAGE_TRANSFER_DST_BIT, of one sample and the size of the job's images; its first level and layer are written. 0
+    // for a buffer.
+    uint64_t image;
+    // VkBuffer, with VK_BUFFER_USAGE_TRANSFER_DST_BIT; rows follow each other without padding. 0 for an image.
+    uint64_t buffer;
+    // Of a buffer: the byte where the first row begins.
+    uint64_t offset;
+    // VkSemaphore that is waited for before the memory is written; 0: none.
+    uint64_t wait_semaphore;
+    // The value waited for; 0 for a binary semaphore.
+    uint64_t wait_value;
+    // VkSemaphore that is signalled when the image is there; 0: none, and the call waits for the copy.
+    uint64_t signal_semaphore;
+    // The value signalled; 0 for a binary semaphore.
+    uint64_t signal_value;
+    // One of `pmt_format`, in which the image's texels or the buffer's pixels are: PMT_FORMAT_RGBA8 for VK_FORMAT_R8G8B8A8_UNORM and _SRGB,
+    // PMT_FORMAT_RGBA16F for VK_FORMAT_R16G16B16A16_SFLOAT and so on.
+    uint32_t format;
+    // The image's VkImageLayout before; VK_IMAGE_LAYOUT_UNDEFINED (0) where its content is of no use.
+    uint32_t old_layout;
+    // The image's VkImageLayout after: not VK_IMAGE_LAYOUT_UNDEFINED.
+    uint32_t new_layout;
+    // The queue family that owns the memory afterwards, where it is of exclusive sharing mode and the program's is another one than the
+    // context's: the program acquires it there. PMT_ANY_FAMILY: ownership stays as it is.
+    uint32_t family;
+} pmt_vulkan_image;
 
 #ifdef __cplusplus
 extern "C" {
@@ -647,6 +751,44 @@ enum pmt_status pmt_trainer_save_state(struct pmt_trainer *trainer,
 
 // As `pmt_trainer_save_state`, with the file's bytes given to the program.
 enum pmt_status pmt_trainer_write_state(struct pmt_trainer *trainer, pmt_write write, void *user);
+
+// Lists what a program's VkInstance and VkDevice must be made with to be adopted: at most `capacity` needs into `needs`, each of `size` bytes
+// (`sizeof(pmt_vulkan_need)`), and in `count` how many there are; so `needs` may be NULL when `capacity` is 0. Without a physical device, and
+// on an instance that lacks a need of its own, only the instance's are told. PMT_STATUS_DEVICE where the physical device cannot be used, or
+// where the library has no Vulkan. Milliseconds.
+enum pmt_status pmt_vulkan_needs(const struct pmt_vulkan *vulkan,
+                                 struct pmt_vulkan_need *needs,
+                                 size_t size,
+                                 uint32_t capacity,
+                                 uint32_t *count);
+
+// Makes a context that works on a program's Vulkan device. Checked, and adopted, by the first job or by `pmt_context_open`, which tells what
+// is wrong. The instance, the device and what `user` points to must live until everything that was made with the context is freed, and the
+// context too; the structure and its strings only during this call. Nothing of the program's is destroyed. What `pmt_vulkan_needs`
+// lists must have been enabled: extensions are checked, features cannot be. Where no `lock` is given nobody else may use the queue, and
+// nobody call vkDeviceWaitIdle meanwhile. Returns at once.
+enum pmt_status pmt_context_adopt_vulkan(const struct pmt_vulkan *vulkan,
+                                         struct pmt_context **context);
+
+// The same for an MTLDevice and an MTLCommandQueue. Not supported yet: `pmt_context_open` and jobs are PMT_STATUS_DEVICE and say so. Returns at
+// once.
+enum pmt_status pmt_context_adopt_metal(void *device,
+                                        void *queue,
+                                        struct pmt_context **context);
+
+// The same for an ID3D12Device and an ID3D12CommandQueue. Not supported yet: `pmt_context_open` and jobs are PMT_STATUS_DEVICE and say so.
+// Returns at once.
+enum pmt_status pmt_context_adopt_d3d12(void *device,
+                                        void *queue,
+                                        struct pmt_context **context);
+
+// Copies the image of an index, from 0, of a drawing into memory of the program whose Vulkan device the context adopted, on that device and on the
+// context's queue; PMT_STATUS_PENDING before the image is there. Waits for the piece of work in progress; then, with a semaphore to
+// signal, only until the copy is submitted, and else until it is done. The memory and the semaphores must live until then. A semaphore
+// to wait for must be signalled by work that is submitted already, unless it is a timeline's.
+enum pmt_status pmt_job_copy_image(const struct pmt_job *job,
+                                   uint32_t index,
+                                   const struct pmt_vulkan_image *image);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -137,6 +137,7 @@ public:
         return status(pmt_job_image_size(own_, &width, &height));
     }
     Status image(std::uint32_t index, const pmt_image &into) const { return status(pmt_job_image(own_, index, &into)); }
+    Status copy(std::uint32_t index, const pmt_vulkan_image &into) const { return status(pmt_job_copy_image(own_, index, &into)); }
     Status preview(const pmt_image &into) const { return status(pmt_job_preview(own_, &into)); }
 };
 
@@ -285,6 +286,14 @@ public:
         pmt_devices(all.data(), sizeof(pmt_device), count, &count);
         all.resize(count < all.size() ? count : all.size());
         return all;
+    }
+    // On a Vulkan device of the program's, see pmt_context_adopt_vulkan.
+    static Status create(const pmt_vulkan &device, Context &into) {
+        pmt_context *made = nullptr;
+        pmt_status code = pmt_context_adopt_vulkan(&device, &made);
+        adopt(into, made, made);
+        if (code != PMT_STATUS_OK) return {code, "pentimento: no context could be made."};
+        return {};
     }
     Status open() const { return status(pmt_context_open(own_)); }
     // Time of the GPU and of the context's thread, in microseconds: once a frame.

@@ -139,6 +139,18 @@ fn put(to: &mut [MaybeUninit<u8>], size: usize, v: f32) {
     }
 }
 
+/// A picture's bytes in a format, rows without padding.
+pub fn packed(picture: &Picture, format: u32) -> Result<Vec<u8>> {
+    let bytes = picture.width * picture.height * Layout::of(format)?.pixel();
+    let mut all = vec![0; bytes];
+    let (width, height) = (picture.width as u32, picture.height as u32);
+    let pixels = all.as_mut_ptr().cast();
+    let image = pmt_image { pixels, bytes, stride: 0, width, height, format, reserved: 0 };
+    // SAFETY: as many bytes as it says.
+    unsafe { write(picture, &image)? };
+    Ok(all)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

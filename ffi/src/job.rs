@@ -13,8 +13,8 @@ use std::time::Duration;
 
 /// Work of a context, under way or over.
 pub struct pmt_job {
-    shared: Arc<Shared>,
-    job: Arc<Job>,
+    pub shared: Arc<Shared>,
+    pub job: Arc<Job>,
 }
 
 impl Handle for pmt_job {

@@ -14,6 +14,7 @@ mod settings;
 mod shared;
 mod trainer;
 mod types;
+mod vulkan;
 
 pub(crate) use types::pmt_status;
 

@@ -5,7 +5,9 @@ use crate::types::pmt_log;
 use pentimento_trainer::host::Host;
 use pentimento_trainer::pipeline_cache::{self, Kept, Place};
 use runtime::Error;
-use runtime::exec::wgpu::{Limits, Wgpu};
+#[cfg(not(target_vendor = "apple"))]
+use runtime::exec::wgpu::Handles;
+use runtime::exec::wgpu::{Limits, Options, Wgpu, unsupported};
 use std::ffi::{CString, c_void};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -19,9 +21,32 @@ pub struct Shared {
     jobs: Mutex<Vec<Weak<pentimento_trainer::host::Job>>>,
 }
 
+/// The device that is meant.
+pub enum Which {
+    /// One of our own, chosen as `pmt_context_new` says.
+    Own(Option<String>),
+    /// A host's. It promises what `Wgpu::adopt_vulkan` asks for.
+    #[cfg(not(target_vendor = "apple"))]
+    Vulkan(Box<Handles>),
+    /// A host's of an interface that cannot be adopted.
+    Unsupported(&'static str),
+}
+
+impl Which {
+    fn open(&self, options: &Options<'_>) -> runtime::Result<Wgpu> {
+        match self {
+            Which::Own(device) => Wgpu::open_with(device.as_deref(), options),
+            #[cfg(not(target_vendor = "apple"))]
+            // SAFETY: the host's promise, in the header.
+            Which::Vulkan(handles) => unsafe { Wgpu::adopt_vulkan(handles, options) },
+            Which::Unsupported(interface) => Err(unsupported(interface)),
+        }
+    }
+}
+
 /// What opening the device looks at.
 pub struct Made {
-    device: Option<String>,
+    device: Which,
     /// Where built pipelines are kept.
     pipelines: Mutex<Option<PathBuf>>,
     log: Mutex<Log>,
@@ -35,7 +60,8 @@ unsafe impl Send for Log {}
 impl Made {
     fn open(&self) -> runtime::Result<(Wgpu, Option<Kept>)> {
         let place = lock(&self.pipelines).clone().map(Place::File);
-        let opened = pipeline_cache::open(self.device.as_deref(), Limits::Adapter, place.as_ref())?;
+        let open = |options: &Options<'_>| self.device.open(options);
+        let opened = pipeline_cache::open_by(Limits::Adapter, place.as_ref(), open)?;
         self.log(&format!("device {}", opened.0.name()));
         opened.0.notes().iter().for_each(|note| self.log(note));
         Ok(opened)
@@ -56,8 +82,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Shared {
     pub fn new(device: Option<&str>) -> Result<Self> {
+        Self::on(Which::Own(device.map(String::from)))
+    }
+    /// A context on a device.
+    pub fn on(device: Which) -> Result<Self> {
         let (pipelines, log) = (Mutex::default(), Mutex::new(Log(None, std::ptr::null_mut())));
-        let made = Arc::new(Made { device: device.map(String::from), pipelines, log });
+        let made = Arc::new(Made { device, pipelines, log });
         let opens = made.clone();
         let host = Host::new(Box::new(move || opens.open()))?;
         Ok(Shared { host, made, message: Mutex::default(), jobs: Mutex::default() })

@@ -61,6 +61,10 @@ pub const FINITE: &str = "finite/";
 pub trait Executor {
     /// What the planner may use.
     fn caps(&self) -> &Caps;
+    /// The executor itself, for what only one kind of them can do; `None` where that is nothing.
+    fn as_any(&mut self) -> Option<&mut dyn core::any::Any> {
+        None
+    }
     /// True when a weight or parameter of that name has been set.
     fn has_leaf(&self, name: &str) -> bool;
     /// How a leaf is stored; F32 for unknown ones.

@@ -92,6 +92,20 @@ impl Host {
         self.call(|desk| Ok(desk.device()?.seat("")?.caps().clone()))
     }
 
+    /// Copies bytes, an image's for one, into memory of the program whose Vulkan device this host works on. Waits for the piece of work in
+    /// progress, and for the copy where nothing is to be signalled.
+    ///
+    /// # Errors
+    /// As [`Wgpu::deliver`].
+    ///
+    /// # Safety
+    /// As [`Wgpu::deliver`].
+    #[cfg(not(target_vendor = "apple"))]
+    pub unsafe fn deliver(&self, bytes: Vec<u8>, target: pentimento::exec::wgpu::Target) -> Result<()> {
+        // SAFETY: the caller's promise.
+        self.call(move |desk| unsafe { desk.deliver(&bytes, &target) })
+    }
+
     /// A model to draw with, of which configurations and adapters are read here and weights when they are needed.
     ///
     /// # Errors

@@ -43,14 +43,27 @@ impl Place {
 /// # Errors
 /// As [`Wgpu::open_within`].
 pub fn open(device: Option<&str>, limits: Limits, place: Option<&Place>) -> Result<(Wgpu, Option<Kept>)> {
-    let Some(place) = place else { return Ok((Wgpu::open_within(device, limits)?, None)) };
+    open_by(limits, place, |options| Wgpu::open_with(device, options))
+}
+
+/// As [`open`] by a function that opens, or adopts, the device.
+///
+/// # Errors
+/// Those of the function.
+pub fn open_by(
+    limits: Limits,
+    place: Option<&Place>,
+    open: impl FnOnce(&Options<'_>) -> Result<Wgpu>,
+) -> Result<(Wgpu, Option<Kept>)> {
+    let options = Options { limits, ..Options::default() };
+    let Some(place) = place else { return Ok((open(&options)?, None)) };
     let before = OnceCell::new();
     let load = |adapter: &str| {
         let kept = file::read_if_there(&place.file(adapter), MOST_CACHED)?;
         let _ = before.set(kept.as_deref().map(hash));
         Ok(kept)
     };
-    let exec = Wgpu::open_with(device, &Options { limits, cache: Some(&load), ..Options::default() })?;
+    let exec = open(&Options { cache: Some(&load), ..options })?;
     let kept = exec.pipeline_cache().map(|cache| Kept {
         path: place.file(cache.name()),
         make: matches!(place, Place::Folder(_)),

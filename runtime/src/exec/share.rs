@@ -60,6 +60,13 @@ impl Shared {
     pub fn memory(&self) -> Memory {
         self.0.try_borrow().map_or_else(|_| Memory::default(), |all| all.exec.memory())
     }
+    /// Asks the executor itself something; it must leave leaves and plans alone.
+    ///
+    /// # Errors
+    /// What it was asked, or a call from within a call on a seat.
+    pub fn with<R>(&self, ask: impl FnOnce(&mut dyn Executor) -> Result<R>) -> Result<R> {
+        ask(&mut *self.lock()?.exec)
+    }
     fn lock(&self) -> Result<RefMut<'_, Common>> {
         let busy = |_| Error::bad("shared executor", "one call at a time", "a call from within another");
         self.0.try_borrow_mut().map_err(busy)

@@ -1,7 +1,10 @@
 //! Runs plans on an adapter through wgpu: the product. `wgpu` is named in this file and its parts only.
 mod adapters;
+mod adopt;
 mod bisect;
 mod cache;
+#[cfg(not(target_vendor = "apple"))]
+mod deliver;
 mod device;
 mod fault;
 mod flight;
@@ -12,15 +15,27 @@ mod rooms;
 mod stage;
 mod stream;
 mod trial;
+#[cfg(not(target_vendor = "apple"))]
+mod vulkan;
+#[cfg(not(target_vendor = "apple"))]
+mod vulkan_needs;
 
 pub use adapters::{AdapterInfo, Limits, adapters, adapters_within};
+pub use adopt::{QueueLock, unsupported};
 pub use bisect::{Checked, Difference, Follow, Note};
 pub use cache::{Load, MOST as MOST_CACHED, PipelineCache};
+#[cfg(not(target_vendor = "apple"))]
+pub use deliver::{Semaphore, Target, To};
 use device::SUBMIT_SECONDS;
 pub use device::{Options, Wgpu};
 pub use fault::Fault;
+use fault::device_error;
 pub use pace::{Hurry, Pace, Used};
 pub use profile::{Clock, Peaks, Profile, Spent, Time};
+#[cfg(not(target_vendor = "apple"))]
+pub use vulkan::Handles;
+#[cfg(not(target_vendor = "apple"))]
+pub use vulkan_needs::{MATRIX, Need, NeedKind, needs};
 
 use super::memory::{self, LARGE_UPLOAD};
 use super::plans::{self, Held};
@@ -172,11 +187,8 @@ impl Wgpu {
             };
             entries.push(wgpu::BindGroupEntry { binding, resource });
         }
-        Ok(self.device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: None,
-            layout,
-            entries: &entries,
-        }))
+        let descriptor = wgpu::BindGroupDescriptor { label: None, layout, entries: &entries };
+        Ok(self.ours(|| self.device.create_bind_group(&descriptor)))
     }
 
     /// Adds bind group, pipeline and texture copies of the next command that has none.
@@ -238,7 +250,7 @@ impl Wgpu {
         if fresh {
             copies.push(Copy::new(buffer.clone(), offset, texture.clone(), slot.len));
         }
-        Ok(texture.create_view(&wgpu::TextureViewDescriptor::default()))
+        Ok(self.ours(|| texture.create_view(&wgpu::TextureViewDescriptor::default())))
     }
 }
 
@@ -291,7 +303,7 @@ impl Wgpu {
         } else {
             let steps = &self.plans.get(plan)?.own.steps[range.clone()];
             let mut encoder = self.encoder();
-            encode(steps, &mut encoder, None, None);
+            self.ours(|| encode(steps, &mut encoder, None, None));
             self.submit(Some(encoder));
         }
         let p = self.plans.get_mut(plan)?;
@@ -383,6 +395,9 @@ impl Executor for Wgpu {
     fn caps(&self) -> &Caps {
         &self.caps
     }
+    fn as_any(&mut self) -> Option<&mut dyn core::any::Any> {
+        Some(self)
+    }
     fn has_leaf(&self, name: &str) -> bool {
         self.leaves.contains_key(name)
     }
@@ -404,7 +419,7 @@ impl Executor for Wgpu {
         self.upload(buffer, 0, &bytes);
         if let (Some(texture), LeafData::F32(d)) = (texture.get(), &data) {
             self.count(|k| k.staging += memory::texels(len));
-            stage::write(&self.queue, texture, d);
+            self.ours(|| stage::write(&self.queue, texture, d));
         }
         // Else wgpu keeps a copy of everything until something runs.
         let large = bytes.len() > LARGE_UPLOAD;
@@ -516,14 +531,6 @@ impl Executor for Wgpu {
         p.own.pending = (0, None);
         Ok(p.done())
     }
-}
-
-/// Adapter name and reason as an error.
-pub(super) fn device_error(device: &str, reason: impl Into<String>) -> Error {
-    // wgpu's messages are lists of causes, one a line; an error is one sentence.
-    let reason: String = reason.into();
-    let lines: Vec<&str> = reason.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    Error::Device { device: device.into(), reason: lines.join(" ") }
 }
 
 #[cfg(test)]

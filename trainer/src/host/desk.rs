@@ -8,6 +8,8 @@ use crate::{Error, Result};
 use pentimento::exec::Memory;
 use pentimento::exec::share::{Seat, Shared};
 use pentimento::exec::wgpu::Pace;
+#[cfg(not(target_vendor = "apple"))]
+use pentimento::exec::wgpu::{Target, Wgpu};
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -174,6 +176,19 @@ impl Desk {
             self.device = Some(Device { name, shared, _kept: kept.map(Keeper) });
         }
         self.device.as_ref().ok_or_else(|| Error::missing("host", "a device"))
+    }
+    /// Copies bytes into memory of the program whose device this is.
+    ///
+    /// # Safety
+    /// As [`Wgpu::deliver`].
+    #[cfg(not(target_vendor = "apple"))]
+    pub unsafe fn deliver(&mut self, bytes: &[u8], target: &Target) -> Result<()> {
+        self.device()?.shared.with(|exec| {
+            let wgpu = exec.as_any().and_then(|exec| exec.downcast_mut::<Wgpu>());
+            let wgpu = wgpu.ok_or_else(|| Error::missing("host", "a device of wgpu's"))?;
+            // SAFETY: the caller's promise.
+            unsafe { wgpu.deliver(bytes, target) }
+        })
     }
     pub fn memory(&self) -> Memory {
         self.device.as_ref().map(|device| device.shared.memory()).unwrap_or_default()

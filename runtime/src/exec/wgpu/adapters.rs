@@ -71,8 +71,13 @@ fn instance(noop: bool) -> wgpu::Instance {
 }
 
 pub(super) fn caps_of(adapter: &wgpu::Adapter, limits: Limits) -> Caps {
-    let matrix = matrix(adapter).filter(|_| limits == Limits::Adapter);
-    let (limits, info) = (limits.of(adapter), adapter.get_info());
+    caps_from(adapter, &limits.of(adapter), limits == Limits::Adapter)
+}
+
+/// What can be planned for a device with these limits; `matrices`: it was opened with them, if the adapter has them.
+pub(super) fn caps_from(adapter: &wgpu::Adapter, limits: &wgpu::Limits, matrices: bool) -> Caps {
+    let matrix = matrix(adapter).filter(|_| matrices);
+    let info = adapter.get_info();
     let software = info.device_type == wgpu::DeviceType::Cpu;
     Caps {
         // A few hundred less than Mesa's own limit, for the small loops that the planner does not count.

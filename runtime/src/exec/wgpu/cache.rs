@@ -2,7 +2,7 @@
 //!
 //! A driver believes what it is given, so bytes reach it only behind a header of ours that says whose they are and that none
 //! changed. That finds accidents, not attacks: they belong where nobody else writes.
-use super::pipelines::caught;
+use super::fault::Failure;
 use crate::Result;
 use crate::fingerprint::Hash;
 use alloc::{borrow::ToOwned, format, string::String, vec::Vec};
@@ -39,6 +39,7 @@ impl PipelineCache {
     /// For a device that has the feature. What `load` gives and cannot be used is noted.
     pub(super) fn open(
         device: &wgpu::Device,
+        error: &Failure,
         info: &wgpu::AdapterInfo,
         load: &Load<'_>,
         notes: &mut Vec<String>,
@@ -51,7 +52,7 @@ impl PipelineCache {
         let create = |data: Option<&[u8]>| {
             let descriptor = wgpu::PipelineCacheDescriptor { label: None, data, fallback: true };
             // SAFETY: the data are `get_data`'s on this adapter with this driver, as far as `unseal` can tell.
-            caught(|| unsafe { device.create_pipeline_cache(&descriptor) })
+            error.caught(|| unsafe { device.create_pipeline_cache(&descriptor) })
         };
         let made = |raw| PipelineCache { raw, name: name.clone(), owner: owner.clone() };
         let kept = load(&name).map_err(|e| format!("{e}"));

@@ -1,5 +1,6 @@
 //! The device, buffers and pipelines.
 use super::adapters::{self, Limits, caps_of, features_of};
+use super::adopt::Turn;
 use super::cache::{Load, PipelineCache};
 use super::fault::{Event, Failure, Planned};
 use super::flight::Flight;
@@ -45,6 +46,11 @@ pub struct Wgpu {
     /// What is to go wrong; tests only.
     pub(super) fault: Option<Planned>,
     pub(super) notes: Vec<String>,
+    /// Where the device is a host's: what its memory is reached with.
+    #[cfg(not(target_vendor = "apple"))]
+    pub(super) vulkan: Option<super::deliver::Own>,
+    /// Last, so that a queue that is shared with a host is let go of under its lock.
+    pub(super) turn: Turn,
 }
 
 /// How a device is opened.
@@ -109,7 +115,7 @@ impl Wgpu {
     pub fn noop() -> Result<Self> {
         let options = Options { limits: Limits::WebGpu, ..Options::default() };
         let mut exec = Self::from_adapter(&adapters::noop()?, &options)?;
-        exec.caps = Caps { name: exec.caps.name, ..Caps::webgpu() };
+        exec.caps = Caps { name: core::mem::take(&mut exec.caps.name), ..Caps::webgpu() };
         exec.alike = Some(Mutex::default());
         Ok(exec)
     }
@@ -123,20 +129,28 @@ impl Wgpu {
         let mut caps = caps_of(adapter, options.limits);
         let (device, queue) = request(adapter, options, &mut caps)?;
         let error = Failure::of(&device);
+        Ok(Self::assemble(adapter, (device, queue), caps, error, options))
+    }
+
+    /// An executor on an open device.
+    pub(super) fn assemble(
+        adapter: &wgpu::Adapter,
+        (device, queue): (wgpu::Device, wgpu::Queue),
+        caps: Caps,
+        error: Failure,
+        options: &Options<'_>,
+    ) -> Self {
         let mut notes = Vec::new();
-        let load = |load| PipelineCache::open(&device, &adapter.get_info(), load, &mut notes);
+        let load = |load| PipelineCache::open(&device, &error, &adapter.get_info(), load, &mut notes);
         let cache = options.cache.and_then(load);
         let threads = options.threads.unwrap_or_else(|| threads_for(caps.class));
-        let pipelines = Pipelines::new(device.clone(), cache.as_ref().map(PipelineCache::raw), threads);
+        let pipelines =
+            Pipelines::new(device.clone(), error.clone(), cache.as_ref().map(PipelineCache::raw), threads);
         let usage = wgpu::BufferUsages::STORAGE;
-        let dummy = device.create_buffer(&wgpu::BufferDescriptor {
-            label: None,
-            size: 256,
-            usage,
-            mapped_at_creation: false,
-        });
+        let descriptor = wgpu::BufferDescriptor { label: None, size: 256, usage, mapped_at_creation: false };
+        let dummy = error.watch(|| device.create_buffer(&descriptor));
         let budget = if caps.class == Class::Software { 1_000_000_000 } else { 20_000_000_000 };
-        Ok(Wgpu {
+        Wgpu {
             caps,
             device,
             queue,
@@ -157,7 +171,10 @@ impl Wgpu {
             error,
             fault: None,
             notes,
-        })
+            #[cfg(not(target_vendor = "apple"))]
+            vulkan: None,
+            turn: Turn::default(),
+        }
     }
 
     /// What its driver has built, to be kept for later runs; `None` unless [`Options::cache`] was given and the driver and its
@@ -169,6 +186,11 @@ impl Wgpu {
     /// The first error the driver reported since the last call; the loss of the device, once it is lost.
     pub(super) fn failure(&self) -> Result<()> {
         self.error.take(&self.caps.name)
+    }
+
+    /// Makes a call on the device whose errors are ours, see [`Failure::watch`].
+    pub(super) fn ours<T>(&self, make: impl FnOnce() -> T) -> T {
+        self.error.watch(make)
     }
 
     /// Takes note of memory that comes or goes.
@@ -195,12 +217,9 @@ impl Wgpu {
             return Err(device_error(&self.caps.name, reason));
         }
         self.meets(Event::Allocation);
-        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some(label),
-            size,
-            usage,
-            mapped_at_creation: false,
-        });
+        let descriptor =
+            wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false };
+        let buffer = self.ours(|| self.device.create_buffer(&descriptor));
         self.failure()?;
         Ok(buffer)
     }
@@ -226,27 +245,31 @@ impl Wgpu {
     /// A texture that holds `len` numbers; what fails comes up with the next look at failures.
     pub(super) fn texture(&self, len: usize) -> wgpu::Texture {
         self.meets(Event::Allocation);
-        stage::texture(&self.device, len)
+        self.ours(|| stage::texture(&self.device, len))
     }
     /// Writes bytes; an odd tail is padded with zeros to the 4 bytes wgpu wants.
     pub(super) fn upload(&self, buffer: &wgpu::Buffer, offset: u64, bytes: &[u8]) {
         self.meets(Event::Allocation); // of the copy that wgpu keeps
         self.count(|k| k.staging += memory::upload(bytes.len()));
         let even = bytes.len() / 4 * 4;
-        self.queue.write_buffer(buffer, offset, &bytes[..even]);
+        self.ours(|| self.queue.write_buffer(buffer, offset, &bytes[..even]));
         if even < bytes.len() {
             let mut tail = [0u8; 4];
             tail[..bytes.len() - even].copy_from_slice(&bytes[even..]);
-            self.queue.write_buffer(buffer, offset + even as u64, &tail);
+            self.ours(|| self.queue.write_buffer(buffer, offset + even as u64, &tail));
         }
     }
     pub(super) fn encoder(&self) -> wgpu::CommandEncoder {
-        self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default())
+        self.ours(|| self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default()))
     }
     /// Submits what has been uploaded, and then these commands.
     pub(super) fn submit(&self, encoder: Option<wgpu::CommandEncoder>) -> wgpu::SubmissionIndex {
         self.meets(Event::Submit);
-        let index = self.queue.submit(encoder.map(wgpu::CommandEncoder::finish));
+        let index = self.ours(|| {
+            let commands = encoder.map(wgpu::CommandEncoder::finish);
+            let _held = self.turn.hold();
+            self.queue.submit(commands)
+        });
         self.count(|k| k.staging = 0);
         index
     }
@@ -280,7 +303,9 @@ impl Wgpu {
 
     /// Texels of a leaf, made once and rewritten with the leaf.
     pub(super) fn leaf_texels(&self, leaf: &LeafBuffer) -> Result<wgpu::TextureView> {
-        let view = |texture: &wgpu::Texture| texture.create_view(&wgpu::TextureViewDescriptor::default());
+        let view = |texture: &wgpu::Texture| {
+            self.ours(|| texture.create_view(&wgpu::TextureViewDescriptor::default()))
+        };
         let Numbers::Device { buffer, texture: made } = &leaf.numbers else {
             return Err(Error::missing("executor", "texels of a weight that is streamed"));
         };
@@ -291,7 +316,8 @@ impl Wgpu {
         self.failure()?;
         self.count(|k| k.textures += memory::texture(leaf.len));
         let mut encoder = self.encoder();
-        stage::Copy::new(buffer.clone(), 0, texture.clone(), leaf.len).encode(&mut encoder);
+        let copy = stage::Copy::new(buffer.clone(), 0, texture.clone(), leaf.len);
+        self.ours(|| copy.encode(&mut encoder));
         self.submit(Some(encoder));
         Ok(view(made.get_or_init(|| texture)))
     }
@@ -308,12 +334,12 @@ impl Wgpu {
     /// Waits for the queue and copies a mapped buffer out.
     pub(super) fn map<T: bytemuck::Pod>(&self, buffer: &wgpu::Buffer, bytes: u64) -> Result<Vec<T>> {
         self.meets(Event::Readback);
-        buffer.map_async(wgpu::MapMode::Read, 0..bytes, |_| {});
+        self.ours(|| buffer.map_async(wgpu::MapMode::Read, 0..bytes, |_| {}));
         let data = self.wait().and_then(|()| match buffer.get_mapped_range(0..bytes) {
             Ok(view) => Ok(bytemuck::pod_collect_to_vec(&view)),
             Err(e) => Err(device_error(&self.caps.name, format!("reading failed: {e}"))),
         });
-        buffer.unmap(); // also after a failure: the buffer is used again
+        self.ours(|| buffer.unmap()); // also after a failure: the buffer is used again
         data
     }
 

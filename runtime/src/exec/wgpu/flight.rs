@@ -85,10 +85,10 @@ impl Wgpu {
         let watch = self.stopwatch()?;
         let steps = &self.plans.get(plan)?.own.steps[range.clone()];
         let mut encoder = self.encoder();
-        timed(steps, &mut encoder, watch.as_ref());
+        self.ours(|| timed(steps, &mut encoder, watch.as_ref()));
         let index = self.submit(Some(encoder));
         if let Some(watch) = &watch {
-            watch.request();
+            self.ours(|| watch.request());
         }
         let commands = (!first).then_some((plan, range));
         self.fly(Sent { index, taken, watch, at: Instant::now(), commands });

@@ -1,4 +1,5 @@
 //! Pipelines: built where a command first needs them, or before that by threads. What is built does not depend on by whom.
+use super::fault::Failure;
 use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -46,9 +47,14 @@ pub(super) struct Pipelines {
 
 impl Pipelines {
     /// None yet; `most` threads at a time build them.
-    pub(super) fn new(device: wgpu::Device, cache: Option<wgpu::PipelineCache>, most: usize) -> Self {
+    pub(super) fn new(
+        device: wgpu::Device,
+        error: Failure,
+        cache: Option<wgpu::PipelineCache>,
+        most: usize,
+    ) -> Self {
         let shared = Arc::default();
-        Pipelines { maker: Maker { device, cache }, shared, most, threads: Vec::new() }
+        Pipelines { maker: Maker { device, error, cache }, shared, most, threads: Vec::new() }
     }
 
     /// Lets threads build, in this order, what is not there yet. Does nothing where there are to be no threads.
@@ -168,19 +174,20 @@ impl Drop for Turn<'_> {
 #[derive(Clone)]
 struct Maker {
     device: wgpu::Device,
+    error: Failure,
     cache: Option<wgpu::PipelineCache>,
 }
 
 impl Maker {
     fn build(&self, v: &Variant) -> Result<Built, String> {
-        let module = caught(|| {
+        let module = self.error.caught(|| {
             let source = wgpu::ShaderSource::Wgsl(link(v).into());
             let descriptor = wgpu::ShaderModuleDescriptor { label: Some(v.entry()), source };
             let checks = wgpu::ShaderRuntimeChecks::unchecked();
             // SAFETY: kernels prove their own bounds (tests run them against their twins); loops end by construction.
             unsafe { self.device.create_shader_module_trusted(descriptor, checks) }
         })?;
-        caught(|| {
+        self.error.caught(|| {
             let layout = self.layout(v);
             let pipeline_layout = self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
                 label: None,
@@ -282,7 +289,7 @@ mod tests {
     /// The noop device, whose pipelines are validated and translated, with so many threads.
     fn noop(threads: usize) -> Wgpu {
         let mut noop = Wgpu::noop().expect("noop");
-        noop.pipelines = Pipelines::new(noop.device.clone(), None, threads);
+        noop.pipelines = Pipelines::new(noop.device.clone(), noop.error.clone(), None, threads);
         noop
     }
     /// Variants that every device takes, and one that needs what noop is not opened with.

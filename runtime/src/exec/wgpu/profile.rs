@@ -102,11 +102,8 @@ pub(super) struct Marks {
 
 impl Marks {
     pub(super) fn new(exec: &Wgpu, count: u32) -> Result<Self> {
-        let set = exec.device.create_query_set(&wgpu::QuerySetDescriptor {
-            label: None,
-            ty: wgpu::QueryType::Timestamp,
-            count,
-        });
+        let descriptor = wgpu::QuerySetDescriptor { label: None, ty: wgpu::QueryType::Timestamp, count };
+        let set = exec.ours(|| exec.device.create_query_set(&descriptor));
         let (bytes, usage) = (8 * u64::from(count), wgpu::BufferUsages::QUERY_RESOLVE);
         let resolved = exec.create("timestamps", bytes, usage | wgpu::BufferUsages::COPY_SRC)?;
         let marks = Marks { set, resolved, readback: exec.readback_buffer(bytes)? };

@@ -128,12 +128,12 @@ impl Wgpu {
             waited.map_err(|e| device_error(&self.caps.name, format!("waiting failed: {e}")))?;
         }
         let size = window.bytes();
-        from.map_async(wgpu::MapMode::Write, 0..size, |_| {});
+        self.ours(|| from.map_async(wgpu::MapMode::Write, 0..size, |_| {}));
         let written = self.poll().and_then(|()| self.write_window(&held.plan, window, from));
         from.unmap(); // also after a failure: it is used again
         written?;
         let mut encoder = self.encoder();
-        encoder.copy_buffer_to_buffer(from, 0, &rooms.room, 0, size);
+        self.ours(|| encoder.copy_buffer_to_buffer(from, 0, &rooms.room, 0, size));
         let index = self.carry(Some(encoder), size)?;
         if let Some(rooms) = &mut self.rooms.window {
             rooms.staging[rooms.turn].1 = Some(index);
