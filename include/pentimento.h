@@ -406,7 +406,7 @@ typedef struct pmt_vulkan {
     uint32_t instance_extension_count;
     // How many.
     uint32_t device_extension_count;
-    // The version in the VkApplicationInfo of the instance; at least VK_API_VERSION_1_1.
+    // The version in the VkApplicationInfo of the instance: at least the device's own, or VK_API_VERSION_1_3 where that is lower.
     uint32_t api_version;
     // A family of queues that can compute.
     uint32_t queue_family;

@@ -312,7 +312,7 @@ static void draws(const pmt_vulkan *vulkan, const char *path) {
     OK(pmt_context_adopt_vulkan(vulkan, &context));
     OK(pmt_context_open(context));
     OK(pmt_model_open(context, path, &model));
-    OK(pmt_pipeline_new(model, &pipeline));
+    OK(pmt_pipeline_new(model, NULL, &pipeline));
     OK(pmt_drawing_default(&drawing, sizeof drawing));
     drawing.prompts = &prompt;
     drawing.count = 1;

@@ -39,14 +39,21 @@ fn host(limits: impl Fn(wgpu::Limits) -> wgpu::Limits) -> (wgpu::Adapter, wgpu::
 /// What a program would call on its device, wrongly.
 fn mistake(device: &wgpu::Device) {
     let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::STORAGE;
-    device.create_buffer(&wgpu::BufferDescriptor { label: None, size: 4, usage, mapped_at_creation: false });
+    let _ = device.create_buffer(&wgpu::BufferDescriptor {
+        label: None,
+        size: 4,
+        usage,
+        mapped_at_creation: false,
+    });
 }
 
 /// Counts a device's errors that nobody caught.
 fn counted(device: &wgpu::Device) -> Arc<AtomicUsize> {
     let count = Arc::new(AtomicUsize::new(0));
     let own = count.clone();
-    device.on_uncaptured_error(Arc::new(move |_| drop(own.fetch_add(1, Ordering::Relaxed))));
+    device.on_uncaptured_error(Arc::new(move |_| {
+        own.fetch_add(1, Ordering::Relaxed);
+    }));
     count
 }
 

@@ -76,30 +76,27 @@ impl Drop for Wgpu {
     }
 }
 
-/// What a kernel needs at least: WebGPU's guarantees, as far as they are about computing. (name, found, needed)
+/// The limits that matter to kernels, by name.
+fn limits_of(l: &wgpu::Limits) -> [(&'static str, u64); 10] {
+    [
+        ("max_buffer_size", l.max_buffer_size),
+        ("max_storage_buffer_binding_size", l.max_storage_buffer_binding_size),
+        ("max_storage_buffers_per_shader_stage", l.max_storage_buffers_per_shader_stage.into()),
+        ("max_storage_textures_per_shader_stage", l.max_storage_textures_per_shader_stage.into()),
+        ("max_bindings_per_bind_group", l.max_bindings_per_bind_group.into()),
+        ("max_texture_dimension_2d", l.max_texture_dimension_2d.into()),
+        ("max_compute_workgroup_storage_size", l.max_compute_workgroup_storage_size.into()),
+        ("max_compute_invocations_per_workgroup", l.max_compute_invocations_per_workgroup.into()),
+        ("max_compute_workgroup_size_x", l.max_compute_workgroup_size_x.into()),
+        ("max_compute_workgroups_per_dimension", l.max_compute_workgroups_per_dimension.into()),
+    ]
+}
+
+/// A limit below what kernels need at least, which is what WebGPU guarantees: (name, found, needed)
 fn short(limits: &wgpu::Limits) -> Option<(&'static str, u64, u64)> {
-    let least = wgpu::Limits::default();
-    let all = [
-        ("max_buffer_size", limits.max_buffer_size, least.max_buffer_size),
-        (
-            "max_storage_buffer_binding_size",
-            limits.max_storage_buffer_binding_size,
-            least.max_storage_buffer_binding_size,
-        ),
-    ];
-    type Of = fn(&wgpu::Limits) -> u32;
-    let narrow: [(&str, Of); 8] = [
-        ("max_storage_buffers_per_shader_stage", |l| l.max_storage_buffers_per_shader_stage),
-        ("max_storage_textures_per_shader_stage", |l| l.max_storage_textures_per_shader_stage),
-        ("max_bindings_per_bind_group", |l| l.max_bindings_per_bind_group),
-        ("max_texture_dimension_2d", |l| l.max_texture_dimension_2d),
-        ("max_compute_workgroup_storage_size", |l| l.max_compute_workgroup_storage_size),
-        ("max_compute_invocations_per_workgroup", |l| l.max_compute_invocations_per_workgroup),
-        ("max_compute_workgroup_size_x", |l| l.max_compute_workgroup_size_x),
-        ("max_compute_workgroups_per_dimension", |l| l.max_compute_workgroups_per_dimension),
-    ];
-    let narrow = narrow.into_iter().map(|(name, of)| (name, of(limits).into(), of(&least).into()));
-    all.into_iter().chain(narrow).find(|(_, found, needed)| found < needed)
+    let least = limits_of(&wgpu::Limits::default());
+    let both = limits_of(limits).into_iter().zip(least);
+    both.map(|((name, found), (_, needed))| (name, found, needed)).find(|(_, found, needed)| found < needed)
 }
 
 impl Wgpu {

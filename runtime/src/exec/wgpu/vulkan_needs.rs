@@ -89,10 +89,15 @@ pub unsafe fn needs(handles: &Handles) -> Result<Vec<Need>> {
     Ok(all)
 }
 
-/// Device extensions that wgpu asks for and we use: nothing here is ever presented on a screen.
+/// Device extensions that wgpu asks for and we use: nothing here is ever presented on a screen or shared with another process.
 pub(super) fn extensions(adapter: &hal::Adapter, features: wgpu::Features) -> Vec<&'static CStr> {
     let mut all = adapter.required_device_extensions(features);
-    all.retain(|name| *name != ash::khr::swapchain::NAME);
+    let unused = [
+        ash::khr::swapchain::NAME,
+        ash::khr::swapchain_mutable_format::NAME,
+        ash::khr::external_memory_fd::NAME,
+    ];
+    all.retain(|name| !unused.contains(name));
     all
 }
 
@@ -100,7 +105,12 @@ pub(super) fn extensions(adapter: &hal::Adapter, features: wgpu::Features) -> Ve
 type Known = (vk::StructureType, &'static str, &'static [&'static str]);
 
 /// The structures that wgpu uses for what we ask for.
-const KNOWN: [Known; 13] = [
+const KNOWN: [Known; 14] = [
+    (
+        vk::PhysicalDeviceShaderAtomicInt64Features::STRUCTURE_TYPE,
+        "VkPhysicalDeviceShaderAtomicInt64Features",
+        &["shaderBufferInt64Atomics", "shaderSharedInt64Atomics"],
+    ),
     (
         vk::PhysicalDeviceTimelineSemaphoreFeatures::STRUCTURE_TYPE,
         "VkPhysicalDeviceTimelineSemaphoreFeatures",
