@@ -195,7 +195,8 @@ typedef struct pmt_memory {
     uint64_t other;
 } pmt_memory;
 
-// Takes a sentence, without a line's end, that ends in 0. Called on the context's own thread, which waits for it.
+// Takes a sentence, without a line's end, that ends in 0. Called on the context's own thread, which waits for it:
+// it must not call what waits.
 typedef void (*pmt_log)(void *user, const char *text);
 
 // What one iteration did.
@@ -311,7 +312,7 @@ typedef struct pmt_file {
 } pmt_file;
 
 // Reads `len` bytes of the file of an index from `offset` on into `into`. Not 0: it could not. Called until everything that was made with the
-// model is freed, on any thread, several at a time.
+// model is freed, on any thread, several at a time; it must not call what waits.
 typedef int32_t (*pmt_read)(void *user, uint32_t file, uint64_t offset, void *into, size_t len);
 
 // What is to be drawn. Start from `pmt_drawing_default`.
@@ -613,7 +614,7 @@ enum pmt_status pmt_pipeline_resolution(const struct pmt_pipeline *pipeline, uin
 
 // Attaches the adapter of a LoRA file or folder, from the next drawing on: adapters add up, and their ranks and layers may differ.
 // `strength`: 1 is as trained, 0 nothing, a negative one takes away what the adapter learnt. `id` names it for later calls. One that
-// does not fit the model in every part is refused. Waits for the piece of work in progress; milliseconds.
+// does not fit the model in every part is refused. Not while a drawing is under way. Waits for the piece of work in progress; milliseconds.
 enum pmt_status pmt_pipeline_attach(struct pmt_pipeline *pipeline,
                                     const char *path,
                                     float strength,
@@ -626,13 +627,14 @@ enum pmt_status pmt_pipeline_attach_bytes(struct pmt_pipeline *pipeline,
                                           float strength,
                                           uint32_t *id);
 
-// Gives an attached adapter another strength, from the next drawing on. Waits for the piece of work in progress.
+// Gives an attached adapter another strength, from the next drawing on. Not while one is under way. Waits for the piece of work in progress.
 enum pmt_status pmt_pipeline_set_strength(struct pmt_pipeline *pipeline,
                                           uint32_t id,
                                           float strength);
 
-// Takes an adapter away, from the next drawing on. Waits for the piece of work in progress.
-enum pmt_status pmt_pipeline_detach(struct pmt_pipeline *pipeline, uint32_t id);
+// Takes an adapter away, from the next drawing on. Not while one is under way. Waits for the piece of work in progress.
+enum pmt_status pmt_pipeline_detach(struct pmt_pipeline *pipeline,
+                                    uint32_t id);
 
 // Frees what the device holds of a pipeline until the next drawing, which brings it back. Waits for the piece of work in progress.
 enum pmt_status pmt_pipeline_unload(struct pmt_pipeline *pipeline);

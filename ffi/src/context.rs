@@ -2,7 +2,7 @@
 use crate::PMT_ABI_VERSION;
 use crate::guard::{Failure, Handle, Result, guard, optional_text, place, record, text_into};
 use crate::handles::{forget, keep};
-use crate::shared::{Shared, of_device};
+use crate::shared::{Shared, of_call};
 use crate::types::{pmt_device, pmt_log, pmt_memory, pmt_status};
 use runtime::caps::Class;
 use runtime::exec::wgpu::{AdapterInfo, adapters};
@@ -159,7 +159,7 @@ pub unsafe extern "C" fn pmt_context_poll(
 /// Opens the device now, and so tells whether there is one, instead of with the first job. Waits: seconds.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pmt_context_open(context: *const pmt_context) -> pmt_status {
-    guard!(context, { context.0.host.open().map(drop).map_err(of_device) })
+    guard!(context, { context.0.host.open().map(drop).map_err(of_call) })
 }
 
 /// Tells what the context holds on the device. `size` is `sizeof(pmt_memory)`. Waits for the piece of work in progress.

@@ -7,7 +7,7 @@ use crate::handles::{forget, keep};
 use crate::job::{begin, pmt_job};
 use crate::model::pmt_model;
 use crate::settings::{chosen, pmt_settings};
-use crate::shared::Shared;
+use crate::shared::{Shared, of_call};
 use crate::types::{pmt_drawing, pmt_status};
 use pentimento_trainer::adapted::Source;
 use pentimento_trainer::adapter::Adapter;
@@ -89,7 +89,7 @@ pub unsafe extern "C" fn pmt_pipeline_resolution(
 
 /// Attaches the adapter of a LoRA file or folder, from the next drawing on: adapters add up, and their ranks and layers may differ.
 /// `strength`: 1 is as trained, 0 nothing, a negative one takes away what the adapter learnt. `id` names it for later calls. One that
-/// does not fit the model in every part is refused. Waits for the piece of work in progress; milliseconds.
+/// does not fit the model in every part is refused. Not while a drawing is under way. Waits for the piece of work in progress; milliseconds.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pmt_pipeline_attach(
     pipeline: *mut pmt_pipeline,
@@ -125,7 +125,7 @@ pub unsafe extern "C" fn pmt_pipeline_attach_bytes(
     })
 }
 
-/// Gives an attached adapter another strength, from the next drawing on. Waits for the piece of work in progress.
+/// Gives an attached adapter another strength, from the next drawing on. Not while one is under way. Waits for the piece of work in progress.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pmt_pipeline_set_strength(
     pipeline: *mut pmt_pipeline,
@@ -141,7 +141,7 @@ pub unsafe extern "C" fn pmt_pipeline_set_strength(
     })
 }
 
-/// Takes an adapter away, from the next drawing on. Waits for the piece of work in progress.
+/// Takes an adapter away, from the next drawing on. Not while one is under way. Waits for the piece of work in progress.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pmt_pipeline_detach(pipeline: *mut pmt_pipeline, id: u32) -> pmt_status {
     guard!(pipeline, {
@@ -156,7 +156,7 @@ pub unsafe extern "C" fn pmt_pipeline_detach(pipeline: *mut pmt_pipeline, id: u3
 /// Frees what the device holds of a pipeline until the next drawing, which brings it back. Waits for the piece of work in progress.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pmt_pipeline_unload(pipeline: *mut pmt_pipeline) -> pmt_status {
-    guard!(pipeline, { Ok(pipeline.artist.unload()?) })
+    guard!(pipeline, { pipeline.artist.unload().map_err(of_call) })
 }
 
 /// Fills in a drawing: an image of the model's own size, 28 steps, guidance 4.5. `size` is `sizeof(pmt_drawing)`; one that is larger
@@ -209,7 +209,7 @@ impl pmt_pipeline {
         let id = adapters.last + 1;
         let mut all = adapters.all.clone();
         all.push((id, adapter));
-        self.artist.attach(all.iter().map(|(_, a)| a.clone()).collect())?;
+        self.artist.attach(all.iter().map(|(_, a)| a.clone()).collect()).map_err(of_call)?;
         *adapters = Adapters { last: id, all };
         Ok(id)
     }
@@ -217,7 +217,7 @@ impl pmt_pipeline {
         let mut adapters = exclusive(&self.adapters, "pipeline")?;
         let mut all = adapters.all.clone();
         by(&mut all)?;
-        self.artist.attach(all.iter().map(|(_, a)| a.clone()).collect())?;
+        self.artist.attach(all.iter().map(|(_, a)| a.clone()).collect()).map_err(of_call)?;
         adapters.all = all;
         Ok(())
     }

@@ -128,8 +128,8 @@ impl Shared {
     }
 }
 
-/// Opening a device that nobody has is the caller's mistake.
-pub fn of_device(error: Error) -> Failure {
+/// What was read before is right, so what cannot be is the call: a device that nobody has, or one at the wrong time.
+pub fn of_call(error: Error) -> Failure {
     match error {
         Error::Bad { .. } => Failure::Argument(error),
         error => error.into(),

@@ -9,7 +9,7 @@ use crate::job::{begin, pmt_job};
 use crate::model::pmt_model;
 use crate::pipeline::wanted;
 use crate::settings::{chosen, pmt_settings};
-use crate::shared::{Shared, of_device};
+use crate::shared::{Shared, of_call};
 use crate::types::{pmt_drawing, pmt_estimate, pmt_image, pmt_status, pmt_write};
 use pentimento_trainer::adapted;
 use pentimento_trainer::estimate;
@@ -229,7 +229,7 @@ pub unsafe extern "C" fn pmt_trainer_estimate(
     guard!(trainer, {
         // SAFETY: the rules in the header.
         let place = unsafe { record(estimate, size, "estimate")? };
-        let caps = trainer.shared.host.caps().map_err(of_device)?;
+        let caps = trainer.shared.host.caps().map_err(of_call)?;
         let mut session = exclusive(&trainer.session, "trainer")?;
         let Brief { model, reward, references, prompts, settings, .. } = session.brief("an estimate")?;
         let reward = reward.as_deref();

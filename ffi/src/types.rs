@@ -322,12 +322,13 @@ pub struct pmt_file {
 }
 
 /// Reads `len` bytes of the file of an index from `offset` on into `into`. Not 0: it could not. Called until everything that was made with the
-/// model is freed, on any thread, several at a time.
+/// model is freed, on any thread, several at a time; it must not call what waits.
 pub type pmt_read = Option<
     unsafe extern "C" fn(user: *mut c_void, file: u32, offset: u64, into: *mut c_void, len: usize) -> i32,
 >;
 
-/// Takes a sentence, without a line's end, that ends in 0. Called on the context's own thread, which waits for it.
+/// Takes a sentence, without a line's end, that ends in 0. Called on the context's own thread, which waits for it:
+/// it must not call what waits.
 pub type pmt_log = Option<unsafe extern "C" fn(user: *mut c_void, text: *const c_char)>;
 
 /// Takes `len` bytes, all of them in one call. Not 0: it could not, which is PMT_STATUS_IO for the call it was given to. Called before that call

@@ -350,7 +350,7 @@ mod with {
 
     pub fn needed(vulkan: &pmt_vulkan) -> Result<Vec<pmt_vulkan_need>> {
         // SAFETY: the rules in the header.
-        let all = unsafe { needs(&handles(vulkan)?).map_err(crate::shared::of_device)? };
+        let all = unsafe { needs(&handles(vulkan)?).map_err(crate::shared::of_call)? };
         let kind = |kind| match kind {
             NeedKind::InstanceExtension => pmt_vulkan_need_kind::InstanceExtension,
             NeedKind::DeviceExtension => pmt_vulkan_need_kind::DeviceExtension,
@@ -390,7 +390,7 @@ mod with {
             signal: semaphore(image.signal_semaphore, image.signal_value),
         };
         // SAFETY: the rules in the header.
-        unsafe { job.shared.host.deliver(bytes, target).map_err(crate::shared::of_device) }
+        unsafe { job.shared.host.deliver(bytes, target).map_err(crate::shared::of_call) }
     }
 }
 use with::{deliver, given, needed};

@@ -136,6 +136,11 @@ impl Desk {
                 if matches!(error, Error::Device { .. }) {
                     self.device = None; // the next job opens it anew
                 }
+                if let (Thing::Artist(artist), Error::Device { .. } | Error::Memory { .. }) =
+                    (&mut thing, &error)
+                {
+                    artist.unload(); // and this one's next drawing begins with the model's files
+                }
                 ticket.end(Outcome::Failed(error));
             }
             Err(payload) => {
