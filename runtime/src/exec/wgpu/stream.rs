@@ -6,11 +6,10 @@
 //! ```
 //!
 //! Submits run in their order, so a window is not overwritten before its commands have read it.
-use super::{Held, LeafBuffer, Numbers, Prepared, Wgpu, device_error, null};
-use crate::exec::memory;
-use crate::exec::plans;
+use super::{Held, LeafBuffer, Numbers, Prepared, Wgpu, device_error};
 use crate::exec::stream::{Rules, Stream, Window as Loads};
 use crate::exec::{PlanId, checkpoint};
+use crate::exec::{memory, null, plans};
 use crate::plan::{Place, Plan, Slot};
 use crate::weights::Shared;
 use crate::{Error, Result};

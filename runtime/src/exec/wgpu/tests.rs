@@ -1,4 +1,5 @@
 use super::*;
+use crate::exec::Executor;
 use crate::exec::compile;
 use alloc::collections::BTreeSet;
 
