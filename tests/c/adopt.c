@@ -5,31 +5,10 @@
 //
 // With Vulkan's validation layer, where it is installed: what it objects to is a failure.
 #define _GNU_SOURCE
-#include <pentimento.h>
+#include "check.h"
 #include <pthread.h>
-#include <stdatomic.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <vulkan/vulkan.h>
 
-static atomic_int failures;
-static pmt_context *context;
-static char text[1024];
-
-static const char *message(void) {
-    pmt_error_message(context, text, sizeof text);
-    return text;
-}
-
-#define CHECK(condition)                                                                         \
-    do {                                                                                         \
-        if (!(condition)) {                                                                      \
-            printf("adopt.c:%d: not so: %s (message: %s)\n", __LINE__, #condition, message());   \
-            failures++;                                                                          \
-        }                                                                                        \
-    } while (0)
-#define OK(call) CHECK((call) == PMT_STATUS_OK)
 #define VK(call)                                                                 \
     do {                                                                         \
         VkResult got = (call);                                                   \
@@ -227,7 +206,7 @@ static VkBuffer buffer_of(size_t bytes, VkDeviceMemory *memory, void **mapped) {
     memset(*mapped, 0xab, bytes);
     return buffer;
 }
-static VkImage image_of(uint32_t width, uint32_t height, VkDeviceMemory *memory) {
+static VkImage vk_image_of(uint32_t width, uint32_t height, VkDeviceMemory *memory) {
     VkImageCreateInfo info = {
         .sType = VK_STRUCTURE_TYPE_IMAGE_CREATE_INFO, .imageType = VK_IMAGE_TYPE_2D,
         .format = VK_FORMAT_R8G8B8A8_UNORM, .extent = {width, height, 1}, .mipLevels = 1, .arrayLayers = 1,
@@ -278,7 +257,7 @@ static void copied(pmt_job *job) {
     VkDeviceMemory memories[3];
     void *first, *second;
     VkBuffer one = buffer_of(bytes + 12, &memories[0], &first), two = buffer_of(bytes, &memories[1], &second);
-    VkImage image = image_of(width, height, &memories[2]);
+    VkImage image = vk_image_of(width, height, &memories[2]);
     VkSemaphore ready = semaphore_of(VK_SEMAPHORE_TYPE_TIMELINE), there = semaphore_of(VK_SEMAPHORE_TYPE_BINARY);
     pmt_vulkan_image target = {.size = sizeof target, .buffer = (uint64_t)one, .offset = 12,
                                .format = PMT_FORMAT_RGBA8, .family = PMT_ANY_FAMILY};
@@ -395,6 +374,5 @@ int main(int argc, char **argv) {
         (PFN_vkDestroyDebugUtilsMessengerEXT)vkGetInstanceProcAddr(instance, "vkDestroyDebugUtilsMessengerEXT");
     if (messenger && destroy) destroy(instance, messenger, NULL);
     vkDestroyInstance(instance, NULL);
-    printf("%d failures\n", failures);
-    return failures != 0;
+    return ended();
 }

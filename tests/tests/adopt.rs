@@ -3,12 +3,12 @@ use pentimento::exec::wgpu::{Fault, Options, Wgpu, adapters};
 use pentimento::exec::{Executor, LeafData, compile};
 use pentimento::graph::{Graph, Layout};
 use pentimento::{Error, Result};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tests::adapter::adapter;
-use tests::built::{build, workspace};
+use tests::built::workspace;
+use tests::c::{Link, compile as compile_c, succeeds};
 
 /// A layer and what follows it, on numbers that are not simple.
 fn computed(exec: &mut Wgpu) -> Result<Vec<f32>> {
@@ -117,41 +117,18 @@ fn a_device_with_too_little_says_what_to_ask_for() {
     assert!(text.contains("max_compute_workgroup_storage_size 1024, 16384 is needed"), "{text}");
 }
 
-/// The C program, linked against the shared library; `None`, with a word why, where it cannot be built.
-fn program(libraries: &Path) -> Option<PathBuf> {
-    let skipped = |why: &str| println!("SKIPPED: tests/c/adopt.c ({why})");
-    if cfg!(not(target_os = "linux")) || Command::new("cc").arg("--version").output().is_err() {
-        skipped("no `cc` on Linux");
-        return None;
-    }
-    if !Path::new("/usr/include/vulkan/vulkan.h").exists() {
-        skipped("no vulkan/vulkan.h; Debian: libvulkan-dev");
-        return None;
-    }
-    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join("adopt-program");
-    let mut cc = Command::new("cc");
-    cc.args(["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-g"]).arg(workspace().join("tests/c/adopt.c"));
-    cc.arg("-I").arg(workspace().join("include")).arg("-o").arg(&program);
-    cc.arg("-L").arg(libraries).args(["-lpentimento", "-lvulkan", "-lpthread", "-lm"]);
-    let output = cc.output().expect("cc runs");
-    assert!(output.status.success(), "cc: {}", String::from_utf8_lossy(&output.stderr));
-    Some(program)
-}
-
 #[test]
 fn a_program_of_vulkan_keeps_its_device() {
     if adapter("an adopted Vulkan device").is_none() {
         return;
     }
-    let libraries = build("pentimento-ffi");
-    let Some(program) = program(&libraries) else { return };
-    let output = Command::new(&program)
-        .arg(workspace().join("examples/models/icons"))
-        .env("LD_LIBRARY_PATH", &libraries)
-        .output()
-        .expect("the program runs");
-    let said = String::from_utf8_lossy(&output.stdout);
+    let source = "tests/c/adopt.c";
+    if !Path::new("/usr/include/vulkan/vulkan.h").exists() {
+        return println!("SKIPPED: {source} (no vulkan/vulkan.h; Debian: libvulkan-dev)");
+    }
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let Some(program) = compile_c(source, folder, Link::Shared, &["-lvulkan"]) else { return };
+    let said = succeeds(&program, &[workspace().join("examples/models/icons").as_os_str()]);
     print!("{said}");
-    assert!(output.status.success(), "{}\n{said}{}", output.status, String::from_utf8_lossy(&output.stderr));
     assert!(said.contains("the program's queue under a lock: done"), "{said}");
 }

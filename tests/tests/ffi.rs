@@ -126,16 +126,16 @@ fn device() -> String {
 fn example_and_promises() {
     let device = device();
     let (model, folder) = (model(), scratch("programs"));
-    let sources = ["examples/finetune.c", "tests/c/interface.c"];
+    let sources = ["examples/finetune.c", "tests/c/interface.c", "tests/c/working.c"];
     let compiled = |link| sources.map(|s| compile(s, &folder, link, &[]));
-    let [Some(example), Some(interface)] = compiled(Link::Shared) else { return };
+    let [Some(example), Some(interface), Some(working)] = compiled(Link::Shared) else { return };
     // Against the shared library: the example says how it is used, and all promises that need no GPU hold.
     assert_eq!(run(&example, &[]).status.code(), Some(2));
     succeeds(&interface, &[model.as_os_str()]);
     valgrind(&interface, &model);
     // The rest under sanitizers, where there are some.
-    let [example, interface] = match compiled(Link::Sanitised) {
-        [Some(example), Some(interface)] => {
+    let [example, working] = match compiled(Link::Sanitised) {
+        [Some(example), Some(interface), Some(working)] => {
             // They are really on: they see mistakes made inside the library and in the program.
             for (mistake, seen) in
                 [("overflow", "heap-buffer-overflow"), ("undefined", "signed integer overflow")]
@@ -145,21 +145,21 @@ fn example_and_promises() {
                 assert!(!output.status.success() && text.contains(seen), "{mistake}: {text}");
             }
             succeeds(&interface, &[model.as_os_str()]);
-            [example, interface]
+            [example, working]
         }
-        _ => [example, interface],
+        _ => [example, working],
     };
     if adapter("the C programs").is_some() {
         let saved = finetune(&example, &folder);
-        succeeds(&interface, &[model.as_os_str(), saved.as_os_str(), OsStr::new(&device)]);
+        succeeds(&working, &[model.as_os_str(), saved.as_os_str(), OsStr::new(&device)]);
         let folder = scratch("single");
         let single = tiny::model(&folder);
         std::fs::write(folder.join("pipelines"), "damaged").expect("a file");
-        succeeds(&interface, &[OsStr::new("away"), folder.as_os_str(), OsStr::new(&device)]);
+        succeeds(&working, &[OsStr::new("away"), folder.as_os_str(), OsStr::new(&device)]);
         // All drivers are Vulkan's where C programs are compiled here.
         let kept = std::fs::read(folder.join("pipelines")).expect("built pipelines");
         assert!(kept.starts_with(b"pentimento pipelines "), "nothing was kept");
-        succeeds(&interface, &[OsStr::new("race"), single.as_os_str(), OsStr::new(&device)]);
+        succeeds(&working, &[OsStr::new("race"), single.as_os_str(), OsStr::new(&device)]);
     }
 }
 

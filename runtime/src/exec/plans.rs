@@ -53,7 +53,7 @@ pub(super) struct Change {
 }
 
 /// What a forgotten plan looks like.
-static NONE: Plan = Plan {
+pub(super) static NONE: Plan = Plan {
     commands: Vec::new(),
     slabs: Vec::new(),
     input_bytes: 0,
@@ -64,7 +64,7 @@ static NONE: Plan = Plan {
     flops: 0,
 };
 
-fn forgotten(id: PlanId) -> Error {
+pub(super) fn forgotten(id: PlanId) -> Error {
     Error::missing("executor", format!("plan {}, which was forgotten", id.0))
         .with_hint("Make it anew where it is still needed.")
 }

@@ -1,6 +1,6 @@
 //! One executor for several users: each has a [`Seat`], which is an executor, too. Weights of the same checkpoint are there once; all
 //! else that has a name belongs to its seat. Seats take turns: a plan that another seat's interrupts begins anew.
-use super::{Executor, Home, LeafData, Memory, PlanId};
+use super::{Executor, Home, LeafData, Memory, PlanId, plans};
 use crate::caps::Caps;
 use crate::plan::{Plan, Slot};
 use crate::weights::Shared as Bytes;
@@ -87,17 +87,6 @@ pub struct Seat {
     plans: BTreeMap<PlanId, Plan>,
 }
 
-static NONE: Plan = Plan {
-    commands: Vec::new(),
-    slabs: Vec::new(),
-    input_bytes: 0,
-    unpacked: 0,
-    inputs: Vec::new(),
-    outputs: Vec::new(),
-    leaves: Vec::new(),
-    flops: 0,
-};
-
 impl Seat {
     /// A leaf's name in the executor.
     fn full(&self, name: &str) -> String {
@@ -125,8 +114,7 @@ impl Seat {
     /// A plan of this seat's.
     fn mine(&self, plan: PlanId) -> Result<RefMut<'_, Common>> {
         if !self.plans.contains_key(&plan) {
-            return Err(Error::missing("executor", format!("plan {}, which was forgotten", plan.0))
-                .with_hint("Make it anew where it is still needed."));
+            return Err(plans::forgotten(plan));
         }
         self.shared.lock()
     }
@@ -224,7 +212,7 @@ impl Executor for Seat {
         self.mine(plan)?.exec.peek_all(plan, outputs)
     }
     fn plan(&self, plan: PlanId) -> &Plan {
-        self.plans.get(&plan).unwrap_or(&NONE)
+        self.plans.get(&plan).unwrap_or(&plans::NONE)
     }
     fn argument(&mut self, plan: PlanId, slot: &Slot) -> Result<Vec<f32>> {
         self.mine(plan)?.exec.argument(plan, slot)
