@@ -39,9 +39,9 @@ if [ "${PENTIMENTO_ADAPTER:-}" != cpu ]; then
         echo "SKIPPED: everything that needs a graphics adapter"
     fi
 fi
-# The game and CMake's package are tested where there are SDL2 and CMake.
-if [ -z "$quick" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! { command -v sdl2-config && command -v cmake; } >/dev/null; then
-    { apt-get update && apt-get install -y --no-install-recommends libsdl2-dev cmake; } >/dev/null 2>&1 || true
+# The game, the package and lent devices are tested where there are SDL2, CMake and Vulkan's headers.
+if [ -z "$quick" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! { command -v sdl2-config && command -v cmake && [ -e /usr/include/vulkan/vulkan.h ]; } >/dev/null; then
+    { apt-get update && apt-get install -y --no-install-recommends libsdl2-dev cmake libvulkan-dev; } >/dev/null 2>&1 || true
 fi
 logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
