@@ -27,9 +27,9 @@ settings! {
         /// third more work. `most` leaves attentions out; `auto`: none of them up to 256 x 256 pixels, all of them above, or where memory is
         /// known, as few as it allows.
         recompute: Option<Recompute> = None, ANY;
-        /// Whether the networks' matrices stay in the host's memory and come to the device whenever they are read
-        /// ([`pentimento::pipeline::Pipeline::stream`]): the same bits from much less of the device's memory, and later, since all of them
-        /// cross the bus for each pass. Done by itself where memory leaves nothing else to give up.
+        /// Whether the networks' matrices stay in the host's memory and come to the device whenever they are read: the same bits from much
+        /// less of the device's memory, and later, since all of them cross the bus for each pass. Done by itself where memory leaves nothing
+        /// else to give up.
         stream: bool = false, ANY;
         /// T5 tokens of a prompt (released: 128).
         text_tokens: usize = pentimento::text::T5_TOKENS, COUNT, unit "tokens", from Source::Released;
