@@ -47,7 +47,7 @@ logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
 tests() { # name, arguments of `cargo test`
     local name=$1; shift
-    cargo test --release --workspace "$@" >>"$logs/$name" 2>&1 || { cat "$logs/$name" >&2; return 1; }
+    cargo test --release --workspace --no-fail-fast "$@" >>"$logs/$name" 2>&1 || { cat "$logs/$name" >&2; return 1; }
 }
 if [ -n "$quick" ]; then
     # Libraries, kernels against their formulas on few cases, networks against the reference libraries, the plans of real
