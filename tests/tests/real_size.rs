@@ -77,7 +77,7 @@ fn real_sizes_are_estimated_and_fitted() {
         "1024" => &[1024],
         _ => &[512],
     };
-    let caps: &[u64] = if all { &[24, 16, 12, 8, 6, 4] } else { &[8, 4] };
+    let caps: &[u64] = if all { &[24, 16, 12, 8, 6, 4] } else { &[4] };
     let bases: &[DType] = if all { &[DType::F16, DType::Q8_0, DType::Q4_K] } else { &[DType::Q4_K] };
     let mut lines = Vec::new();
     for &side in sizes {
