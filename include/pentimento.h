@@ -546,8 +546,8 @@ enum pmt_status pmt_job_event(const struct pmt_job *job,
 enum pmt_status pmt_job_wait(const struct pmt_job *job,
                              uint32_t milliseconds);
 
-// Pauses a job after the piece of work in progress, or with `paused` 0 goes on. Other jobs of the context go on meanwhile. For every
-// thread. Returns at once.
+// Pauses a job after the piece of work in progress, or with `paused` 0 goes on. Other jobs of the context go on meanwhile, but for later
+// drawings of the same pipeline or trainer. For every thread. Returns at once.
 enum pmt_status pmt_job_pause(const struct pmt_job *job,
                               uint32_t paused);
 

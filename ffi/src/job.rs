@@ -174,8 +174,8 @@ pub unsafe extern "C" fn pmt_job_wait(job: *const pmt_job, milliseconds: u32) ->
     })
 }
 
-/// Pauses a job after the piece of work in progress, or with `paused` 0 goes on. Other jobs of the context go on meanwhile. For every
-/// thread. Returns at once.
+/// Pauses a job after the piece of work in progress, or with `paused` 0 goes on. Other jobs of the context go on meanwhile, but for later
+/// drawings of the same pipeline or trainer. For every thread. Returns at once.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pmt_job_pause(job: *const pmt_job, paused: u32) -> pmt_status {
     guard!(job, {

@@ -218,6 +218,30 @@ fn drawings_share_weights_and_change_adapters() {
 }
 
 #[test]
+fn a_paused_drawing_is_not_mixed_up_with_the_next() {
+    let Some(host) = host() else { return };
+    let job = job::Job::new("sft");
+    let model = ModelFolder::open(&job.model).expect("a model");
+    let artist =
+        host.artist(model, Vec::new(), TextSettings::default(), Keeping::default()).expect("an artist");
+    let drawing = |seed| Drawing::new("a cat", seed, Sampling { steps: 30, ..how() });
+    let pixels = |job: &Job| job.picture(0).expect("an image").pixels;
+    let alone = [1, 2].map(|seed| {
+        let job = artist.draw(drawing(seed)).expect("a job");
+        assert_eq!(job.wait(None), Outcome::Done);
+        pixels(&job)
+    });
+    let first = artist.draw(drawing(1)).expect("a job");
+    frames(&host, &first, MS, |_| first.progress().done < 7);
+    first.pause(true);
+    let second = artist.draw(drawing(2)).expect("a job");
+    assert_eq!(second.wait(Some(300 * MS)), Outcome::Running, "it went ahead of one that is under way");
+    first.pause(false);
+    assert_eq!([first.wait(None), second.wait(None)], [Outcome::Done, Outcome::Done]);
+    assert!([pixels(&first), pixels(&second)] == alone, "mixed up");
+}
+
+#[test]
 fn what_goes_wrong_is_told_and_the_host_lives_on() {
     let Some(host) = host() else { return };
     let job = job::Job::new("sft");

@@ -105,13 +105,19 @@ impl Desk {
         }
     }
 
-    /// Whose turn it is: one that was cancelled, to be ended; a drawing; the one that is first in line.
+    /// Whose turn it is: one that was cancelled, to be ended; a drawing; the one that is first in line. Drawings of one model share its plans
+    /// and their inputs, so one that is paused in the middle holds up those behind it.
     fn next(&self) -> Option<usize> {
-        let ready = |work: &&Work| !work.ticket.paused();
         let find = |test: &dyn Fn(&Work) -> bool| self.works.iter().position(test);
+        let draws = |work: &Work| matches!(work.what, What::Draw(_));
+        let first = |work: &Work| {
+            let of_same = self.works.iter().find(|other| draws(other) && other.thing == work.thing);
+            of_same.is_some_and(|other| Arc::ptr_eq(&other.ticket, &work.ticket))
+        };
+        let ready = |work: &Work| !work.ticket.paused() && (!draws(work) || first(work));
         let cancelled = find(&|work| work.ticket.cancelled());
-        let drawing = || find(&|work| matches!(work.what, What::Draw(_)) && ready(&work));
-        cancelled.or_else(drawing).or_else(|| find(&|work| ready(&work)))
+        let drawing = || find(&|work| draws(work) && ready(work));
+        cancelled.or_else(drawing).or_else(|| find(&ready))
     }
 
     fn turn(&mut self, index: usize) {
