@@ -303,6 +303,7 @@ public:
     Status memory(pmt_memory &into) const { return status(pmt_context_memory(own_, &into, sizeof into)); }
     Status cancel() const { return status(pmt_context_cancel(own_)); }
     Status log(pmt_log log, void *user) const { return status(pmt_context_log(own_, log, user)); }
+    Status limit_memory(uint64_t bytes) const { return status(pmt_context_limit_memory(own_, bytes)); }
     Status pipeline_cache(const char *file) const { return status(pmt_context_pipeline_cache(own_, file)); }
     // `recipe` nullptr: the recommended one.
     Status settings(const char *recipe, Settings &into) const {

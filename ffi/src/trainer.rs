@@ -234,8 +234,9 @@ pub unsafe extern "C" fn pmt_trainer_estimate(
         let Brief { model, reward, references, prompts, settings, .. } = session.brief("an estimate")?;
         let reward = reward.as_deref();
         let setup = Setup { model, config: None, reward, references, prompts, text_cache: None };
-        let known = match settings.memory {
-            Some(memory) => estimate::fit(&caps, &setup, &settings.config, memory.0)?.1,
+        let own = settings.memory.map(|memory| memory.0);
+        let known = match own.into_iter().chain(trainer.shared.host.memory_limit()).min() {
+            Some(most) => estimate::fit(&caps, &setup, &settings.config, most)?.1,
             None => estimate::estimate(&caps, &setup, &settings.config)?,
         };
         place.fill(&pmt_estimate {

@@ -34,6 +34,7 @@ static void no_handle(void *wild) {
     WRONG(pmt_context_cancel(wild));
     WRONG(pmt_context_log(wild, NULL, NULL));
     WRONG(pmt_context_pipeline_cache(wild, "x"));
+    WRONG(pmt_context_limit_memory(wild, 1));
     CHECK(pmt_error_message(wild, text, sizeof text) == 0);
     WRONG(pmt_settings_new(wild, NULL, &settings));
     WRONG(pmt_settings_set(wild, "rank", "1"));

@@ -162,7 +162,7 @@ impl Wgpu {
         views: &[Option<wgpu::TextureView>],
         layout: &wgpu::BindGroupLayout,
     ) -> Result<wgpu::BindGroup> {
-        let size = core::num::NonZeroU64::new(64); // the largest block any kernel declares
+        let size = core::num::NonZeroU64::new((4 * c.words().len() as u64).next_multiple_of(16));
         let uniform = wgpu::BufferBinding { buffer: uniforms.0, offset: uniforms.1, size };
         let mut entries = Vec::from([wgpu::BindGroupEntry {
             binding: 0,
