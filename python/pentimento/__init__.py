@@ -22,7 +22,7 @@ from ._errors import (
 )
 from ._job import Event, Job, Progress, Row
 from ._settings import Setting, Settings, settings
-from ._simple import Result, generate, personalize
+from ._simple import Result, estimate, generate, personalize
 from ._trainer import Estimate, Trainer
 
 __version__ = version()
@@ -55,6 +55,7 @@ __all__ = [
     "Status",
     "Trainer",
     "devices",
+    "estimate",
     "generate",
     "personalize",
     "settings",

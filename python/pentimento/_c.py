@@ -5,11 +5,13 @@ Calls let other Python threads run. What the header says waits goes through :fun
 
 from __future__ import annotations
 
+import atexit
 import operator
 import os
 import re
 import sys
 import threading
+import weakref
 from pathlib import Path
 from typing import Any, Callable, TypeVar
 
@@ -206,17 +208,21 @@ class Handle:
     def __init__(self, context: Any | None) -> None:
         self._place: Any = None
         self._messages = context
+        self._process = os.getpid()
 
     def _make(self, function: Callable[..., int], *args: Any) -> None:
         """Fills this handle with the result of a ``_new``, which comes last."""
         place = ffi.new(f"{self._free[: -len('_free')]} **")
         call(self._messages, function, *args, place)
         self._place = place
+        _open_ones[id(self)] = self
 
     @property
     def _c(self) -> Any:
         if self._place is None:
             raise argument(type(self).__name__.lower(), "one that is open", "one that was closed")
+        if self._process != os.getpid():
+            raise argument(type(self).__name__.lower(), "one of this process", "its parent's; start processes by `spawn`")
         return self._place[0]
 
     @property
@@ -227,7 +233,7 @@ class Handle:
     def close(self) -> None:
         """Frees it; again is allowed."""
         place, self._place = getattr(self, "_place", None), None
-        if place is not None:
+        if place is not None and self._process == os.getpid():  # a fork has none of the threads that hold locks
             getattr(lib, self._free)(place[0])
 
     def _call(self, function: Callable[..., int], *args: Any) -> None:
@@ -247,3 +253,13 @@ class Handle:
 
     def __repr__(self) -> str:
         return f"<pentimento.{type(self).__name__}{' (closed)' if self.closed else ''}>"
+
+
+_open_ones: weakref.WeakValueDictionary[int, Handle] = weakref.WeakValueDictionary()
+
+
+@atexit.register
+def _close_all() -> None:
+    """Nothing of the library's works on while the process takes itself apart."""
+    for handle in list(_open_ones.values()):
+        handle.close()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -29,8 +31,9 @@ def interrupt(after: float) -> threading.Timer:
 
 def test_a_loop_that_is_left_goes_on_to_the_same_adapter(model: pentimento.Model, references: References, tmp_path: Path) -> None:
     file = tmp_path / "state.safetensors"
+    estimate = pentimento.estimate(model, references, settings=QUICK)
     with pentimento.Trainer(model, QUICK, references=references) as trainer:
-        estimate = trainer.estimate()
+        assert trainer.estimate() == estimate
         assert estimate.peak > estimate.weights > 0 and estimate.work_iteration > 0
         for row in trainer:
             assert row["iteration"] == 1 and np.isfinite(row["reward"]) and row["seconds"] > 0
@@ -131,6 +134,28 @@ def test_ctrl_c_ends_a_drawing_and_others_run_meanwhile(model: pentimento.Model)
     taken = time.monotonic() - start
     assert taken < 3, f"{taken} s"
     assert ticks > 20, "the interpreter was held"
+
+
+def test_a_process_ends_in_the_middle_of_a_training(path: Path) -> None:
+    """By itself, and in a child that knows only its parent's handles."""
+    program = f"""
+import os, sys, numpy, pentimento
+trainer = pentimento.Trainer({str(path)!r}, {QUICK!r}, references=numpy.zeros((2, 64, 64, 3), "u1"), prompts=["icon of snow"])
+job = trainer.start()
+next(event for event in job.events() if event.kind == "warm")
+child = os.fork()
+if child == 0:
+    try:
+        trainer.generate("icon of snow")
+    except pentimento.ArgumentError as e:
+        print(e)
+        sys.exit(7)
+assert os.waitpid(child, 0)[1] >> 8 == 7
+print("over")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "Traceback" not in done.stderr and "Exception" not in done.stderr, done
+    assert "one of this process" in done.stdout and done.stdout.endswith("over\n"), done
 
 
 def test_what_is_forgotten_is_freed(path: Path, references: References) -> None:
