@@ -19,6 +19,7 @@ from ._errors import (
     OutOfMemoryError,
     ReadWriteError,
     Status,
+    UnknownSettingError,
 )
 from ._job import Event, Job, Progress, Row
 from ._settings import Setting, Settings, settings
@@ -54,6 +55,7 @@ __all__ = [
     "Settings",
     "Status",
     "Trainer",
+    "UnknownSettingError",
     "devices",
     "estimate",
     "generate",

@@ -155,11 +155,9 @@ def call(context: Any, function: Callable[..., int], *args: Any) -> None:
 def patiently(context: Any, function: Callable[..., int], *args: Any) -> None:
     """Calls what may wait for seconds, so that Ctrl-C need not.
 
-    Only the main thread hears of Ctrl-C, and not while it is in C. So it waits here, and another thread in C. That one is not a
-    daemon: a daemon that comes back while Python ends is killed in the middle of whatever it was in.
+    Ctrl-C is not heard in C. So this thread waits here, and another one in C. That one is not a daemon: a daemon that comes back
+    while Python ends is killed in the middle of whatever it was in, which may be a callback of the library's.
     """
-    if threading.current_thread() is not threading.main_thread():
-        return call(context, function, *args)
     done = threading.Event()
     result: list[int] = []
     trouble: list[BaseException] = []
@@ -178,7 +176,6 @@ def patiently(context: Any, function: Callable[..., int], *args: Any) -> None:
     if trouble:
         raise trouble[0]
     check(context, result[0])
-    return None
 
 
 def written(context: Any, function: Callable[..., int], handle: Any) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Union
 
 import numpy as np
@@ -17,7 +17,7 @@ from ._job import Job
 from ._safetensors import packed
 from ._settings import Settings, Value, chosen
 
-Seed = Union[int, Sequence[int]]
+Seed = Union[int, Iterable[int]]
 Size = Union[int, tuple[int, int]]
 Adapter = Union[Path, bytes, Mapping[str, npt.NDArray[Any]]]
 
@@ -69,7 +69,7 @@ def texts(prompts: str | Sequence[str]) -> list[Any]:
 
 def seeds(seed: Seed, count: int) -> Any:
     """A seed for each image: as they are given, or counted from one."""
-    each = list(range(whole(seed, "seed", 64), int(seed) + count)) if isinstance(seed, int) else list(seed)
+    each = list(seed) if isinstance(seed, Iterable) else [whole(seed, "seed", 64) + i for i in range(count)]
     if len(each) != count:
         raise argument("seed", f"one number, or {count}, one for each prompt", len(each))
     return ffi.new("uint64_t[]", [whole(one, "seed", 64) for one in each])
@@ -103,8 +103,10 @@ def begin(
     if batch is not None:
         drawing.batch = whole(batch, "batch")
     if size is not None:
-        width, height = (size, size) if not isinstance(size, tuple) else size
-        drawing.width, drawing.height = whole(width, "width"), whole(height, "height")
+        sides = list(size) if isinstance(size, Iterable) else [size, size]
+        if len(sides) != 2:
+            raise argument("size", "a side, or (width, height)", repr(size))
+        drawing.width, drawing.height = whole(sides[0], "width"), whole(sides[1], "height")
     return Drawing(owner, function, drawing, len(each))
 
 

@@ -16,6 +16,7 @@ __all__ = [
     "OutOfMemoryError",
     "ReadWriteError",
     "Status",
+    "UnknownSettingError",
 ]
 
 
@@ -45,11 +46,18 @@ class Error(Exception):
         if status is not None:
             self.status = status
 
+    def __str__(self) -> str:
+        return str(self.args[0])  # not as KeyError has it, in quotes
+
 
 class ArgumentError(Error, ValueError):
     """A value, setting or order of calls that cannot be; nothing has changed."""
 
     status = Status.BAD_ARGUMENT
+
+
+class UnknownSettingError(ArgumentError, KeyError):
+    """No setting has this name."""
 
 
 class BadFileError(Error):

@@ -9,7 +9,7 @@ import numpy as np
 
 from ._c import Handle, ffi, lib, optional, string, text
 from ._context import Context
-from ._errors import argument
+from ._errors import ArgumentError, UnknownSettingError, argument
 
 Value = Union[str, int, float, bool, "np.number[Any]", "np.bool_", None]
 
@@ -72,13 +72,21 @@ class Settings(Handle, MutableMapping[str, Value]):
 
     def __getitem__(self, name: str) -> str:
         name_, needed = text(name, "name"), ffi.new("size_t *")
-        self._call(lib.pmt_settings_get, name_, ffi.NULL, 0, needed)
+        try:
+            self._call(lib.pmt_settings_get, name_, ffi.NULL, 0, needed)
+        except ArgumentError as e:
+            if name in self:
+                raise
+            raise UnknownSettingError(str(e)) from None
         buffer = ffi.new("char[]", needed[0])
         self._call(lib.pmt_settings_get, name_, buffer, needed[0], ffi.NULL)
         return string(buffer)
 
     def __delitem__(self, name: str) -> None:
         raise argument(name, "a setting to stay", "one to be deleted; set it to its default instead")
+
+    def __contains__(self, name: object) -> bool:
+        return any(each == name for each in self)
 
     def __iter__(self) -> Iterator[str]:
         return (string(one.name) for one in _described())

@@ -154,7 +154,7 @@ def estimate(
 def generate(
     model: Model | Path,
     prompts: str | Sequence[str],
-    adapters: Iterable[Adapter | tuple[Adapter, float]] = (),
+    adapters: Adapter | Iterable[Adapter | tuple[Adapter, float]] = (),
     *,
     negative: str | None = None,
     seed: Seed = 0,
@@ -171,7 +171,7 @@ def generate(
     :meth:`Pipeline.draw`. Ctrl-C stops it. For several calls, make a :class:`Pipeline`: it keeps the weights on the device.
     """
     with Pipeline(_opened(model, device)) as pipeline:
-        for each in adapters:
+        for each in [adapters] if isinstance(adapters, (str, bytes, os.PathLike, Mapping)) else adapters:
             adapter, strength = each if isinstance(each, tuple) else (each, 1.0)
             pipeline.attach(adapter, strength)
         how = {"negative": negative, "seed": seed, "steps": steps, "guidance": guidance, "size": size, "batch": batch}

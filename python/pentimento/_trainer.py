@@ -21,7 +21,7 @@ from ._settings import Settings, Value, chosen
 
 #: A path of a file or folder, an image of Pillow's, or an array.
 Image = Any
-References = Union[Image, tuple[Image, Optional[str]], Iterable[Union[Image, tuple[Image, Optional[str]]]]]
+References = Union[Image, Iterable[Union[Image, tuple[Image, Optional[str]]]]]
 
 
 class Estimate(NamedTuple):
@@ -76,7 +76,7 @@ class Trainer(Handle):
         self._make(lib.pmt_trainer_new, self.model._c, optional(reward, "reward"), pointer)
         if references is not None:
             self.add_references(references)
-        for prompt in prompts:
+        for prompt in [prompts] if isinstance(prompts, str) else prompts:
             self.add_prompt(prompt)
 
     @property
@@ -111,12 +111,10 @@ class Trainer(Handle):
         return 1
 
     def add_references(self, references: References) -> int:
-        """Adds one or several, each an image as in :meth:`add_reference` or a pair of one with its caption; an array
+        """Adds one image as in :meth:`add_reference`, or several, each alone or in a pair with its caption; an array
         (count, height, width, channels) is several. Gives how many images that were."""
         if isinstance(references, (str, os.PathLike)) or is_pillow(references):
             return self.add_reference(references)
-        if isinstance(references, tuple) and len(references) == 2 and (references[1] is None or isinstance(references[1], str)):
-            return self.add_reference(*references)
         if isinstance(references, np.ndarray) and references.ndim != 4:
             return self.add_reference(references)
         if not isinstance(references, Iterable):

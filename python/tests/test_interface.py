@@ -76,6 +76,9 @@ def test_settings_by_name() -> None:
         refused(lambda: own.update({"rank": 0}), "rank: expected a whole number, 1 to 4096, found 0")
         refused(lambda: own.update({"iteration": 5}), "Did you mean iterations?")
         refused(lambda: own.update({"rank": [1]}), "a number, a text")  # type: ignore[dict-item]
+        assert "iteration" not in own and own.get("iteration", "none") == "none"
+        with pytest.raises(KeyError, match=r"^iteration: expected the name of a setting"):
+            own["iteration"]
         refused(lambda: own["x\0y"], "without a zero character")
         refused(lambda: own.pop("rank"), "rank")
         own.check()
@@ -155,7 +158,8 @@ def test_references_as_paths_and_pillow(tmp_path: Path) -> None:
         assert trainer.add_references(tmp_path) == 2
         assert trainer.add_references(str(tmp_path / "b.png")) == 1
         assert trainer.add_references([(tmp_path / "b.png", "a dog"), own, (own, None)]) == 3
-        assert trainer.add_references((own, "a dog")) == 1
+        with pytest.raises(pentimento.MissingError, match="a dog"):
+            trainer.add_references((own, "a dog"))  # two images, as the second one says
 
 
 def test_prompts_and_numbers_are_checked(model: pentimento.Model) -> None:
@@ -170,6 +174,8 @@ def test_prompts_and_numbers_are_checked(model: pentimento.Model) -> None:
         refused(lambda: pipeline.draw("a", steps=0), "1 to 1000")
         refused(lambda: pipeline.draw("a", guidance=float("nan")), "guidance")
         refused(lambda: pipeline.draw("a", size=1 << 40), "width")
+        refused(lambda: pipeline.draw("a", size=(1, 2, 3)), "a side, or (width, height)")
+        refused(lambda: pipeline.draw("a", seed="x"), "seed")
         refused(lambda: pipeline.set_strength(3, 1.0), "id")
         refused(lambda: pipeline.attach(5), "a file's bytes")  # type: ignore[arg-type]
         with pytest.raises(pentimento.Error):

@@ -75,7 +75,7 @@ def test_personalize_and_generate(model: pentimento.Model, references: Reference
     prompts = ["icon of snow", "icon of a dog"]
     base = pentimento.generate(model, prompts, steps=2, seed=5)
     assert base.dtype == np.uint8 and base.shape[0] == 2 and base.shape[3] == 3
-    assert (pentimento.generate(model, prompts, [(made.path, 0.0)], steps=2, seed=[5, 6]) == base).all()
+    assert (pentimento.generate(model, prompts, [(made.path, 0.0)], steps=2, seed=np.array([5, 6], np.uint64)) == base).all()
     strong = pentimento.generate(model, prompts, [(made.path, 4.0), (made.adapter, 4.0)], steps=2, seed=5, dtype="float32")
     assert strong.dtype == np.float32 and 0 <= strong.min() <= strong.max() <= 1
     assert (np.round(strong * 255) != base).any()
