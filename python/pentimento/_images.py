@@ -70,7 +70,7 @@ def room(width: int, height: int, dtype: Kind) -> npt.NDArray[Any]:
     """An array for an image."""
     try:
         kind = np.dtype(dtype)
-    except TypeError:
+    except (TypeError, ValueError):
         kind = np.dtype(object)
     if (kind.name, 3) not in _FORMATS:
         raise argument("dtype", "uint8, float16 or float32", repr(dtype))

@@ -85,6 +85,10 @@ class Settings(Handle, MutableMapping[str, Value]):
     def __delitem__(self, name: str) -> None:
         raise argument(name, "a setting to stay", "one to be deleted; set it to its default instead")
 
+    # A handle is itself; what two of them hold can be compared as dictionaries.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
     def __contains__(self, name: object) -> bool:
         return any(each == name for each in self)
 

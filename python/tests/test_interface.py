@@ -84,6 +84,7 @@ def test_settings_by_name() -> None:
         own.check()
         assert own["rank"] == "5"
     refused(lambda: own["rank"], "one that was closed")
+    assert own == own and own != pentimento.Settings() and own in {own}
     refused(lambda: pentimento.Settings(recipe="best"), "recipe")
 
 

@@ -92,6 +92,8 @@ def test_previews_and_sizes(model: pentimento.Model) -> None:
             assert drawing.image(7) is None
             with pytest.raises(pentimento.ArgumentError, match="uint8, float16 or float32"):
                 drawing.images("int64")
+            with pytest.raises(pentimento.ArgumentError):
+                drawing.image(0, {"x": 1})  # type: ignore[arg-type]
             drawing.cancel()  # too late
             assert drawing.wait()
         with pytest.raises(pentimento.ArgumentError, match="closed"):
