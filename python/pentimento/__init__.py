@@ -6,7 +6,7 @@ library's sentence. Long calls let other threads run; two at once on the same tr
 """
 
 from ._context import Context, Device, Memory, Model, devices, version
-from ._drawing import Drawing, Pipeline
+from ._drawing import Drawing, How, Pipeline
 from ._errors import (
     ArgumentError,
     BadFileError,
@@ -39,6 +39,7 @@ __all__ = [
     "Error",
     "Estimate",
     "Event",
+    "How",
     "InternalError",
     "Job",
     "Memory",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Union
+from typing import TYPE_CHECKING, Any, TypedDict, Union
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +17,32 @@ from ._job import Job
 from ._safetensors import packed
 from ._settings import Settings, Value, chosen
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 Seed = Union[int, Iterable[int]]
 Size = Union[int, tuple[int, int]]
+
+
+class How(TypedDict, total=False):
+    """How images are drawn; what is left out, or ``None``, is as the library has it."""
+
+    negative: str | None
+    """What guidance leads away from."""
+    seed: Seed
+    """A number, from which they are counted, or one for each image; 0 without it. Equal parameters give equal images on one device."""
+    steps: int | None
+    """Sampling steps, 1 to 1000; 28 without it."""
+    guidance: float | None
+    """Classifier-free guidance: 4.5 without it, 1 turns it off."""
+    size: Size | None
+    """Pixels, a side or (width, height); the model's own without it."""
+    batch: int | None
+    """Images sampled at once, 1 without it: more are faster and take more memory."""
+    preview: int
+    """Sampling steps from one preview to the next; 0 without it: none. Not from trainers."""
+
+
 Adapter = Union[Path, bytes, Mapping[str, npt.NDArray[Any]]]
 
 
@@ -75,33 +99,28 @@ def seeds(seed: Seed, count: int) -> Any:
     return ffi.new("uint64_t[]", [whole(one, "seed", 64) for one in each])
 
 
-def begin(
-    owner: Handle,
-    function: Any,
-    prompts: str | Sequence[str],
-    *,
-    negative: str | None = None,
-    seed: Seed = 0,
-    steps: int | None = None,
-    guidance: float | None = None,
-    size: Size | None = None,
-    batch: int | None = None,
-    preview: int = 0,
-) -> Drawing:
+def begin(owner: Handle, function: Any, prompts: str | Sequence[str], how: How) -> Drawing:
     """Begins a drawing; see :meth:`Pipeline.draw`."""
+    unknown = set(how) - set(How.__annotations__)
+    if unknown:
+        raise TypeError(f"draw: expected {', '.join(How.__annotations__)}, found {', '.join(sorted(unknown))}")
     each = texts(prompts)
     drawing = ffi.new("pmt_drawing *")
     call(None, lib.pmt_drawing_default, drawing, ffi.sizeof("pmt_drawing"))
     # Kept until the library has copied them.
-    pointers, numbers, leads = ffi.new("char *[]", each), seeds(seed, len(each)), optional(negative, "negative")
-    drawing.prompts, drawing.seeds, drawing.negative = pointers, numbers, leads
-    drawing.count, drawing.preview = whole(len(each), "prompts"), whole(preview, "preview")
-    if steps is not None:
-        drawing.steps = whole(steps, "steps")
+    pointers, numbers, leads = (
+        ffi.new("char *[]", each),
+        seeds(how.get("seed", 0), len(each)),
+        optional(how.get("negative"), "negative"),
+    )
+    drawing.prompts, drawing.seeds, drawing.negative, drawing.count = pointers, numbers, leads, whole(len(each), "prompts")
+    steps, batch, preview = how.get("steps"), how.get("batch"), how.get("preview")
+    for name, value in (("steps", steps), ("batch", batch), ("preview", preview)):
+        if value is not None:
+            setattr(drawing, name, whole(value, name))
+    guidance, size = how.get("guidance"), how.get("size")
     if guidance is not None:
         drawing.guidance = real(guidance, "guidance")
-    if batch is not None:
-        drawing.batch = whole(batch, "batch")
     if size is not None:
         sides = list(size) if isinstance(size, Iterable) else [size, size]
         if len(sides) != 2:
@@ -159,18 +178,12 @@ class Pipeline(Handle):
         """Frees what the device holds of it until the next drawing, which brings it back."""
         self._wait(lib.pmt_pipeline_unload)
 
-    def draw(self, prompts: str | Sequence[str], **how: Any) -> Drawing:
-        """Begins a drawing of an image for each prompt, and returns at once.
+    def draw(self, prompts: str | Sequence[str], **how: Unpack[How]) -> Drawing:
+        """Begins a drawing of an image for each prompt, and returns at once; ``how``: :class:`How`."""
+        return begin(self, lib.pmt_pipeline_draw, prompts, how)
 
-        ``negative``: what guidance leads away from. ``seed``: a number, from which they are counted, or one for each image; equal
-        parameters give equal images on one device. ``steps``: 1 to 1000, 28 without it. ``guidance``: 4.5 without it, 1 turns it off.
-        ``size``: pixels, a side or (width, height); the model's own without it. ``batch``: images sampled at once, 1 without it.
-        ``preview``: sampling steps from one preview to the next; 0: none.
-        """
-        return begin(self, lib.pmt_pipeline_draw, prompts, **how)
-
-    def generate(self, prompts: str | Sequence[str], *, dtype: Kind = "uint8", **how: Any) -> npt.NDArray[Any]:
-        """Draws an image for each prompt, ``(count, height, width, 3)``; ``how`` as in :meth:`draw`. Ctrl-C stops it."""
+    def generate(self, prompts: str | Sequence[str], *, dtype: Kind = "uint8", **how: Unpack[How]) -> npt.NDArray[Any]:
+        """Draws an image for each prompt, ``(count, height, width, 3)``; ``how``: :class:`How`. Ctrl-C stops it."""
         with self.draw(prompts, **how) as drawing:
             return drawing.images(dtype)
 

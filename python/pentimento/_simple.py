@@ -8,18 +8,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 import numpy.typing as npt
 
 from ._context import Context, Model, Path
-from ._drawing import Adapter, Pipeline, Seed, Size
+from ._drawing import Adapter, How, Pipeline
 from ._errors import Error, argument
 from ._images import Kind
 from ._job import Event, Row
 from ._safetensors import arrays
 from ._settings import Settings, Value
 from ._trainer import Estimate, References, Trainer
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 #: What diffusers looks for in a folder.
 ADAPTER = "pytorch_lora_weights.safetensors"
@@ -156,23 +159,18 @@ def generate(
     prompts: str | Sequence[str],
     adapters: Adapter | Iterable[Adapter | tuple[Adapter, float]] = (),
     *,
-    negative: str | None = None,
-    seed: Seed = 0,
-    steps: int | None = None,
-    guidance: float | None = None,
-    size: Size | None = None,
-    batch: int | None = None,
     dtype: Kind = "uint8",
     device: Context | str | int | None = None,
+    **how: Unpack[How],
 ) -> npt.NDArray[Any]:
     """Draws an image for each prompt: ``(n, height, width, 3)`` uint8, or with ``dtype="float32"`` floats of 0 to 1; sRGB.
 
-    ``adapters`` are LoRA files, folders or a file's bytes, each alone or in a pair with its strength. All else is as in
-    :meth:`Pipeline.draw`. Ctrl-C stops it. For several calls, make a :class:`Pipeline`: it keeps the weights on the device.
+    ``adapters`` are LoRA files, folders, a file's bytes or matrices by name, each alone or in a pair with its strength. ``how`` is
+    :class:`How`: ``negative``, ``seed``, ``steps``, ``guidance``, ``size``, ``batch``. Ctrl-C stops it. For several calls, make a
+    :class:`Pipeline`: it keeps the weights on the device.
     """
     with Pipeline(_opened(model, device)) as pipeline:
         for each in [adapters] if isinstance(adapters, (str, bytes, os.PathLike, Mapping)) else adapters:
             adapter, strength = each if isinstance(each, tuple) else (each, 1.0)
             pipeline.attach(adapter, strength)
-        how = {"negative": negative, "seed": seed, "steps": steps, "guidance": guidance, "size": size, "batch": batch}
         return pipeline.generate(prompts, dtype=dtype, **how)

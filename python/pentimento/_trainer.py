@@ -5,19 +5,22 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Callable, NamedTuple, Optional, Union
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional, Union
 
 import numpy as np
 import numpy.typing as npt
 
 from ._c import Handle, ffi, fields, lib, optional, text, written
 from ._context import Model, Path
-from ._drawing import Drawing, begin, data_of
+from ._drawing import Drawing, How, begin, data_of
 from ._errors import argument
 from ._images import Kind, array, borrowed, is_pillow
 from ._job import Event, Job, Row
 from ._safetensors import arrays
 from ._settings import Settings, Value, chosen
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 #: A path of a file or folder, an image of Pillow's, or an array.
 Image = Any
@@ -165,15 +168,15 @@ class Trainer(Handle):
     def __iter__(self) -> Iterator[Row]:
         return self.rows()
 
-    def draw(self, prompts: str | Sequence[str], **how: Any) -> Drawing:
-        """Begins a drawing with the adapter as it is now, and returns at once; ``how`` as in :meth:`Pipeline.draw`, without previews.
+    def draw(self, prompts: str | Sequence[str], **how: Unpack[How]) -> Drawing:
+        """Begins a drawing with the adapter as it is now, and returns at once; ``how``: :class:`How`, without previews.
 
         In the middle of a training, too, which goes on as if nothing had been drawn.
         """
-        return begin(self, lib.pmt_trainer_draw, prompts, **how)
+        return begin(self, lib.pmt_trainer_draw, prompts, how)
 
-    def generate(self, prompts: str | Sequence[str], *, dtype: Kind = "uint8", **how: Any) -> npt.NDArray[Any]:
-        """Draws an image for each prompt, ``(count, height, width, 3)``; ``how`` as in :meth:`Pipeline.draw`."""
+    def generate(self, prompts: str | Sequence[str], *, dtype: Kind = "uint8", **how: Unpack[How]) -> npt.NDArray[Any]:
+        """Draws an image for each prompt, ``(count, height, width, 3)``; ``how``: :class:`How`."""
         with self.draw(prompts, **how) as drawing:
             return drawing.images(dtype)
 

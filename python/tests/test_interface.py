@@ -171,12 +171,14 @@ def test_prompts_and_numbers_are_checked(model: pentimento.Model) -> None:
         refused(lambda: pipeline.draw("a", seed=1 << 64), "seed")
         refused(lambda: pipeline.draw(["a", "b"], seed=[1]), "one for each prompt")
         refused(lambda: pipeline.draw([1]), "a text, found int")  # type: ignore[list-item]
-        refused(lambda: pipeline.draw("a", steps=2.5), "steps", "2.5")
+        refused(lambda: pipeline.draw("a", steps=2.5), "steps", "2.5")  # type: ignore[arg-type]
         refused(lambda: pipeline.draw("a", steps=0), "1 to 1000")
         refused(lambda: pipeline.draw("a", guidance=float("nan")), "guidance")
         refused(lambda: pipeline.draw("a", size=1 << 40), "width")
-        refused(lambda: pipeline.draw("a", size=(1, 2, 3)), "a side, or (width, height)")
-        refused(lambda: pipeline.draw("a", seed="x"), "seed")
+        refused(lambda: pipeline.draw("a", size=(1, 2, 3)), "a side, or (width, height)")  # type: ignore[arg-type]
+        refused(lambda: pipeline.draw("a", seed="x"), "seed")  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="found step"):
+            pipeline.draw("a", step=3)  # type: ignore[call-arg]
         refused(lambda: pipeline.set_strength(3, 1.0), "id")
         refused(lambda: pipeline.attach(5), "a file's bytes")  # type: ignore[arg-type]
         with pytest.raises(pentimento.Error):
