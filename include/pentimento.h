@@ -709,6 +709,14 @@ enum pmt_status pmt_trainer_add_reference(struct pmt_trainer *trainer,
                                           const struct pmt_image *image,
                                           const char *caption);
 
+// Adds the PNG, JPEG or WebP image of a file, or those of a folder in the order of their names, before the training is started.
+// `caption` says what all of them show; NULL: what is beside them in NAME.txt, NAME.png.txt, NAME.caption, metadata.jsonl or metadata.csv. They are
+// turned upright. `count` gets how many they are, and may be NULL. Where one cannot be read none is added. As long as reading them takes.
+enum pmt_status pmt_trainer_add_references(struct pmt_trainer *trainer,
+                                           const char *path,
+                                           const char *caption,
+                                           uint32_t *count);
+
 // Adds a prompt to draw from while training, before the training is started. Without any, the captions serve. Returns at once.
 enum pmt_status pmt_trainer_add_prompt(struct pmt_trainer *trainer,
                                        const char *prompt);

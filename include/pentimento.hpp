@@ -240,6 +240,10 @@ public:
     Status add_reference(const pmt_image &image, const char *caption) {
         return status(pmt_trainer_add_reference(own_, &image, caption));
     }
+    // The images of a folder, or of a file; without a caption they have those beside them.
+    Status add_references(const char *path, const char *caption, std::uint32_t &count) {
+        return status(pmt_trainer_add_references(own_, path, caption, &count));
+    }
     Status add_prompt(const char *prompt) { return status(pmt_trainer_add_prompt(own_, prompt)); }
     Status estimate(pmt_estimate &into) { return status(pmt_trainer_estimate(own_, &into, sizeof into)); }
     Status resume(const char *path) { return status(pmt_trainer_resume(own_, path)); }

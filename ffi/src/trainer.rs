@@ -16,7 +16,7 @@ use pentimento_trainer::estimate;
 use pentimento_trainer::files::write_atomically;
 use pentimento_trainer::host::{Brief, Job, Training};
 use pentimento_trainer::recipe::Recipe;
-use pentimento_trainer::references::Reference;
+use pentimento_trainer::references::{Reference, load_from};
 use pentimento_trainer::reward::{self, backbone::Backbone};
 use pentimento_trainer::settings::Settings;
 use pentimento_trainer::train::Setup;
@@ -167,6 +167,31 @@ pub unsafe extern "C" fn pmt_trainer_add_reference(
         let picture = unsafe { image::read(image, framing.background.0)? };
         let name = format!("reference {}", brief.references.len() + 1);
         brief.references.push(Reference::framed(&name, caption, &picture, trainer.size, &framing)?);
+        Ok(())
+    })
+}
+
+/// Adds the PNG, JPEG or WebP image of a file, or those of a folder in the order of their names, before the training is started.
+/// `caption` says what all of them show; NULL: what is beside them in NAME.txt, NAME.png.txt, NAME.caption, metadata.jsonl or metadata.csv. They are
+/// turned upright. `count` gets how many they are, and may be NULL. Where one cannot be read none is added. As long as reading them takes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pmt_trainer_add_references(
+    trainer: *mut pmt_trainer,
+    path: *const c_char,
+    caption: *const c_char,
+    count: *mut u32,
+) -> pmt_status {
+    guard!(trainer, {
+        // SAFETY: the rules in the header.
+        let (path, caption) = unsafe { (text(path, "path")?, optional_text(caption, "caption")?) };
+        let mut session = exclusive(&trainer.session, "trainer")?;
+        let brief = session.brief("references")?;
+        let read = load_from(Path::new(path), caption, trainer.size, &brief.settings.framing)?;
+        if !count.is_null() {
+            // SAFETY: the rules in the header.
+            unsafe { *place(count, "count", 0)? = read.len() as u32 };
+        }
+        brief.references.extend(read);
         Ok(())
     })
 }

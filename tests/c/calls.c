@@ -152,7 +152,7 @@ static pmt_status using(uint32_t which) {
         case 13: return pmt_pipeline_detach(at(PIPELINE), a);
         case 14: return pmt_pipeline_unload(at(PIPELINE));
         case 15: return pmt_trainer_resolution(at(TRAINER), &a, &b);
-        case 16: return pmt_trainer_add_reference(at(TRAINER), one_in(30) ? NULL : &i, word());
+        case 16: return one_in(9) ? pmt_trainer_add_references(at(TRAINER), word(), word(), one_in(2) ? NULL : &b) : pmt_trainer_add_reference(at(TRAINER), one_in(30) ? NULL : &i, word());
         case 17: return pmt_trainer_add_prompt(at(TRAINER), word());
         case 18: return pmt_trainer_resume(at(TRAINER), word());
         case 19: return pmt_trainer_resume_bytes(at(TRAINER), pixels, below(99));
