@@ -10,7 +10,7 @@ target=x86_64-unknown-linux-gnu
 cargo +nightly --version >/dev/null 2>&1 || { echo "SKIPPED: Miri and ThreadSanitizer (no nightly compiler)"; exit 0; }
 if [ "${1:-miri}" = miri ]; then
     if cargo +nightly miri --version >/dev/null 2>&1; then
-        MIRIFLAGS="-Zmiri-disable-isolation" cargo +nightly miri test --target-dir target/miri -p pentimento-ffi --lib -- handles guard image shared
+        CARGO_PROFILE_RELEASE_DEBUG=0 MIRIFLAGS="-Zmiri-disable-isolation" cargo +nightly miri test --target-dir target/miri -p pentimento-ffi --lib -- handles guard image shared
     else
         echo "SKIPPED: Miri (not installed)"
     fi
