@@ -657,8 +657,8 @@ enum pmt_status pmt_pipeline_draw(struct pmt_pipeline *pipeline,
                                   const struct pmt_drawing *drawing,
                                   struct pmt_job **job);
 
-// Makes the settings of a recipe: "pathwise", "grpo", "flow-grpo", "nft", "sft", "released", or NULL for the recommended one. Returns at
-// once.
+// Makes the settings of a recipe: "pathwise", "grpo", "flow-grpo", "nft", "sft", "released"; of a preset, as GPUs have it: "quick", "balanced",
+// "thorough", "official"; or NULL for the recommended ones. Returns at once.
 enum pmt_status pmt_settings_new(const struct pmt_context *context,
                                  const char *recipe,
                                  struct pmt_settings **settings);

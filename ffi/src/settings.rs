@@ -35,8 +35,8 @@ pub fn chosen(settings: *const pmt_settings) -> Result<Settings> {
     Ok(settings)
 }
 
-/// Makes the settings of a recipe: "pathwise", "grpo", "flow-grpo", "nft", "sft", "released", or NULL for the recommended one. Returns at
-/// once.
+/// Makes the settings of a recipe: "pathwise", "grpo", "flow-grpo", "nft", "sft", "released"; of a preset, as GPUs have it: "quick", "balanced",
+/// "thorough", "official"; or NULL for the recommended ones. Returns at once.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pmt_settings_new(
     context: *const pmt_context,
@@ -48,7 +48,7 @@ pub unsafe extern "C" fn pmt_settings_new(
         let (settings, recipe) = unsafe {
             (place(settings, "settings", null_mut())?, optional_text(recipe, "recipe")?)
         };
-        let made = Settings::recipe(recipe.unwrap_or("default"), false).map_err(Failure::Argument)?;
+        let made = Settings::named(recipe.unwrap_or("default"), false).map_err(Failure::Argument)?;
         *settings = keep(pmt_settings { shared: context.0.clone(), settings: Mutex::new(made) });
         Ok(())
     })

@@ -48,8 +48,9 @@ def written(value: Value) -> str:
 class Settings(Handle, MutableMapping[str, Value]):
     """Settings by name, a dictionary that has every name from the start and forbids values that cannot be.
 
-    ``recipe``: ``pathwise``, ``grpo``, ``flow-grpo``, ``nft``, ``sft``, ``released``, or ``None`` for the recommended one. Values are
-    numbers, texts, booleans or ``None``, and read back as text, which is taken for the same value.
+    ``recipe``: ``pathwise``, ``grpo``, ``flow-grpo``, ``nft``, ``sft``, ``released``; a preset, as GPUs have it: ``quick``, ``balanced``,
+    ``thorough``, ``official``; or ``None`` for the recommended ones. Values are numbers, texts, booleans or ``None``, and read back as
+    text, which is taken for the same value.
 
     >>> settings = Settings({"iterations": 20, "optim.rate": 1e-4})
     >>> settings["rank"]

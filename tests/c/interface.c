@@ -155,6 +155,10 @@ static void settings(const char *path) {
     size_t needed = 0;
     BAD(pmt_settings_new(context, "no such recipe", &s), "no such recipe");
     CHECK(s == NULL);
+    OK(pmt_settings_new(context, "quick", &s));
+    OK(pmt_settings_get(s, "iterations", value, sizeof value, &needed));
+    CHECK(!strcmp(value, "20"));
+    pmt_settings_free(s);
     OK(pmt_settings_new(context, "grpo", &s));
     OK(pmt_settings_get(s, "rank", NULL, 0, &needed));
     CHECK(needed >= 2);

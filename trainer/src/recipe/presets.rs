@@ -49,10 +49,21 @@ impl Settings {
             ("thorough", false) => Config::pathwise(slow).of(300, 32),
             ("thorough", true) => Config::pathwise(slow).of(40, 32),
             ("official", _) => return Settings::recipe("released", slow),
-            _ => return Err(Error::bad("preset", PRESETS.map(|p| p.name).join(", "), name)),
+            _ => return Err(Error::call("preset", PRESETS.map(|p| p.name).join(", "), name)),
         };
         let watch = watch::Settings::of(slow);
         Ok(Settings { config: Config { watch, ..config }, ..Settings::recipe("default", slow)? })
+    }
+    /// Those of a preset or of a recipe, whichever has the name.
+    ///
+    /// # Errors
+    /// Neither has.
+    pub fn named(name: &str, slow: bool) -> Result<Self> {
+        if PRESETS.iter().any(|preset| preset.name == name) {
+            return Settings::preset(name, slow);
+        }
+        let presets = PRESETS.map(|p| p.name).join(", ");
+        Settings::recipe(name, slow).map_err(|e| e.with_hint(&format!("Presets: {presets}.")))
     }
 }
 
@@ -69,7 +80,7 @@ impl Config {
     /// Another name.
     pub fn recipe(name: &str, slow: bool) -> Result<Self> {
         let recipe = Recipe::named(name)
-            .ok_or_else(|| Error::bad("recipe", format!("one of {:?}", Recipe::NAMES), name))?;
+            .ok_or_else(|| Error::call("recipe", format!("one of {:?}", Recipe::NAMES), name))?;
         let config = match recipe {
             Recipe::Pathwise => Config::pathwise(slow),
             Recipe::Grpo => Config::grpo(slow),
