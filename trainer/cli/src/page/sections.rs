@@ -3,6 +3,7 @@ use super::album::Album;
 use super::record::{Record, Strip};
 use super::{album_note, charts, picture, time, usage};
 use maud::{Markup, html};
+use pentimento_trainer::images::Picture;
 
 /// Longer sides at most: of pairs, thumbnails, and pictures in a strip, pixels.
 const PAIR: u32 = 512;
@@ -93,37 +94,38 @@ pub fn words(r: &Record) -> Markup {
     }
 }
 
+/// The pictures that stand beside those before: after the run, or of one that did not come to its end the last preview. And what they are.
+fn latest(r: &Record) -> (&[Picture], &str) {
+    let preview = r.previews.iter().rfind(|s| !s.pictures.is_empty()).filter(|_| r.after.is_empty());
+    preview.map_or((&r.after, "after"), |s| (&s.pictures, &s.label))
+}
+
 fn pairs(album: &mut Album, r: &Record) -> Markup {
-    if r.before.is_empty() && r.after.is_empty() {
-        return html! {};
-    }
-    let prompts = r.prompts();
-    let mut side = |of: Option<&_>, prompt: &str, when: &str| match of {
-        Some(of) => picture(album, of, PAIR, &format!("{when}: {prompt}")),
-        None => html! { span .none { "no picture" } },
+    let ((after, when), prompts) = (latest(r), r.prompts());
+    let mut side = |of: Option<&Picture>, class: &str, when: &str, prompt: &str| {
+        let Some(of) = of else { return html! {} };
+        let image = picture(album, of, PAIR, &format!("{when}: {prompt}"));
+        html! { figure class=(class) { (image) figcaption { (when) } } }
     };
-    let count = r.before.len().max(r.after.len());
-    let pairs: Vec<Markup> = (0..count)
-        .map(|i| {
-            let prompt = prompts.get(i).map_or("", String::as_str);
-            let (before, after) =
-                (side(r.before.get(i), prompt, "before"), side(r.after.get(i), prompt, "after"));
-            html! {
-                label .pair {
-                    input type="checkbox" aria-label="swap";
-                    div .two {
-                        figure .before { (before) figcaption { "before" } }
-                        figure .after { (after) figcaption { "after" } }
-                    }
-                    span { (prompt) }
-                }
+    let mut pair = |i: usize| {
+        let prompt = prompts.get(i).map_or("", String::as_str);
+        let before = side(r.before.get(i), "before", "before", prompt);
+        let after = side(after.get(i), "after", when, prompt);
+        html! {
+            label .pair {
+                input type="checkbox" aria-label="swap";
+                div .two { (before) (after) }
+                span { (prompt) }
             }
-        })
-        .collect();
+        }
+    };
+    let pairs: Vec<Markup> = (0..r.before.len().max(after.len())).map(&mut pair).collect();
     html! {
-        h2 { "Before and after" }
-        p .aside { "The same prompt and noise. They change places under the pointer, when tapped, and when focused." }
-        div .pairs { @for pair in pairs { (pair) } }
+        @if !pairs.is_empty() {
+            h2 { "Before and after" }
+            p .aside { "The same prompt and noise. They change places under the pointer, when tapped, and when focused." }
+            div .pairs { @for pair in pairs { (pair) } }
+        }
     }
 }
 
