@@ -50,6 +50,8 @@ pub struct Metrics {
     pub advantage_spread: f32,
     /// Part of ratios outside the clip range.
     pub clip_fraction: f32,
+    /// Mean squared distance from the base model's steps, with `grpo.beta` above 0 (not kept in a saved state: one update measures it).
+    pub kl: Option<f32>,
     /// Steps the reward made.
     pub head_steps: usize,
     /// Optimiser steps the generator made.

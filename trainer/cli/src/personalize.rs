@@ -70,7 +70,7 @@ pub struct Args {
     #[arg(long)]
     pub keep: bool,
     /// Draw the pictures of before.png every so many iterations, as OUT/iteration-N.png, N the iteration; 0: never. SIGUSR1 asks for
-    /// one after the iteration or warm-start step in progress.
+    /// one after the iteration or warm-start step in progress. A CPU's driver then holds a few MB more than --estimate says.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub preview: usize,
     /// File that keeps encoded prompts between runs; with all of them in it the text encoders are not run.

@@ -1,10 +1,10 @@
 //! How far something is: a bar on a terminal, and lines now and then where a log file is written.
 use crate::memory::time;
+use crate::say;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::fmt::Display;
 use std::io::{IsTerminal, stderr, stdout};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Between two lines of one phase.
@@ -19,36 +19,23 @@ fn seen() -> bool {
 
 /// Breaks the silence where lines are written. Ends when dropped.
 struct Pulse {
-    /// When the last line was written.
-    told: Arc<Mutex<Instant>>,
     _end: Sender<()>,
 }
 
 impl Pulse {
     fn new(what: &'static str) -> Self {
         let (began, (end, ended)) = (Instant::now(), channel());
-        let told = Arc::new(Mutex::new(began));
-        let pulse = Pulse { told: told.clone(), _end: end };
         std::thread::spawn(move || {
             loop {
-                let quiet = told.lock().unwrap_or_else(PoisonError::into_inner).elapsed();
+                let quiet = say::quiet();
                 if quiet >= QUIET {
                     println!("{what}: still at it after {}", time(began.elapsed().as_secs_f64()));
-                    *told.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
                 } else if ended.recv_timeout(QUIET - quiet) != Err(RecvTimeoutError::Timeout) {
                     return;
                 }
             }
         });
-        pulse
-    }
-    /// Since the last line.
-    fn quiet(&self) -> Duration {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
-    }
-    /// A line is written.
-    fn tell(&self) {
-        *self.told.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        Pulse { _end: end }
     }
 }
 
@@ -80,7 +67,7 @@ impl Phase {
         self.bar.set_position(done as u64);
         self.bar.set_message(left.clone());
         let whole = done >= all && !core::mem::replace(&mut self.whole, done >= all);
-        if self.pulse.as_ref().is_some_and(|pulse| whole || pulse.quiet() >= EVERY) {
+        if self.pulse.is_some() && (whole || say::quiet() >= EVERY) {
             self.say(format_args!("{}: {done} of {all}{more}{left}", self.what));
         }
     }
@@ -95,7 +82,6 @@ impl Phase {
     }
     /// A line beside the bar.
     pub fn say(&self, line: impl Display) {
-        self.pulse.iter().for_each(Pulse::tell);
         self.bar.suspend(|| println!("{line}"));
     }
 }

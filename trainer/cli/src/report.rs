@@ -335,6 +335,7 @@ fn record(m: &Metrics, memory: u64) -> serde_json::Value {
         "head_accuracy": m.head_accuracy,
         "advantage_spread": m.advantage_spread,
         "clip_fraction": m.clip_fraction,
+        "kl": m.kl,
         "agreement": m.agreement,
         "rate": m.rate,
         "reward_pathwise": m.reward_pathwise,

@@ -40,7 +40,7 @@ fn draw(svg: &mut String, lines: &[Vec<(f64, f64)>], x: [f64; 2], y: [f64; 2]) -
     let text = |e: DrawingAreaErrorKind<_>| -> Failed { format!("{e:?}").into() };
     let root = SVGBackend::with_string(svg, SIZE).into_drawing_area();
     let mut builder = ChartBuilder::on(&root);
-    builder.margin(8).margin_right(14).x_label_area_size(18).y_label_area_size(44);
+    builder.margin(8).margin_right(14).x_label_area_size(20).y_label_area_size(50);
     let mut chart = builder.build_cartesian_2d(x[0]..x[1], y[0]..y[1]).map_err(text)?;
     let whole = x[1] - x[0] >= 4.0;
     chart
@@ -51,7 +51,7 @@ fn draw(svg: &mut String, lines: &[Vec<(f64, f64)>], x: [f64; 2], y: [f64; 2]) -
         .axis_style(GRID)
         .bold_line_style(GRID)
         .light_line_style(TRANSPARENT)
-        .label_style(("sans-serif", 11).into_font().color(&INK))
+        .label_style(("sans-serif", 13).into_font().color(&INK))
         .x_label_formatter(&|v| if whole || v.fract() == 0.0 { format!("{v:.0}") } else { String::new() })
         .y_label_formatter(&|v| tidy(*v))
         .draw()
@@ -78,7 +78,7 @@ fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
 fn range(values: impl Iterator<Item = f64>, around: f64) -> Option<[f64; 2]> {
     let ends = |e: Option<[f64; 2]>, v: f64| Some(e.map_or([v, v], |[a, b]| [a.min(v), b.max(v)]));
     let [low, high] = values.filter(|v| v.is_finite()).fold(None, ends)?;
-    let least = 1e-3 * low.abs().max(high.abs());
+    let least = if low == high { 0.2 } else { 1e-3 } * low.abs().max(high.abs());
     let wide = (high - low).max(if least > 0.0 { least } else { 1.0 });
     let more = (wide - (high - low)) / 2.0 + around * wide;
     Some([low - more, high + more])
