@@ -398,10 +398,11 @@ fn nothing_replaces_an_earlier_run_but_a_complete_one() {
     let last = contents(&out);
     let names: Vec<&str> = last.iter().map(|(name, _)| name.as_str()).collect();
     let all = ["after.png", "before.png", "metrics.jsonl", "notes.txt", "pytorch_lora_weights.safetensors"];
-    let more = ["references.txt", "run.json", "settings.toml", "state.safetensors"];
+    let more =
+        ["references.png", "references.txt", "report.html", "run.json", "settings.toml", "state.safetensors"];
     assert_eq!(names, [&all[..], &more].concat());
     let metrics = fs::read_to_string(out.join("metrics.jsonl")).expect("a file");
-    assert_eq!(metrics.lines().count(), 3, "{metrics}");
+    assert_eq!(metrics.lines().count(), 4, "{metrics}"); // and how it ended
     let adapter = |all: &[(String, Vec<u8>)]| all.iter().find(|(n, _)| n.starts_with("pytorch")).cloned();
     assert!(adapter(&last) != adapter(&first) && contents(&unfinished) == stopped);
     assert!(!job.path("out/unfinished-3").exists(), "its place of work stays");

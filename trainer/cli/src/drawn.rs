@@ -3,6 +3,7 @@ use crate::page::{slug, within};
 use pentimento::file;
 use pentimento::pipeline::Sampling;
 use pentimento_trainer::adapted::Source;
+use pentimento_trainer::adapter;
 use pentimento_trainer::files::write_atomically;
 use pentimento_trainer::images::{COLUMNS, Filter, GAP, Picture, contact_sheet};
 use pentimento_trainer::{Error, Result};
@@ -65,8 +66,7 @@ fn stem(path: &Path) -> String {
 
 /// The short hash by which tools find an adapter again: SHA-256 of what follows a safetensors file's header.
 fn hash(path: &Path) -> Option<String> {
-    let path = if path.is_dir() { path.join(crate::out::ADAPTER) } else { path.into() };
-    let (mut file, _) = file::open_if_there(&path).ok()??;
+    let (mut file, _) = file::open_if_there(&adapter::file(path).ok()?).ok()??;
     let mut header = [0; 8];
     file.read_exact(&mut header).ok()?;
     file.seek_relative(i64::try_from(u64::from_le_bytes(header)).ok()?).ok()?;

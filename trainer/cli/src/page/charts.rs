@@ -74,16 +74,18 @@ const PLOTS: [Plot; 18] = [
     plot("Warm start", "supervised loss over its steps", &[("loss", "")]),
 ];
 
-/// A chart's box; nothing where there are no lines.
+/// A chart's box; nothing where there are no lines. One that has no points keeps its colour from others.
 fn figure(title: &str, about: &str, lines: Vec<(String, Vec<(f64, f64)>)>) -> Markup {
-    let lines: Vec<_> = lines.into_iter().filter(|(_, points)| !points.is_empty()).take(LINES).collect();
-    let (names, points): (Vec<_>, Vec<_>) = lines.into_iter().unzip();
+    let (names, points): (Vec<_>, Vec<_>) = lines.into_iter().take(LINES).unzip();
     let Some(svg) = chart(title, &points) else { return html! {} };
+    let drawn =
+        names.iter().enumerate().zip(&points).filter(|((_, n), points)| !n.is_empty() && !points.is_empty());
+    let drawn = drawn.map(|(name, _)| name);
     html! {
         figure .chart {
             figcaption { strong { (title) } " " span .aside { (about) } }
             (PreEscaped(svg))
-            @if names.len() > 1 || names.iter().any(|n| !n.is_empty()) { p .legend { @for (i, name) in names.iter().enumerate() { span class=(format!("key k{i}")) { (name) } " " } } }
+            p .legend { @for (i, name) in drawn { span class=(format!("key k{i}")) { (name) } " " } }
         }
     }
 }

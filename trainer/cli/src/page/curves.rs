@@ -107,6 +107,8 @@ mod tests {
             chart("a \"name\" <b>", &[vec![(0.0, 1.0), (1.0, 2.0)], vec![(0.0, 3.0)]]).expect("a chart");
         assert!(svg.contains("var(--line0)") && svg.contains("var(--line1)") && svg.contains("currentColor"));
         assert!(!svg.contains("FE\"") && !svg.contains("<b>"), "{svg}");
+        let second = chart("", &[vec![], vec![(0.0, 1.0)]]).expect("a chart");
+        assert!(second.contains("var(--line1)") && !second.contains("var(--line0)"), "{second}");
     }
 
     #[test]
