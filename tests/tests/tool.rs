@@ -378,8 +378,15 @@ fn nothing_replaces_an_earlier_run_but_a_complete_one() {
     wait_for(&unfinished.join("metrics.jsonl"), &mut second);
     let (words, status) = ends(job.train("out", "3", "2"));
     assert!(status == Some(1) && words.contains("found one that a run is using"), "{words}");
+    signal(&second, "-USR1");
+    wait_for(&unfinished.join("iteration-0.png"), &mut second);
     signal(&second, "-HUP");
     let (words, status) = end_of(second);
+    let page = fs::read_to_string(unfinished.join("report.html")).expect("a page");
+    assert!(
+        page.contains("The run is stopped after the warm start.") && page.contains("Previews"),
+        "{words}"
+    );
     assert!(status == STOPPED && words.contains("adapter so far: "), "{status:?} {words}");
     assert!(words.contains("keeps an earlier run's files"), "{words}");
     assert!(unfinished.join("pytorch_lora_weights.safetensors").is_file() && contents(&out) == first);
