@@ -240,6 +240,10 @@ public:
     Status add_reference(const pmt_image &image, const char *caption) {
         return status(pmt_trainer_add_reference(own_, &image, caption));
     }
+    // The images of a folder, or of a file; without a caption they have those beside them.
+    Status add_references(const char *path, const char *caption, std::uint32_t &count) {
+        return status(pmt_trainer_add_references(own_, path, caption, &count));
+    }
     Status add_prompt(const char *prompt) { return status(pmt_trainer_add_prompt(own_, prompt)); }
     Status estimate(pmt_estimate &into) { return status(pmt_trainer_estimate(own_, &into, sizeof into)); }
     Status resume(const char *path) { return status(pmt_trainer_resume(own_, path)); }
@@ -303,6 +307,7 @@ public:
     Status memory(pmt_memory &into) const { return status(pmt_context_memory(own_, &into, sizeof into)); }
     Status cancel() const { return status(pmt_context_cancel(own_)); }
     Status log(pmt_log log, void *user) const { return status(pmt_context_log(own_, log, user)); }
+    Status limit_memory(uint64_t bytes) const { return status(pmt_context_limit_memory(own_, bytes)); }
     Status pipeline_cache(const char *file) const { return status(pmt_context_pipeline_cache(own_, file)); }
     // `recipe` nullptr: the recommended one.
     Status settings(const char *recipe, Settings &into) const {

@@ -40,8 +40,8 @@ if [ "${PENTIMENTO_ADAPTER:-}" != cpu ]; then
     fi
 fi
 # The game, the package and lent devices are tested where there are SDL2, CMake and Vulkan's headers.
-if [ -z "$quick" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! { command -v sdl2-config && command -v cmake && [ -e /usr/include/vulkan/vulkan.h ]; } >/dev/null; then
-    { apt-get update && apt-get install -y --no-install-recommends libsdl2-dev cmake libvulkan-dev; } >/dev/null 2>&1 || true
+if [ -z "$quick" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! { command -v sdl2-config && command -v cmake && command -v xvfb-run && [ -e /usr/include/vulkan/vulkan.h ]; } >/dev/null; then
+    { apt-get update && apt-get install -y --no-install-recommends libsdl2-dev cmake libvulkan-dev xvfb xauth; } >/dev/null 2>&1 || true
 fi
 logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT

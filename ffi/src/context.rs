@@ -134,9 +134,8 @@ pub unsafe extern "C" fn pmt_error_message(
 /// Gives the context time, once a frame: microseconds of the GPU and of the context's own thread. Work takes it in pieces of half of
 /// `gpu_us`; no more than two pieces, and no more than `gpu_us` together, are ever submitted and not done, however rarely or often this is called.
 /// What is not used is lost, and what took longer is taken off later calls. A piece is as long as its longest kernel at least, and then the
-/// only one. Products of matrices are cut to 8 GFLOP, 2 ms of a GPU that makes 4 TFLOP/s; attentions and convolutions only between images, so
-/// that SD3.5-medium at 512 pixels has some of 23 to 45 GFLOP, and its autoencoder of 309. How long pieces take is learnt from the GPU's own clock where it
-/// has one. 0 pauses. Before the first call, and after one with UINT32_MAX for both, work goes as fast as it can. While another thread waits in
+/// only one: kernels are cut to 8 GFLOP or 400 MB, 2 ms of a GPU that makes 4 TFLOP/s and moves 200 GB/s, copies of weights to 32 MB. How
+/// long pieces take is learnt from the GPU's own clock where it has one. 0 pauses. Before the first call, and after one with UINT32_MAX for both, work goes as fast as it can. While another thread waits in
 /// a function that waits, budgets are not kept. For every thread. Returns at once.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pmt_context_poll(
@@ -178,6 +177,16 @@ pub unsafe extern "C" fn pmt_context_memory(
         memory.fill(&pmt_memory { now, peak: held.peak.total(), weights, activations, other });
         Ok(())
     })
+}
+
+/// Limits what all work of this context holds on the device together, in bytes; UINT64_MAX lifts it. A training that begins later keeps to
+/// it as to its setting `memory`, or its job is PMT_STATUS_BAD_ARGUMENT with the least that would do; a drawing for which there is no more room
+/// frees its model's weights and has them come from the host's memory for each run, and where that is not enough is
+/// PMT_STATUS_OUT_OF_MEMORY. What is held already stays. Counted is what `pmt_context_memory` tells, without what a driver adds for itself.
+/// For every thread. Returns at once.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pmt_context_limit_memory(context: *const pmt_context, bytes: u64) -> pmt_status {
+    guard!(context, { context.0.host.set_memory(bytes).map_err(of_call) })
 }
 
 /// Cancels all jobs of this context. For every thread. Returns at once.

@@ -48,7 +48,7 @@ impl Failure {
     }
     pub fn status(&self) -> pmt_status {
         match self {
-            Failure::Argument(_) => pmt_status::BadArgument,
+            Failure::Argument(_) | Failure::Library(Error::Call { .. }) => pmt_status::BadArgument,
             Failure::Library(Error::Bad { .. }) => pmt_status::BadFile,
             Failure::Library(Error::Missing { .. }) => pmt_status::Missing,
             Failure::Library(Error::Io { .. }) => pmt_status::Io,
@@ -331,6 +331,7 @@ mod tests {
     fn each_kind_has_its_status() {
         for (error, status) in [
             (Error::bad("a", "b", "c"), pmt_status::BadFile),
+            (Error::call("a", "b", "c"), pmt_status::BadArgument),
             (Error::missing("a", "b"), pmt_status::Missing),
             (Error::io("a", "b", "c"), pmt_status::Io),
             (Error::Graph("a".into()), pmt_status::Internal),

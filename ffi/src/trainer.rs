@@ -16,7 +16,7 @@ use pentimento_trainer::estimate;
 use pentimento_trainer::files::write_atomically;
 use pentimento_trainer::host::{Brief, Job, Training};
 use pentimento_trainer::recipe::Recipe;
-use pentimento_trainer::references::Reference;
+use pentimento_trainer::references::{Reference, load_from};
 use pentimento_trainer::reward::{self, backbone::Backbone};
 use pentimento_trainer::settings::Settings;
 use pentimento_trainer::train::Setup;
@@ -171,6 +171,31 @@ pub unsafe extern "C" fn pmt_trainer_add_reference(
     })
 }
 
+/// Adds the PNG, JPEG or WebP image of a file, or those of a folder in the order of their names, before the training is started.
+/// `caption` says what all of them show; NULL: what is beside them in NAME.txt, NAME.png.txt, NAME.caption, metadata.jsonl or metadata.csv. They are
+/// turned upright. `count` gets how many they are, and may be NULL. Where one cannot be read none is added. As long as reading them takes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pmt_trainer_add_references(
+    trainer: *mut pmt_trainer,
+    path: *const c_char,
+    caption: *const c_char,
+    count: *mut u32,
+) -> pmt_status {
+    guard!(trainer, {
+        // SAFETY: the rules in the header.
+        let (path, caption) = unsafe { (text(path, "path")?, optional_text(caption, "caption")?) };
+        let mut session = exclusive(&trainer.session, "trainer")?;
+        let brief = session.brief("references")?;
+        let read = load_from(Path::new(path), caption, trainer.size, &brief.settings.framing)?;
+        if !count.is_null() {
+            // SAFETY: the rules in the header.
+            unsafe { *place(count, "count", 0)? = read.len() as u32 };
+        }
+        brief.references.extend(read);
+        Ok(())
+    })
+}
+
 /// Adds a prompt to draw from while training, before the training is started. Without any, the captions serve. Returns at once.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pmt_trainer_add_prompt(
@@ -234,8 +259,9 @@ pub unsafe extern "C" fn pmt_trainer_estimate(
         let Brief { model, reward, references, prompts, settings, .. } = session.brief("an estimate")?;
         let reward = reward.as_deref();
         let setup = Setup { model, config: None, reward, references, prompts, text_cache: None };
-        let known = match settings.memory {
-            Some(memory) => estimate::fit(&caps, &setup, &settings.config, memory.0)?.1,
+        let own = settings.memory.map(|memory| memory.0);
+        let known = match own.into_iter().chain(trainer.shared.host.memory_limit()).min() {
+            Some(most) => estimate::fit(&caps, &setup, &settings.config, most)?.1,
             None => estimate::estimate(&caps, &setup, &settings.config)?,
         };
         place.fill(&pmt_estimate {

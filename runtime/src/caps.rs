@@ -35,8 +35,8 @@ pub struct Caps {
     pub uniform_alignment: u64,
     /// Keep half-precision matmul weights as they are.
     pub half_weights: bool,
-    /// Floating-point operations above which a command is cut into several, where it can be: a device finishes what it has begun before it
-    /// does anything for another.
+    /// Floating-point operations, or the time of so many, above which a command becomes several dispatches: a device finishes what it has
+    /// begun before it does anything for another.
     pub longest: u64,
     /// Bytes of the device's own memory, where its driver tells; for a driver that computes on the CPU, what it may take of the machine's.
     pub memory: Option<u64>,

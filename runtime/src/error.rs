@@ -26,6 +26,18 @@ pub enum Error {
         /// What to do about it; empty or starting with a space.
         hint: String,
     },
+    /// What was asked for cannot be, whatever is in the files: a size, a setting, an order of calls.
+    #[error("{}: expected {}, found {}.{}", part(place), part(expected), part(found), part(hint))]
+    Call {
+        /// Setting, size or call.
+        place: String,
+        /// What would have been right.
+        expected: String,
+        /// What it was.
+        found: String,
+        /// What to do about it; empty or starting with a space.
+        hint: String,
+    },
     /// Something that must be there is not.
     #[error("{}: missing {}.{}", part(place), part(what), part(hint))]
     Missing {
@@ -95,6 +107,11 @@ impl Error {
             hint: String::new(),
         }
     }
+    /// [`Error::Call`]: at `place`, `expected` would have been right.
+    pub fn call(place: impl Into<String>, expected: impl Into<String>, found: impl Into<String>) -> Self {
+        let (place, expected, found) = (place.into(), expected.into(), found.into());
+        Error::Call { place, expected, found, hint: String::new() }
+    }
     /// `place`: missing `what`.
     pub fn missing(place: impl Into<String>, what: impl Into<String>) -> Self {
         Error::Missing { place: place.into(), what: what.into(), hint: String::new() }
@@ -109,8 +126,10 @@ impl Error {
     }
     /// The same at another place.
     pub fn at(mut self, name: impl Into<String>) -> Self {
-        if let Error::Bad { place, .. } | Error::Missing { place, .. } | Error::NotFinite { place, .. } =
-            &mut self
+        if let Error::Bad { place, .. }
+        | Error::Call { place, .. }
+        | Error::Missing { place, .. }
+        | Error::NotFinite { place, .. } = &mut self
         {
             *place = name.into();
         }
@@ -120,9 +139,10 @@ impl Error {
     pub fn is_out_of_memory(&self) -> bool {
         matches!(self, Error::Memory { .. })
     }
-    /// Adds advice to [`Error::Bad`], [`Error::Missing`], [`Error::NotFinite`] and [`Error::Memory`]; other kinds are returned unchanged.
+    /// Adds advice to [`Error::Bad`], [`Error::Call`], [`Error::Missing`], [`Error::NotFinite`] and [`Error::Memory`]; other kinds are returned unchanged.
     pub fn with_hint(mut self, advice: &str) -> Self {
         if let Error::Bad { hint, .. }
+        | Error::Call { hint, .. }
         | Error::Missing { hint, .. }
         | Error::NotFinite { hint, .. }
         | Error::Memory { hint, .. } = &mut self

@@ -178,7 +178,7 @@ impl Pipeline {
         let fits = |n: usize| n > 0 && n.is_multiple_of(unit) && n <= most;
         if !fits(width) || !fits(height) {
             let expected = format!("multiples of {unit} up to {most} pixels");
-            return Err(Error::bad("image size", expected, format!("{width} x {height}")));
+            return Err(Error::call("image size", expected, format!("{width} x {height}")));
         }
         Ok([height / self.vae.downscale(), width / self.vae.downscale()])
     }

@@ -3,6 +3,7 @@
 mod arena;
 mod check;
 mod choose;
+mod dispatch;
 mod parted;
 mod split;
 mod unpack;
@@ -71,6 +72,10 @@ pub struct Command {
     pub args: Vec<Slot>,
     /// Workgroups along x and y.
     pub groups: [u32; 2],
+    /// The first workgroup, where a dispatch of other commands begins the same work.
+    pub first: u32,
+    /// Whether the results are there afterwards, or another command goes on with the same work.
+    pub last: bool,
     /// Floating-point operations, for cutting work into submits.
     pub flops: u64,
     /// Shape of the graph's value that this computes, or a part of which where it was cut to fit bindings.
@@ -246,6 +251,8 @@ impl<'a> Planner<'a> {
             variant,
             args,
             groups: [1, 1],
+            first: 0,
+            last: true,
             flops: lowered.flops,
             shape: node.shape.clone(),
         };
@@ -253,10 +260,7 @@ impl<'a> Planner<'a> {
             Some(both) => both.into(),
             None => self.fitting(whole)?,
         };
-        for mut command in commands {
-            command.groups = choose::groups(&command.call, &command.variant, self.caps)?;
-            self.plan.commands.push(command);
-        }
+        self.push(commands)?;
         if let Some(Slot { place: Place::Arena { slab, offset }, len }) = unpacked {
             self.arena.give(slab, offset, Stored::F32.bytes(len) as u64);
         }
@@ -264,24 +268,24 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
-    /// A command, or pieces of it where its arguments exceed a binding, or its work what a dispatch should do, if it can be cut so.
+    /// Adds commands, as several dispatches where one would take longer than it should.
+    fn push(&mut self, commands: Vec<Command>) -> Result<()> {
+        for command in commands {
+            self.plan.commands.extend(dispatch::dispatches(command, self.caps)?);
+        }
+        Ok(())
+    }
+
+    /// A command, or pieces of it where its arguments exceed a binding.
     fn fitting(&self, whole: Command) -> Result<Vec<Command>> {
         let kinds = whole.variant.bindings();
         let bytes = whole.args.iter().zip(&kinds).map(|(slot, (_, kind))| kind.bytes(slot.len) as u64);
         let bytes: Vec<u64> = bytes.collect();
         let largest = bytes.iter().copied().max().unwrap_or(0);
-        let fits = largest <= self.caps.max_binding;
-        if fits && whole.flops <= self.caps.longest {
+        if largest <= self.caps.max_binding {
             return Ok(vec![whole]);
         }
-        let (binding, alignment) = (self.caps.max_binding, self.caps.alignment);
-        let cut = |flops| split::split(&whole, &bytes, &split::Bounds { binding, alignment, flops });
-        let pieces = cut(self.caps.longest);
-        if fits {
-            return Ok(pieces.unwrap_or_else(|| vec![whole]));
-        }
-        let pieces = pieces.or_else(|| cut(u64::MAX));
-        pieces.ok_or_else(|| {
+        split::split(&whole, &bytes, self.caps).ok_or_else(|| {
             let name = whole.call.kernel();
             self.too_large(&whole.shape, largest, &format!("binding of {name}"), self.caps.max_binding)
         })

@@ -64,6 +64,7 @@ fn main() {
                 seed: 0,
                 fold: false,
                 split: false,
+                cut: false,
                 stage: true,
             };
             match time(&mut gpu, &draw) {

@@ -138,7 +138,9 @@ static pmt_status using(uint32_t which) {
         case 1: return pmt_context_cancel(at(CONTEXT));
         case 2: return pmt_context_log(at(CONTEXT), one_in(2) ? NULL : hears, NULL);
         case 3: return pmt_context_memory(at(CONTEXT), &memory, one_in(9) ? below(99) / 4 * 4 % 44 : sizeof memory);
-        case 4: return pmt_context_pipeline_cache(at(CONTEXT), one_in(2) ? NULL : "");
+        case 4:
+            if (one_in(2)) return pmt_context_limit_memory(at(CONTEXT), one_in(4) ? 1000000 : UINT64_MAX);
+            return pmt_context_pipeline_cache(at(CONTEXT), one_in(2) ? NULL : "");
         case 5: return pmt_settings_set(at(SETTINGS), word(), word());
         case 6: return pmt_settings_get(at(SETTINGS), word(), text, below(sizeof text), one_in(2) ? NULL : &needed);
         case 7: return pmt_settings_check(at(SETTINGS));
@@ -150,7 +152,7 @@ static pmt_status using(uint32_t which) {
         case 13: return pmt_pipeline_detach(at(PIPELINE), a);
         case 14: return pmt_pipeline_unload(at(PIPELINE));
         case 15: return pmt_trainer_resolution(at(TRAINER), &a, &b);
-        case 16: return pmt_trainer_add_reference(at(TRAINER), one_in(30) ? NULL : &i, word());
+        case 16: return one_in(9) ? pmt_trainer_add_references(at(TRAINER), word(), word(), one_in(2) ? NULL : &b) : pmt_trainer_add_reference(at(TRAINER), one_in(30) ? NULL : &i, word());
         case 17: return pmt_trainer_add_prompt(at(TRAINER), word());
         case 18: return pmt_trainer_resume(at(TRAINER), word());
         case 19: return pmt_trainer_resume_bytes(at(TRAINER), pixels, below(99));

@@ -34,6 +34,7 @@ static void no_handle(void *wild) {
     WRONG(pmt_context_cancel(wild));
     WRONG(pmt_context_log(wild, NULL, NULL));
     WRONG(pmt_context_pipeline_cache(wild, "x"));
+    WRONG(pmt_context_limit_memory(wild, 1));
     CHECK(pmt_error_message(wild, text, sizeof text) == 0);
     WRONG(pmt_settings_new(wild, NULL, &settings));
     WRONG(pmt_settings_set(wild, "rank", "1"));
@@ -214,6 +215,15 @@ static void references(const char *path) {
     ODD(format = 7, "image.format: expected one of pmt_format");
     BAD(pmt_trainer_add_reference(trainer, NULL, NULL), "image: ");
     BAD(pmt_trainer_add_reference(trainer, &good, "\xff"), "caption: expected UTF-8");
+    uint32_t count = 9;
+    char folder[4096];
+    snprintf(folder, sizeof folder, "%s/references/mono", path);
+    OK(pmt_trainer_add_references(trainer, folder, NULL, &count));
+    CHECK(count > 15);
+    OK(pmt_trainer_add_references(trainer, folder, "an icon", NULL));
+    FAILS(pmt_trainer_add_references(trainer, "no/folder", NULL, &count), PMT_STATUS_MISSING, "no/folder");
+    BAD(pmt_trainer_add_references(trainer, NULL, NULL, &count), "path: ");
+    BAD(pmt_trainer_add_references(trainer, folder, "\xff", &count), "caption: expected UTF-8");
     BAD(pmt_trainer_add_prompt(trainer, NULL), "prompt: ");
     BAD(pmt_trainer_save_adapter(trainer, "x"), "trainer: expected one that was started");
     BAD(pmt_trainer_save_state(trainer, "x"), "trainer: expected one that was started");

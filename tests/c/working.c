@@ -59,7 +59,7 @@ static void drawings(pmt_pipeline *pipeline, uint32_t side, const unsigned char 
     CHECK(job == NULL);
     odd = good, odd.width = side + 1; // told by the job
     OK(pmt_pipeline_draw(pipeline, &odd, &job));
-    FAILS(pmt_job_wait(job, UINT32_MAX), PMT_STATUS_BAD_FILE, "image size");
+    FAILS(pmt_job_wait(job, UINT32_MAX), PMT_STATUS_BAD_ARGUMENT, "image size");
     CHECK(pmt_job_message(job, text, sizeof text) > 0 && strstr(text, "image size"));
     pmt_job_free(job);
     odd = good, odd.size = offsetof(pmt_drawing, batch), odd.batch = 99; // an older program's: defaults for the rest
@@ -246,7 +246,7 @@ static void trainings(const char *path, const char *device) {
         if (k == 1) OK(frames(job, 2000));
         if (k == 2) { // a second start, a drawing in the middle, a state from a job that is cancelled
             OK(pmt_trainer_start(trainer, &second));
-            FAILS(pmt_job_wait(second, UINT32_MAX), PMT_STATUS_BAD_FILE, "training: expected one that is not started");
+            FAILS(pmt_job_wait(second, UINT32_MAX), PMT_STATUS_BAD_ARGUMENT, "training: expected one that is not started");
             pmt_job_free(second);
             while (pmt_trainer_write_state(trainer, take, &state) != PMT_STATUS_OK) usleep(1000);
             const char *prompt = "icon of snow";
@@ -286,7 +286,7 @@ static void trainings(const char *path, const char *device) {
         if (k == 0) OK(pmt_trainer_resume_bytes(trainer, state.data, state.len));
         if (k == 2) OK(pmt_trainer_resume_bytes(trainer, state.data, 100));
         OK(pmt_trainer_start(trainer, &job));
-        FAILS(pmt_job_wait(job, UINT32_MAX), PMT_STATUS_BAD_FILE, k < 2 ? wrong[k][2] : "expected a safetensors file");
+        FAILS(pmt_job_wait(job, UINT32_MAX), k == 1 ? PMT_STATUS_BAD_ARGUMENT : PMT_STATUS_BAD_FILE, k < 2 ? wrong[k][2] : "expected a safetensors file");
         CHECK(pmt_trainer_save_adapter(trainer, "/tmp/x") != PMT_STATUS_OK);
         pmt_job_free(job);
         pmt_trainer_free(trainer);
@@ -409,7 +409,7 @@ static void away(const char *folder, const char *device) {
 }
 
 // Several threads at one context; the others only look.
-static volatile int over;
+static atomic_int over;
 static void *look(void *job) {
     pmt_progress now;
     pmt_event event;
@@ -432,6 +432,11 @@ static void race(const char *path, const char *device) {
     pthread_t threads[3];
     OK(pmt_trainer_start(trainer, &job));
     for (int i = 0; i < 3; i++) CHECK(pthread_create(&threads[i], NULL, look, job) == 0);
+    pmt_progress now = {.phase = 0};
+    while (now.phase < PMT_PHASE_WARM && !failures) {
+        OK(pmt_job_progress(job, &now, sizeof now));
+        usleep(1000);
+    }
     for (int i = 0; i < 40; i++) {
         OK(pmt_job_pause(job, i % 2 == 0));
         usleep(5000);

@@ -57,6 +57,14 @@ pub fn widen(plan: &Plan) -> (Plan, Vec<Slot>) {
         }
         for (j, arg) in c.args[split..].iter_mut().enumerate() {
             let Place::Arena { slab, offset } = arg.place else { continue };
+            if c.first > 0 {
+                // Another dispatch of the same work.
+                arg.place = place(&ranges, arg);
+                if let Place::Arena { slab, .. } = arg.place {
+                    ranges[slab].by.2 = i;
+                }
+                continue;
+            }
             let end = offset + 4 * arg.len as u64;
             // A piece goes on where the piece before it ended.
             let before = |r: &&mut Range| {
@@ -152,7 +160,7 @@ pub fn check_spoiled(
     exec.forget(id).map_err(text)?;
     let seen = Seen { plan: &wide, data, slabs: slabs.map_err(text)?, unpacked };
     let mut steps = Vec::with_capacity(wide.commands.len());
-    for (i, c) in wide.commands.iter().enumerate() {
+    for (i, c) in wide.commands.iter().enumerate().filter(|(_, c)| c.last) {
         let split = c.args.len() - c.variant.outputs();
         let given: Vec<&[f32]> = c.args[..split].iter().map(|s| seen.get(s)).collect();
         let rounded = operands(&c.variant, &given);

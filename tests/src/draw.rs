@@ -61,6 +61,8 @@ pub struct Draw {
     pub fold: bool,
     /// Lower the limit of a binding until commands are cut into pieces, where they can be.
     pub split: bool,
+    /// Lower the limit of a dispatch's work until commands become several dispatches, but for those of one workgroup.
+    pub cut: bool,
     /// Textures are large enough for staging; only the software class asks.
     pub stage: bool,
 }
@@ -91,6 +93,7 @@ impl fmt::Display for Draw {
         write!(f, "{head}:{a},{b},{c}:{}:{}", word(&VALUES, self.values), self.seed)?;
         f.write_str(if self.fold { ":fold" } else { "" })?;
         f.write_str(if self.split { ":split" } else { "" })?;
+        f.write_str(if self.cut { ":cut" } else { "" })?;
         f.write_str(if self.class == Class::Software && !self.stage { ":unstaged" } else { "" })
     }
 }
@@ -109,9 +112,11 @@ impl FromStr for Draw {
             head = rest.unwrap_or(head);
             rest.is_some()
         };
-        let (unstaged, split, fold) = (flag("unstaged"), flag("split"), flag("fold"));
+        let (unstaged, cut, split, fold) = (flag("unstaged"), flag("cut"), flag("split"), flag("fold"));
         let &[name, weight, class, n, values, seed] = head else {
-            return Err(format!("`{s}` is not ROW:WEIGHT:CLASS:A,B,C:VALUES:SEED[:fold][:split][:unstaged]"));
+            return Err(format!(
+                "`{s}` is not ROW:WEIGHT:CLASS:A,B,C:VALUES:SEED[:fold][:split][:cut][:unstaged]"
+            ));
         };
         let n: Result<Vec<usize>, _> = n.split(',').map(str::parse).collect();
         let n = n.ok().and_then(|n| <[usize; 3]>::try_from(n).ok());
@@ -124,6 +129,7 @@ impl FromStr for Draw {
             seed: seed.parse().map_err(|_| format!("`{seed}` is not a seed"))?,
             fold,
             split,
+            cut,
             stage: !unstaged,
         })
     }
@@ -170,17 +176,20 @@ pub fn draws(case: Case, class: Class, weight: Stored) -> impl Strategy<Value = 
         1 => Just(Values::Special),
     ];
     let rarely = proptest::bool::weighted(0.2);
-    let flags = (rarely, rarely, rarely);
-    (sides(), values, 0u32..1000, flags).prop_map(move |(n, values, seed, (fold, split, unstaged))| Draw {
-        case,
-        class,
-        weight,
-        n,
-        values,
-        seed,
-        fold,
-        split,
-        stage: !unstaged || class == Class::Gpu,
+    let flags = (rarely, rarely, rarely, rarely);
+    (sides(), values, 0u32..1000, flags).prop_map(move |(n, values, seed, (fold, split, cut, unstaged))| {
+        Draw {
+            case,
+            class,
+            weight,
+            n,
+            values,
+            seed,
+            fold,
+            split,
+            cut,
+            stage: !unstaged || class == Class::Gpu,
+        }
     })
 }
 
@@ -232,6 +241,11 @@ impl Draw {
                 Ok(cut) => plan = cut,
                 Err(_) => caps.max_binding = whole,
             }
+        }
+        if self.cut {
+            let most = plan.commands.iter().map(|c| c.flops).max().unwrap_or(0);
+            caps.longest = most / 3 + 1;
+            plan = new(&caps)?;
         }
         if self.fold {
             // Commands have at most count groups; a square of this side holds them, a row does not.

@@ -233,7 +233,7 @@ fn cpp_and_a_game() {
     game(&folder, &small);
 }
 
-/// The game for a few frames without a screen, on the smallest model.
+/// The game for a few frames, on the smallest model: on a device of the library's, without a screen, and on one of its own, on a screen that nobody sees.
 fn game(folder: &Path, model: &Path) {
     let sdl = |what: &str| Command::new("sdl2-config").arg(what).output();
     let (Ok(flags), Ok(libs)) = (sdl("--cflags"), sdl("--libs")) else {
@@ -242,26 +242,42 @@ fn game(folder: &Path, model: &Path) {
     let text = [flags.stdout, b" ".to_vec(), libs.stdout].concat();
     let text = String::from_utf8(text).expect("flags");
     let more: Vec<&str> = text.split_whitespace().collect();
-    let Some(game) = compile("examples/game/main.cpp", folder, Link::Shared, &more) else { return };
     std::fs::write(folder.join("apple.txt"), "an apple").expect("a caption");
+    if let Some(game) = compile("examples/game/main.cpp", folder, Link::Shared, &more) {
+        let mut command = command(&game);
+        command.env("SDL_VIDEODRIVER", "dummy");
+        play(command, folder, model);
+    }
+    let screen = Command::new("xvfb-run").arg("--help").output().is_ok();
+    if !screen || !Path::new("/usr/include/vulkan/vulkan.h").exists() {
+        return println!("SKIPPED: the game on a Vulkan device of its own (no Xvfb or no Vulkan headers)");
+    }
+    let more = [more, vec!["-lvulkan"]].concat();
+    if let Some(game) = compile("examples/game/vulkan.cpp", folder, Link::Shared, &more) {
+        let mut command = command(OsStr::new("xvfb-run").as_ref());
+        command.arg("-a").arg(game);
+        play(command, folder, model);
+    }
+}
+fn play(mut command: Command, folder: &Path, model: &Path) {
     let shot = folder.join("shot.bmp");
-    let mut command = command(&game);
+    let _ = std::fs::remove_file(&shot);
     command.arg(model).arg(folder).args([
         "frames=400",
         "iterations=1",
         "warm.steps=8",
         "warm.batch=2",
         "watch.every=0",
-    ]);
-    command.args([
         "rollout.prompts=1",
         "rollout.group=2",
         "rollout.steps=2",
         "pathwise.images=2",
         "head.warm=1",
+        "budget=8000",
+        "rank=2",
+        "head.batch=2",
     ]);
-    command.args(["budget=8000", "rank=2", "head.batch=2"]).arg(format!("shot={}", shot.display()));
-    command.env("SDL_VIDEODRIVER", "dummy");
+    command.arg(format!("shot={}", shot.display()));
     let said = output_of(&mut command);
     println!("{said}");
     assert!(

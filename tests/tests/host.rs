@@ -218,6 +218,54 @@ fn drawings_share_weights_and_change_adapters() {
 }
 
 #[test]
+fn work_keeps_to_a_limit_of_memory() {
+    let Some(gpu) = adapter("limits of memory") else { return };
+    drop(gpu);
+    let job = job::Job::new("sft");
+    let open = |stream| {
+        let gpu = || adapter("a device").ok_or(pentimento_trainer::Error::Cancelled);
+        let host = Host::new(Box::new(move || Ok((gpu()?.with_window(20_000), None)))).expect("a thread");
+        let model = ModelFolder::open(&job.model).expect("a model");
+        let keeping = Keeping { stream, ..Keeping::default() };
+        let artist = host.artist(model, Vec::new(), TextSettings::default(), keeping).expect("an artist");
+        (host, artist)
+    };
+    let draw = |artist: &pentimento_trainer::host::Artist| {
+        let job = artist.draw(Drawing::new("a cat", 1, how())).expect("a job");
+        match job.wait(None) {
+            Outcome::Done => Ok(job.picture(0).expect("an image").pixels),
+            Outcome::Failed(error) => Err(error),
+            outcome => panic!("{outcome:?}"),
+        }
+    };
+    let held = |host: &Host| host.memory().expect("bytes");
+    let (whole, artist) = open(false);
+    let expected = draw(&artist).expect("an image");
+    let most = held(&whole).peak.total();
+    let (streamed, artist) = open(true);
+    assert!(draw(&artist).expect("an image") == expected);
+    let least = held(&streamed).peak.total();
+    assert!(least < most / 10 * 9, "{least} of {most}");
+    let (host, artist) = open(false);
+    let limit = u64::midpoint(least, most);
+    host.set_memory(limit).expect("a limit");
+    assert_eq!(host.memory_limit(), Some(limit));
+    assert!(draw(&artist).expect("an image") == expected, "other bits");
+    assert!(held(&host).now.total() <= limit, "{:?}", held(&host));
+    // Nothing can be done with so little, and the host lives on.
+    artist.unload().expect("unloaded");
+    host.set_memory(least / 4).expect("a limit");
+    let error = draw(&artist).expect_err("too little");
+    assert!(error.is_out_of_memory() && error.to_string().contains("allowed"), "{error}");
+    let training = host.training(brief(&job)).expect("a training");
+    let Outcome::Failed(error) = training.start().expect("a job").wait(None) else { panic!("too little") };
+    assert!(error.to_string().contains("at least"), "{error}");
+    host.set_memory(u64::MAX).expect("no limit");
+    assert!(draw(&artist).expect("an image") == expected && host.memory_limit().is_none());
+    assert_eq!(training.start().expect("a job").wait(None), Outcome::Done);
+}
+
+#[test]
 fn a_paused_drawing_is_not_mixed_up_with_the_next() {
     let Some(host) = host() else { return };
     let job = job::Job::new("sft");
@@ -259,6 +307,7 @@ fn what_goes_wrong_is_told_and_the_host_lives_on() {
         panic!("no such size")
     };
     assert!(error.to_string().contains("image size"), "{error}");
+    assert!(matches!(error, pentimento_trainer::Error::Call { .. }), "no file is to blame: {error:?}");
     assert_eq!(artist.draw(Drawing::new("a cat", 1, how())).expect("a job").wait(None), Outcome::Done);
     // A job that nobody waits for ends when what it works on goes.
     host.pace().poll(Duration::ZERO, Duration::ZERO);

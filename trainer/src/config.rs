@@ -96,14 +96,14 @@ impl Config {
         self.pathwise.check()?;
         let grpo = matches!(self.recipe, Recipe::Grpo | Recipe::FlowGrpo | Recipe::Released);
         if matches!(self.recipe, Recipe::Nft) && self.rollout.group < 2 {
-            return Err(Error::bad("rollout.group", "at least 2 images to compare", "1"));
+            return Err(Error::call("rollout.group", "at least 2 images to compare", "1"));
         }
         if grpo && window == 0 {
-            return Err(Error::bad("rollout.window", "at least one stochastic step", "none"));
+            return Err(Error::call("rollout.window", "at least one stochastic step", "none"));
         }
         if self.images() > MOST_IMAGES {
             let found = format!("{} x {}", self.rollout.prompts, self.rollout.group);
-            return Err(Error::bad(
+            return Err(Error::call(
                 "rollout.prompts x rollout.group",
                 format!("at most {MOST_IMAGES} images"),
                 found,
@@ -113,13 +113,13 @@ impl Config {
             (self.head.alignment, !matches!(self.recipe, Recipe::Released | Recipe::Supervised));
         if aligned > 0.0 && !learns {
             let expected = "0 with recipes that do not ask for it: released, sft";
-            return Err(Error::bad("head.alignment", expected, aligned.to_string()));
+            return Err(Error::call("head.alignment", expected, aligned.to_string()));
         }
         if self.recipe == Recipe::Released && self.rollout.prompts < 2 {
-            return Err(Error::bad("rollout.prompts", "at least 2 batches in an epoch", "1"));
+            return Err(Error::call("rollout.prompts", "at least 2 batches in an epoch", "1"));
         }
         if grpo && updates > window {
-            return Err(Error::bad("grpo.updates", "at most one per stochastic step", updates.to_string()));
+            return Err(Error::call("grpo.updates", "at most one per stochastic step", updates.to_string()));
         }
         Ok(())
     }

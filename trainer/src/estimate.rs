@@ -99,7 +99,7 @@ pub fn fit(caps: &Caps, setup: &Setup<'_>, config: &Config, cap: u64) -> Result<
                 continue;
             }
             let least = least(caps, setup, &config)?;
-            return Err(Error::bad("memory", format!("at least {}", megabytes(least)), megabytes(cap))
+            return Err(Error::call("memory", format!("at least {}", megabytes(least)), megabytes(cap))
                 .with_hint("Smaller images, or a quantised base, need less."));
         }
     }

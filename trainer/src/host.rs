@@ -40,6 +40,8 @@ pub struct Host(Arc<Line>);
 struct Line {
     tasks: Mutex<Option<Sender<Task>>>,
     pace: Pace,
+    /// Bytes that may be held.
+    most: Arc<AtomicU64>,
     next: AtomicU64,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -52,13 +54,15 @@ impl Host {
     pub fn new(open: Open) -> Result<Self> {
         let (tasks, line) = channel();
         let pace = Pace::default();
-        let own = pace.clone();
+        let most = Arc::new(AtomicU64::new(u64::MAX));
+        let (own, limit) = (pace.clone(), most.clone());
         let thread = std::thread::Builder::new().name("pentimento".into());
-        let thread = thread.spawn(move || Desk::new(open, own).work(&line));
+        let thread = thread.spawn(move || Desk::new(open, own, limit).work(&line));
         let thread = thread.map_err(|e| Error::io("thread", "start", e.to_string()))?;
         Ok(Host(Arc::new(Line {
             tasks: Mutex::new(Some(tasks)),
             pace,
+            most,
             next: AtomicU64::new(1),
             thread: Mutex::new(Some(thread)),
         })))
@@ -69,6 +73,20 @@ impl Host {
         &self.0.pace
     }
 
+    /// Limits what everything on this host holds together, in bytes; `u64::MAX` lifts it. Trainings that begin from now on keep to it as to their
+    /// setting `memory`, or are refused with the least that would do; a drawing for which there is no more room frees its model's weights
+    /// and streams them. What is held already stays. From the next piece of work on.
+    ///
+    /// # Errors
+    /// The thread is gone.
+    pub fn set_memory(&self, most: u64) -> Result<()> {
+        self.0.most.store(most, Ordering::Relaxed);
+        self.send(Box::new(Desk::limit))
+    }
+    /// What [`Host::set_memory`] set.
+    pub fn memory_limit(&self) -> Option<u64> {
+        limit(&self.0.most)
+    }
     /// Bytes that everything on this host holds and held. Waits for the piece of work in progress.
     ///
     /// # Errors
@@ -161,6 +179,11 @@ impl Host {
     fn wake(&self) {
         let _ = self.send(Box::new(|_| {}));
     }
+}
+
+/// A limit that is one.
+fn limit(most: &AtomicU64) -> Option<u64> {
+    Some(most.load(Ordering::Relaxed)).filter(|&most| most < u64::MAX)
 }
 
 fn gone() -> Error {

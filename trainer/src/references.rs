@@ -103,6 +103,33 @@ pub fn load(
     (references, unread)
 }
 
+/// The images of a folder, as [`load_framed`], or the one of a file. `caption` is what all of them show; without it they have
+/// those that stand beside them.
+///
+/// # Errors
+/// As [`load_framed`].
+pub fn load_from(
+    path: &Path,
+    caption: Option<&str>,
+    [width, height]: [u32; 2],
+    framing: &Framing,
+) -> Result<Vec<Reference>> {
+    let (folder, file) = if path.is_file() { (path.parent(), path.file_name()) } else { (Some(path), None) };
+    let folder = folder.unwrap_or(path);
+    let mut survey = match (file, caption) {
+        (Some(_), Some(_)) => Survey::default(), // whatever else lies there is of no concern
+        _ => Survey::of(folder)?,
+    };
+    if let Some(file) = file {
+        survey.images = vec![file.to_string_lossy().into_owned()];
+    }
+    if let Some(caption) = caption {
+        survey.captions = survey.images.iter().map(|name| (name.clone(), caption.to_string())).collect();
+    }
+    let (references, unread) = load(folder, &survey, width, height, framing);
+    unread.into_iter().next().map_or(Ok(references), Err)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -161,6 +188,25 @@ mod tests {
         assert_eq!(load(Fit::Cover, [0; 3]), (0, 0, said("cropped to cover", "#000000")));
         let cover = load_references(&s.0, 1, 1).unwrap();
         assert_eq!((cover[0].size, cover[0].transparent, cover[1].transparent), ([3, 1], true, false));
+    }
+
+    #[test]
+    fn one_file_has_the_caption_beside_it_or_the_given_one() {
+        let s = Scratch::new("onefile");
+        image(&s, "a.png", 3, 3, 51);
+        image(&s, "b.png", 3, 3, 51);
+        s.write("b.txt", "a bear");
+        let load = |path: &Path, caption| load_from(path, caption, [3, 3], &Framing::default());
+        let seen = |path: &Path, caption| -> Vec<(String, Option<String>)> {
+            load(path, caption).unwrap().into_iter().map(|r| (r.name, r.caption)).collect()
+        };
+        let one = |name: &str, caption: Option<&str>| (name.to_string(), caption.map(String::from));
+        assert_eq!(seen(&s.0.join("b.png"), None), [one("b.png", Some("a bear"))]);
+        assert_eq!(seen(&s.0, None), [one("a.png", None), one("b.png", Some("a bear"))]);
+        assert_eq!(seen(&s.0, Some("x")), [one("a.png", Some("x")), one("b.png", Some("x"))]);
+        s.write("b.txt", [0xff, 0xfe]); // not looked at where a caption is given
+        assert_eq!(seen(&s.0.join("b.png"), Some("x")), [one("b.png", Some("x"))]);
+        assert!(message(load(&s.0.join("c.png"), None)).contains("c.png: missing"));
     }
 
     #[test]

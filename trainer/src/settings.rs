@@ -107,7 +107,7 @@ pub fn find(name: &str) -> Result<&'static Setting> {
 
 fn unknown(name: &str) -> Error {
     let hint = format!("Did you mean {}?", nearest(name).join(" or "));
-    Error::bad(name, "the name of a setting", "none of that name").with_hint(&hint)
+    Error::call(name, "the name of a setting", "none of that name").with_hint(&hint)
 }
 
 /// The names that are nearest, up to three; of what is written without a part, by their ends.
@@ -150,7 +150,7 @@ impl Settings {
         let found = list().iter().zip(fields).find(|(s, _)| s.name == name);
         let (_, field) = found.ok_or_else(|| unknown(name))?;
         if !field.read(text.trim()) {
-            return Err(Error::bad(name, setting.expected(), format!("`{text}`")));
+            return Err(Error::call(name, setting.expected(), format!("`{text}`")));
         }
         accept(setting, field)?;
         *self = next;
@@ -170,7 +170,7 @@ impl Settings {
         part::check(self)?;
         if self.config.recipe == Recipe::Released && self.framing.fit != Fit::Squash {
             let found = self.get("fit").unwrap_or_default();
-            return Err(Error::bad("fit", "squash, as the released schedule does", found));
+            return Err(Error::call("fit", "squash, as the released schedule does", found));
         }
         self.config.check()
     }

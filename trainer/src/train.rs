@@ -180,7 +180,7 @@ impl Trainer {
     ) -> Result<Self> {
         if !matches!(config.recipe, Recipe::Grpo | Recipe::FlowGrpo) {
             let expected = "grpo or flow-grpo, which need only a reward's value";
-            return Err(Error::bad(
+            return Err(Error::call(
                 "recipe with the host's reward",
                 expected,
                 format!("{:?}", config.recipe),
@@ -188,7 +188,7 @@ impl Trainer {
         }
         if config.head.alignment > 0.0 {
             let found = config.head.alignment.to_string();
-            return Err(Error::bad("head.alignment with the host's reward", "0", found));
+            return Err(Error::call("head.alignment with the host's reward", "0", found));
         }
         Trainer::open(exec, setup, config, Some(reward))
     }

@@ -28,7 +28,7 @@ fn keep(n: u32, query: vec4<f32>, g: vec4<f32>) {
 }
 @compute @workgroup_size(WORKGROUP)
 fn attention_dkv_coop(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>, @builtin(subgroup_id) wave: u32, @builtin(subgroup_invocation_id) lane: u32) {
-    let index = wg.y * grid.x + wg.x;
+    let index = workgroup_of(wg, grid);
     let blocks = (p.k + ROWS - 1u) / ROWS;
     let bh = index / blocks;
     if bh >= p.batch * p.heads { return; }

@@ -12,7 +12,7 @@ var<workgroup> level: array<f32, TILE>;
 var<workgroup> delta: array<f32, TILE>;
 @compute @workgroup_size(WORKGROUP)
 fn attention_dkv_tile(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let i = wg.y * grid.x + wg.x;
+    let i = workgroup_of(wg, grid);
     let blocks = (p.k + TILE - 1u) / TILE;
     let bh = i / blocks;
     if bh >= p.batch * p.heads { return; }

@@ -23,7 +23,7 @@ fn keep(n: u32, key: vec4<f32>, value: vec4<f32>) {
 }
 @compute @workgroup_size(WORKGROUP)
 fn attention_dq_coop(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>, @builtin(subgroup_id) wave: u32, @builtin(subgroup_invocation_id) lane: u32) {
-    let index = wg.y * grid.x + wg.x;
+    let index = workgroup_of(wg, grid);
     let blocks = (p.q + ROWS - 1u) / ROWS;
     let bh = index / blocks;
     if bh >= p.batch * p.heads { return; }

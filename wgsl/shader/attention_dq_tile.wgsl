@@ -8,7 +8,7 @@
 @group(0) @binding(7) var<storage, read_write> dq: array<vec4<f32>>;
 @compute @workgroup_size(WORKGROUP)
 fn attention_dq_tile(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let i = wg.y * grid.x + wg.x;
+    let i = workgroup_of(wg, grid);
     let blocks = (p.q + TILE - 1u) / TILE;
     let bh = i / blocks;
     if bh >= p.batch * p.heads { return; }

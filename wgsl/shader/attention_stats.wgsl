@@ -3,7 +3,7 @@
 // One invocation per query and head.
 // Reference: wgsl/src/cpu/attention.rs
 // Paper: Dao et al. 2022, algorithm 4, line 4
-struct Params { batch: u32, heads: u32, q: u32, d: u32 }
+struct Params { batch: u32, heads: u32, q: u32, d: u32, first: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read_write> y: array<f32>;
 @group(0) @binding(2) var<storage, read_write> dy: array<f32>;

@@ -2,7 +2,7 @@
 // One invocation per ITEM neighbouring elements of a. The strides say which of b's sides are repeated (0); where ITEM is more
 // than 1, the inner one is not.
 // Reference: wgsl/src/cpu/binary.rs
-struct Params { n: u32, op: u32, sc: u32, c: u32, stride_o: u32, stride_c: u32 }
+struct Params { n: u32, op: u32, sc: u32, c: u32, stride_o: u32, stride_c: u32, first: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read_write> a: array<Item>;
 @group(0) @binding(2) var<storage, read_write> b: array<Item>;

@@ -4,7 +4,7 @@
 // in conv2d_texture.wgsl.
 // Reference: wgsl/src/cpu/conv2d.rs
 struct Params {
-    batch: u32, h: u32, w: u32, c: u32, ho: u32, wo: u32, o: u32, kh: u32, kw: u32, stride: u32, pad: u32,
+    batch: u32, h: u32, w: u32, c: u32, ho: u32, wo: u32, o: u32, kh: u32, kw: u32, stride: u32, pad: u32, first: u32,
 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(3) var<storage, read_write> dx: array<vec4<f32>>;

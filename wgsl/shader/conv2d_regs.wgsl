@@ -3,7 +3,7 @@
 // One workgroup per TILE_M pixels and TILE_N output channels; the grid is folded as in shared/index.wgsl.
 // Reference: wgsl/src/cpu/conv2d.rs
 struct Params {
-    batch: u32, h: u32, w: u32, c: u32, ho: u32, wo: u32, o: u32, kh: u32, kw: u32, stride: u32, pad: u32, flags: u32,
+    batch: u32, h: u32, w: u32, c: u32, ho: u32, wo: u32, o: u32, kh: u32, kw: u32, stride: u32, pad: u32, flags: u32, first: u32,
 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read_write> x: array<vec4<f32>>;
@@ -14,7 +14,7 @@ struct Params {
 @compute @workgroup_size(WORKGROUP)
 fn conv2d_regs(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let tiles_n = (p.o + TILE_N - 1u) / TILE_N;
-    let index = wg.y * grid.x + wg.x;
+    let index = workgroup_of(wg, grid);
     let m0 = index / tiles_n * TILE_M;
     if m0 >= p.batch * p.ho * p.wo { return; }
     register_tile(0u, m0, index % tiles_n * TILE_N, 0u, p.kh * p.kw * p.c, lane);

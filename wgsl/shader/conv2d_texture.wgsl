@@ -5,7 +5,7 @@
 // Arrays of arrays, each as long as the loop over it: only so does Mesa keep the sums out of memory; see matmul_texture.wgsl.
 // Reference: wgsl/src/cpu/conv2d.rs
 struct Params {
-    batch: u32, h: u32, w: u32, c: u32, ho: u32, wo: u32, o: u32, kh: u32, kw: u32, stride: u32, pad: u32, flags: u32,
+    batch: u32, h: u32, w: u32, c: u32, ho: u32, wo: u32, o: u32, kh: u32, kw: u32, stride: u32, pad: u32, flags: u32, first: u32,
 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(3) var<storage, read_write> bias: array<vec4<f32>>;

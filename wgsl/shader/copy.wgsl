@@ -4,7 +4,7 @@
 // upsample: [B, H, W, C] -> [B, 2H, 2W, C], each pixel four times.
 // One invocation per ITEM neighbouring numbers of the output; runs that are moved together are multiples of ITEM.
 // Reference: wgsl/src/cpu/copy.rs
-struct Params { n: u32, a: u32, b: u32, c: u32, d: array<vec4<u32>, 3> }
+struct Params { n: u32, a: u32, b: u32, c: u32, d: array<vec4<u32>, 3>, first: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read_write> x: array<Item>;
 @group(0) @binding(2) var<storage, read_write> y: array<Item>;

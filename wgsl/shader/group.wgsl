@@ -7,7 +7,7 @@
 // A row is one (image, group, part): `part` pixels of c / groups channels.
 // Reference: wgsl/src/cpu/group.rs
 // Papers: Wu & He 2018 eq. 1; Chan, Golub & LeVeque 1979, how parts are put together
-struct Params { rows: u32, parts: u32, part: u32, c: u32, groups: u32, hw: u32, eps: f32, mode: u32 }
+struct Params { rows: u32, parts: u32, part: u32, c: u32, groups: u32, hw: u32, eps: f32, mode: u32, first: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read_write> x: array<f32>;
 @group(0) @binding(2) var<storage, read_write> w: array<f32>;

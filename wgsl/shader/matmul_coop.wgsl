@@ -15,7 +15,7 @@ var<workgroup> out: array<vec4<f32>, WORKGROUP / SUBGROUP * FOURS>;
 fn matmul_coop(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>, @builtin(local_invocation_index) lane: u32,
     @builtin(subgroup_id) subgroup: u32, @builtin(subgroup_invocation_id) own: u32) {
     let tiles_n = (p.n + TILE_N - 1u) / TILE_N;
-    let tile = wg.y * grid.x + wg.x;
+    let tile = workgroup_of(wg, grid);
     let m0 = (tile / tiles_n) * TILE_M;
     let n0 = (tile % tiles_n) * TILE_N;
     if m0 >= p.m { return; }

@@ -7,7 +7,7 @@ var<workgroup> sums: array<array<f32, WORKGROUP>, ROWS>;
 fn matmul_few(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let at = lane % LANES;
     // Columns past the end do the last one's work again, so that everyone comes to the barriers.
-    let column = (wg.y * grid.x + wg.x) * (WORKGROUP / LANES) + lane / LANES;
+    let column = workgroup_of(wg, grid) * (WORKGROUP / LANES) + lane / LANES;
     let n = min(column, p.n - 1u);
     let k4 = p.k / 4u;
     var acc: array<f32, ROWS>;

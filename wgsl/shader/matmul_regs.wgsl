@@ -7,7 +7,7 @@
 fn matmul_regs(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let tiles_n = (p.n + TILE_N - 1u) / TILE_N;
     let tiles = tiles_n * ((p.m + TILE_M - 1u) / TILE_M);
-    let index = wg.y * grid.x + wg.x;
+    let index = workgroup_of(wg, grid);
     let part = index / tiles;
     let start = part * p.part;
     if start >= p.k { return; }

@@ -8,7 +8,7 @@ var<workgroup> tile_b: array<f32, STRIDE * DEPTH>;
 @compute @workgroup_size(WORKGROUP)
 fn matmul_tile(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let tiles_n = (p.n + TILE - 1u) / TILE;
-    let tile = wg.y * grid.x + wg.x;
+    let tile = workgroup_of(wg, grid);
     let m0 = (tile / tiles_n) * TILE;
     let n0 = (tile % tiles_n) * TILE;
     if m0 >= p.m { return; }

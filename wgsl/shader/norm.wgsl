@@ -7,7 +7,7 @@
 // Numbers are read ITEM at a time (shared/item.wgsl), of which what is read together is a multiple.
 // Reference: wgsl/src/cpu/norm.rs
 // Papers: Ba et al. 2016 eq. 3; Zhang & Sennrich 2019 eq. 4; Wu & He 2018 eq. 1
-struct Params { rows: u32, c: u32, eps: f32, mode: u32, rows_per_batch: u32, groups: u32, hw: u32, scale: f32 }
+struct Params { rows: u32, c: u32, eps: f32, mode: u32, rows_per_batch: u32, groups: u32, hw: u32, scale: f32, first: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read_write> x: array<Item>;
 @group(0) @binding(2) var<storage, read_write> w: array<Item>;

@@ -3,7 +3,7 @@
 // One invocation per block of four words: element i is a function of i alone, so neither order nor adapter matters.
 // Reference: wgsl/src/cpu/philox.rs
 // Paper: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"
-struct Params { n: u32 }
+struct Params { n: u32, first: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read_write> state: array<f32>;
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;

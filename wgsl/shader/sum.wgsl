@@ -3,7 +3,7 @@
 // One invocation per output, in a fixed order: four running sums hide the loads' latency and round less than one. Long sums
 // are cut in two by the graph builder.
 // Reference: wgsl/src/cpu/sum.rs
-struct Params { outputs: u32, n: u32, inner: u32, scale: f32 }
+struct Params { outputs: u32, n: u32, inner: u32, scale: f32, first: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read_write> x: array<f32>;
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;

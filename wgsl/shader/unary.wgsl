@@ -2,7 +2,7 @@
 // x, y, dy, dx: [N].
 // One invocation per ITEM neighbouring elements.
 // Reference: wgsl/src/cpu/unary.rs
-struct Params { n: u32, op: u32, alpha: f32, beta: f32 }
+struct Params { n: u32, op: u32, alpha: f32, beta: f32, first: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read_write> x: array<Item>;
 @group(0) @binding(2) var<storage, read_write> y: array<Item>;

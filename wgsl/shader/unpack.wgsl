@@ -2,7 +2,7 @@
 // b, y: [N], a multiple of 4.
 // One invocation for four numbers.
 // Reference: wgsl/src/kernel/blocks.rs
-struct Params { n: u32 }
+struct Params { n: u32, first: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
 //@ if HALF == 1
 alias Four = vec4<f16>;

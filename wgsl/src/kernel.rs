@@ -106,7 +106,7 @@ macro_rules! families {
             pub fn kernel(&self) -> &'static str {
                 match self { $(Call::$Family(c) => Calls::kernel(c),)* }
             }
-            /// Words of the uniform block.
+            /// Words of the uniform block but for the last one, the first workgroup of a dispatch.
             pub fn words(&self) -> Vec<u32> {
                 match self { $(Call::$Family(c) => Calls::words(c),)* }
             }

@@ -173,6 +173,11 @@ impl<R: Real> Executor for Cpu<R> {
         self.plans.start(plan)?;
         let p = self.plans.get(plan)?;
         let Some(c) = p.plan.commands.get(p.cursor) else { return Ok(true) };
+        if !c.last {
+            // The last of several dispatches does the work of all.
+            self.plans.get_mut(plan)?.cursor += 1;
+            return Ok(false);
+        }
         let split = c.args.len() - c.variant.outputs();
         let inputs: Vec<Vec<R>> = c.args[..split].iter().map(|s| self.get(p, s)).collect();
         let inputs: Vec<&[R]> = inputs.iter().map(Vec::as_slice).collect();

@@ -160,13 +160,13 @@ pub(super) fn upload(bytes: usize) -> u64 {
 }
 /// Bytes from one command's uniform block to the next.
 pub(super) fn uniform_stride(c: &Command, caps: &Caps) -> u64 {
-    (4 * c.call.words().len() as u64).max(64).next_multiple_of(caps.uniform_alignment.max(16))
+    (4 * c.words().len() as u64).max(64).next_multiple_of(caps.uniform_alignment.max(16))
 }
 /// Bytes of all uniform blocks of a plan.
 pub(super) fn uniform_bytes(plan: &Plan, caps: &Caps) -> u64 {
     plan.commands.iter().map(|c| uniform_stride(c, caps)).sum()
 }
-/// Bytes of the buffer of these blocks. Every binding covers the largest block that any kernel declares.
+/// Bytes of the buffer of these blocks.
 pub(super) fn uniforms(blocks: u64) -> u64 {
-    buffer(blocks + 256)
+    buffer(blocks)
 }

@@ -48,6 +48,9 @@ fn trace<E: Executor + ?Sized>(exec: &mut E, plan: PlanId) -> Result<(String, &'
     exec.rewind(plan);
     for (index, c) in commands.iter().enumerate() {
         exec.one(plan)?;
+        if !c.last {
+            continue;
+        }
         let results = &c.args[c.args.len() - c.variant.outputs()..];
         for slot in results {
             if let Some((i, v)) = wild(&exec.argument(plan, slot)?) {

@@ -13,6 +13,7 @@ mod pace;
 mod pipelines;
 mod profile;
 mod rooms;
+mod selftest;
 mod stage;
 mod stream;
 mod trial;
@@ -21,7 +22,7 @@ mod vulkan;
 #[cfg(not(target_vendor = "apple"))]
 mod vulkan_needs;
 
-pub use adapters::{AdapterInfo, Limits, adapters, adapters_within};
+pub use adapters::{AdapterInfo, Limits, adapter_index, adapters, adapters_within};
 pub use adopt::{QueueLock, unsupported};
 pub use bisect::{Checked, Difference, Follow, Note};
 pub use cache::{Load, MOST as MOST_CACHED, PipelineCache};
@@ -32,6 +33,7 @@ pub use fault::Fault;
 use fault::device_error;
 pub use pace::{Hurry, Pace, Used};
 pub use profile::{Clock, Peaks, Profile, Spent, Time};
+pub use selftest::Tested;
 #[cfg(not(target_vendor = "apple"))]
 pub use vulkan::Handles;
 #[cfg(not(target_vendor = "apple"))]
@@ -162,7 +164,7 @@ impl Wgpu {
         views: &[Option<wgpu::TextureView>],
         layout: &wgpu::BindGroupLayout,
     ) -> Result<wgpu::BindGroup> {
-        let size = core::num::NonZeroU64::new(64); // the largest block any kernel declares
+        let size = core::num::NonZeroU64::new((4 * c.words().len() as u64).next_multiple_of(16));
         let uniform = wgpu::BufferBinding { buffer: uniforms.0, offset: uniforms.1, size };
         let mut entries = Vec::from([wgpu::BindGroupEntry {
             binding: 0,

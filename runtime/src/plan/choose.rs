@@ -28,20 +28,3 @@ pub(super) fn body(call: &Call, inputs: &[Operand], caps: &Caps, exact: bool) ->
     };
     Err(Error::Device { device: caps.name.clone(), reason })
 }
-
-/// Workgroups of a call, folded over x and y.
-pub(super) fn groups(call: &Call, v: &Variant, caps: &Caps) -> Result<[u32; 2]> {
-    let count = call.groups(v);
-    let x = count.min(32768.min(caps.max_groups as usize)).max(1);
-    let y = count.div_ceil(x).max(1);
-    match (u32::try_from(x), u32::try_from(y)) {
-        (Ok(x), Ok(y)) if y <= caps.max_groups => Ok([x, y]),
-        _ => Err(Error::Device {
-            device: caps.name.clone(),
-            reason: format!(
-                "{count} workgroups of {} do not fit one dispatch; use a smaller batch",
-                call.kernel()
-            ),
-        }),
-    }
-}

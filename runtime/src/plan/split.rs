@@ -1,38 +1,28 @@
-//! Commands whose arguments are larger than a binding, or that take longer than a host wants to wait for, cut into ranges of rows. The pieces read and write parts of the
+//! Commands whose arguments are larger than a binding, cut into ranges of rows. The pieces read and write parts of the
 //! same tensors with the same kernel, so results keep their bits; nothing is copied. How a call can be cut, its family
 //! says (`Call::rows`).
 use super::{Command, Place, Slot};
+use crate::caps::Caps;
 use alloc::vec::Vec;
 use pentimento_wgsl::Stored;
 use pentimento_wgsl::kernel::{Part, Rows};
 
-/// What bounds a piece.
-pub(super) struct Bounds {
-    /// Bytes of a binding.
-    pub binding: u64,
-    /// Bindings begin at multiples of this, bytes.
-    pub alignment: u64,
-    /// Floating-point operations.
-    pub flops: u64,
-}
-
 /// Pieces that together do what `whole` does; `None` where its kernel cannot be cut so.
 /// `bytes`: what each argument binds, 0 for one that no limit concerns.
-pub(super) fn split(whole: &Command, bytes: &[u64], bounds: &Bounds) -> Option<Vec<Command>> {
+pub(super) fn split(whole: &Command, bytes: &[u64], caps: &Caps) -> Option<Vec<Command>> {
     let rows = rows(whole)?;
-    let pieces = whole.flops.div_ceil(bounds.flops.max(1)).max(1);
-    let mut most = rows.count.div_ceil(usize::try_from(pieces).ok()?);
+    let mut most = rows.count;
     for (part, &bytes) in rows.parts.iter().zip(bytes) {
         match part {
             Part::Rows(_) => {
                 let row = bytes.div_ceil(rows.count as u64).max(1);
-                most = most.min(usize::try_from(bounds.binding / row).ok()?);
+                most = most.min(usize::try_from(caps.max_binding / row).ok()?);
             }
-            _ if bytes > bounds.binding => return None,
+            _ if bytes > caps.max_binding => return None,
             _ => {}
         }
     }
-    let ranges = ranges(&rows, most, bounds.alignment)?;
+    let ranges = ranges(&rows, most, caps.alignment)?;
     ranges.into_iter().map(|(start, count)| piece(whole, &rows, start, count)).collect()
 }
 

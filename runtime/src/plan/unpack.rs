@@ -47,13 +47,13 @@ impl Planner<'_> {
             variant,
             args,
             groups: [1, 1],
+            first: 0,
+            last: true,
             flops: packed.len as u64,
             shape: vec![packed.len],
         };
-        for mut command in self.fitting(whole)? {
-            command.groups = choose::groups(&command.call, &command.variant, self.caps)?;
-            self.plan.commands.push(command);
-        }
+        let commands = self.fitting(whole)?;
+        self.push(commands)?;
         self.plan.flops += packed.len as u64;
         Ok(Some(out))
     }

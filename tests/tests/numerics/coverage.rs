@@ -80,6 +80,7 @@ fn linked() -> BTreeMap<(&'static str, String), BTreeSet<&'static str>> {
                         seed: 0,
                         fold: false,
                         split: false,
+                        cut: false,
                         stage,
                     };
                     draw.stage &= class == Class::Software;

@@ -8,7 +8,7 @@ use pentimento_wgsl::{Class, Stored};
 use std::collections::BTreeSet;
 use tests::adapter::Device;
 use tests::cases::all;
-use tests::check::{Data, check};
+use tests::check::{Data, check, check_spoiled};
 use tests::draw::{Draw, Values};
 
 fn plan(g: Graph, y: Id, caps: &Caps) -> Plan {
@@ -151,6 +151,7 @@ fn most_kernels_can_be_cut() {
             seed: 0,
             fold: false,
             split: true,
+            cut: false,
             stage: false,
         };
         let mut cpu = Cpu::new();
@@ -163,6 +164,27 @@ fn most_kernels_can_be_cut() {
     }
     for kernel in ["unary", "binary", "matmul", "layer_norm", "attention"] {
         assert!(cut.contains(kernel), "{kernel} is never cut; cut are {cut:?}");
+    }
+}
+
+/// Every command of more than one workgroup can become several dispatches, the comparison itself runs with the draws that say `cut`; one that
+/// begins where another began leaves numbers unwritten, and that is noticed.
+#[test]
+fn dispatches_go_on_where_others_ended() {
+    let Some(mut device) = Device::open("dispatches") else { return };
+    for row in ["linear_weight", "attention_64", "conv2d_fours", "group_norm", "silu", "softmax", "permute"] {
+        device.clear();
+        let draw: Draw = format!("{row}:f32:gpu:62,62,35:normal:4:cut").parse().expect("a draw");
+        let exec = device.exec();
+        let caps = exec.caps().clone();
+        let (plan, data) = draw.plan(exec, &caps).expect("a plan");
+        let later = plan.commands.iter().filter(|c| c.first > 0).count();
+        assert!(later > 0, "{row}: no command of several dispatches");
+        assert_eq!(plan.commands.iter().filter(|c| c.last).count(), plan.commands.len() - later);
+        check(exec, plan.clone(), &data).unwrap_or_else(|e| panic!("{draw}: {e}"));
+        let spoiled =
+            check_spoiled(exec, plan, &data, |plan| plan.commands.iter_mut().for_each(|c| c.first = 0));
+        assert!(spoiled.is_err(), "{draw}: nobody noticed");
     }
 }
 

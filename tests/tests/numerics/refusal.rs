@@ -69,6 +69,7 @@ fn examples() -> BTreeMap<&'static str, Draw> {
             seed: 4,
             fold: false,
             split: false,
+            cut: false,
             stage: false,
         };
         let (plan, _) = draw.plan(&mut Cpu::new(), &Caps::webgpu()).expect("a plan");
@@ -147,7 +148,7 @@ fn wrong_memory_is_refused() {
 #[test]
 fn draws_survive_their_text_form() {
     for text in
-        ["linear_weight:f16:gpu:3,65,17:huge:42", "silu:f32:software:1,1,1:special:0:fold:split:unstaged"]
+        ["linear_weight:f16:gpu:3,65,17:huge:42", "silu:f32:software:1,1,1:special:0:fold:split:cut:unstaged"]
     {
         assert_eq!(text.parse::<Draw>().expect("a draw").to_string(), text);
     }

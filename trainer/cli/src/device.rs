@@ -1,10 +1,11 @@
 //! The device options that commands share.
 use clap::{Args as ClapArgs, ValueEnum};
+use pentimento::caps::{Caps, Class};
 use pentimento::exec::Executor;
-use pentimento::exec::wgpu::{Checked, Limits, Wgpu, adapters_within};
-use pentimento_trainer::Result;
+use pentimento::exec::wgpu::{AdapterInfo, Checked, Limits, Options, Wgpu, adapter_index, adapters_within};
 use pentimento_trainer::estimate::megabytes;
 use pentimento_trainer::pipeline_cache::{self, Kept, Place};
+use pentimento_trainer::{Error, Result};
 use std::ffi::OsString;
 
 /// `--limits`.
@@ -84,12 +85,52 @@ impl DeviceArgs {
     }
 }
 
+/// Which kernels a device gets, in words.
+fn kernels(caps: &Caps) -> String {
+    let half = if caps.half_weights { ", half-precision weights" } else { "" };
+    match (caps.class, caps.matrix) {
+        (Class::Software, _) => "for drivers that compute on the processor".into(),
+        (Class::Gpu, Some(matrix)) => {
+            format!("for GPUs, with cooperative matrices of {0} x {0}{half}", matrix.edge)
+        }
+        (Class::Gpu, None) => format!("for GPUs{half}"),
+    }
+}
+
+/// Compares the device with the CPU, and measures it.
+fn test(info: &AdapterInfo, limits: Limits) -> Result<bool> {
+    let mut exec = Wgpu::open_with(Some(&info.index.to_string()), &Options { limits, ..Options::default() })?;
+    exec.notes().iter().for_each(|note| println!("  {note}"));
+    println!("  kernels in use: {}", kernels(exec.caps()));
+    let tested = exec.self_test()?;
+    match &tested.wrong {
+        None => println!(
+            "  self-test: {} commands of {} kernels agree with the CPU",
+            tested.commands,
+            tested.kernels.len()
+        ),
+        Some(wrong) => println!("  self-test: WRONG after {} commands: {wrong}", tested.commands),
+    }
+    let peaks = exec.peaks()?;
+    println!(
+        "  speed: {:.2} TFLOP/s in products, {:.1} GB/s copying",
+        peaks.flops * 1e-12,
+        peaks.bytes * 1e-9
+    );
+    Ok(tested.wrong.is_none())
+}
+
 /// `pentimento devices`.
-pub fn list(limits: Limits) -> Result<()> {
-    let all = adapters_within(limits);
+pub fn list(limits: Limits, only: Option<&str>, tests: bool) -> Result<()> {
+    let mut all = adapters_within(limits);
     if all.is_empty() {
         Wgpu::open(None)?;
     }
+    if let Some(only) = only {
+        let index = adapter_index(Some(only))?;
+        all.retain(|a| a.index == index);
+    }
+    let mut good = true;
     for a in all {
         println!("{}: {}", a.index, a.name);
         let pci = if a.pci.is_empty() { String::new() } else { format!("PCI {}, ", a.pci) };
@@ -106,8 +147,20 @@ pub fn list(limits: Limits) -> Result<()> {
             c.max_buffer >> 20,
             c.max_groups
         );
+        if tests {
+            good &= test(&a, limits)?;
+        } else {
+            println!("  kernels: {}", kernels(c));
+        }
     }
-    Ok(())
+    if good {
+        Ok(())
+    } else {
+        Err(Error::Device {
+            device: "self-test".into(),
+            reason: "a device computes wrong numbers; `--bisect` names them in a run of yours".into(),
+        })
+    }
 }
 
 #[cfg(test)]

@@ -48,6 +48,12 @@ enum Command {
         /// Limits and features to show.
         #[arg(long, value_enum, default_value = "adapter")]
         limits: device::Within,
+        /// Compare a small network with the CPU, command by command, and measure the device: some seconds each.
+        #[arg(long)]
+        test: bool,
+        /// Only this one: index, PCI id, or a part of the name that no other device has.
+        #[arg(long)]
+        device: Option<String>,
     },
     /// Say what a model folder or adapter file holds, and whether it can be used.
     Inspect(inspect::Args),
@@ -73,7 +79,7 @@ fn main() -> ExitCode {
         }
     };
     let result = match &cli.command {
-        Command::Devices { limits } => device::list((*limits).into()),
+        Command::Devices { limits, test, device } => device::list((*limits).into(), device.as_deref(), *test),
         Command::Inspect(args) => inspect::run(args),
         Command::Generate(args) => generate::run(args, &Stop::install()),
         Command::Personalize(args) => personalize::run(args, &Stop::install()),

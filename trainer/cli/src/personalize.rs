@@ -182,7 +182,7 @@ fn within(caps: &Caps, setup: &Setup<'_>, settings: &mut Settings) -> Result<Opt
     let config = &settings.config;
     let rehearsing = Spinner::new("estimating memory");
     let (fitting, estimate) = match estimate::fit(caps, setup, config, cap) {
-        Err(e @ Error::Bad { .. }) if asked.is_none() => {
+        Err(e @ Error::Call { .. }) if asked.is_none() => {
             eprintln!("the device's memory may not do: {e}");
             let sparing = config.clone().sparing();
             let estimate = estimate::estimate(caps, setup, &sparing)?;

@@ -143,6 +143,11 @@ impl Artist {
         self.sketch.adapters = adapters;
         Ok(())
     }
+    /// Frees the device's part and takes less from now on; whether that can be.
+    pub fn spare(&mut self) -> bool {
+        self.unload();
+        !core::mem::replace(&mut self.sketch.keeping.stream, true)
+    }
     /// Frees the device's part.
     pub fn unload(&mut self) {
         self.pipeline = None;

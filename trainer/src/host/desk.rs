@@ -7,13 +7,14 @@ use crate::pipeline_cache::Kept;
 use crate::{Error, Result};
 use pentimento::exec::Memory;
 use pentimento::exec::share::{Seat, Shared};
-use pentimento::exec::wgpu::Pace;
 #[cfg(not(target_vendor = "apple"))]
-use pentimento::exec::wgpu::{Target, Wgpu};
+use pentimento::exec::wgpu::Target;
+use pentimento::exec::wgpu::{Pace, Wgpu};
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError};
 
 /// Floating-point operations of the longest dispatch, where it can be cut: 2 ms of a device that makes 4 TFLOP/s of them.
@@ -23,6 +24,23 @@ pub(super) const LONGEST: u64 = 8_000_000_000;
 pub(super) enum Thing {
     Artist(Box<Artist>),
     Training(Box<Training>),
+}
+
+impl Thing {
+    /// Frees what an error has spoilt. Whether the work can begin anew, with less.
+    fn recovers(&mut self, what: &mut What, error: &Error) -> bool {
+        let Thing::Artist(artist) = self else { return false };
+        if let (What::Draw(draw), Error::Memory { .. }) = (what, error)
+            && artist.spare()
+        {
+            draw.1 = State::default();
+            return true;
+        }
+        if matches!(error, Error::Device { .. } | Error::Memory { .. }) {
+            artist.unload(); // its next drawing begins with the model's files
+        }
+        false
+    }
 }
 
 /// What is asked of it.
@@ -51,6 +69,8 @@ pub(super) enum Turn {
 pub(super) struct Device {
     pub name: String,
     shared: Shared,
+    /// Bytes that may be held.
+    pub most: Option<u64>,
     /// Behind the device, so that it is written after it.
     _kept: Option<Keeper>,
 }
@@ -59,6 +79,12 @@ impl Device {
     /// A user's part of it. Transformers and autoencoders of the checkpoint that `space` names are there once.
     pub fn seat(&self, space: &str) -> Result<Box<Seat>> {
         Ok(Box::new(self.shared.seat(space, &["transformer/", "vae/"])?))
+    }
+    fn on<R>(&self, ask: impl FnOnce(&mut Wgpu) -> Result<R>) -> Result<R> {
+        self.shared.with(|exec| {
+            let wgpu = exec.as_any().and_then(|exec| exec.downcast_mut::<Wgpu>());
+            ask(wgpu.ok_or_else(|| Error::missing("host", "a device of wgpu's"))?)
+        })
     }
 }
 
@@ -75,13 +101,14 @@ pub(super) struct Desk {
     open: Open,
     device: Option<Device>,
     pace: Pace,
+    most: Arc<AtomicU64>,
     things: BTreeMap<u64, Thing>,
     works: Vec<Work>,
 }
 
 impl Desk {
-    pub fn new(open: Open, pace: Pace) -> Self {
-        Desk { open, device: None, pace, things: BTreeMap::new(), works: Vec::new() }
+    pub fn new(open: Open, pace: Pace, most: Arc<AtomicU64>) -> Self {
+        Desk { open, device: None, pace, most, things: BTreeMap::new(), works: Vec::new() }
     }
 
     /// The thread.
@@ -142,12 +169,11 @@ impl Desk {
                 if matches!(error, Error::Device { .. }) {
                     self.device = None; // the next job opens it anew
                 }
-                if let (Thing::Artist(artist), Error::Device { .. } | Error::Memory { .. }) =
-                    (&mut thing, &error)
-                {
-                    artist.unload(); // and this one's next drawing begins with the model's files
+                if thing.recovers(&mut work.what, &error) {
+                    self.works.insert(index.min(self.works.len()), work);
+                } else {
+                    ticket.end(Outcome::Failed(error));
                 }
-                ticket.end(Outcome::Failed(error));
             }
             Err(payload) => {
                 // What it was working on may be half done: nobody gets it back.
@@ -173,7 +199,7 @@ impl Desk {
             }
             (Thing::Training(training), What::Train) => training.turn(device, &work.ticket),
             (Thing::Training(training), What::Draw(draw)) => training.draw(&draw.0, &work.ticket),
-            (Thing::Artist(_), What::Train) => Err(Error::bad("job", "a training", "a drawing's model")),
+            (Thing::Artist(_), What::Train) => Err(Error::call("job", "a training", "a drawing's model")),
         }
     }
 
@@ -183,10 +209,23 @@ impl Desk {
             let (mut exec, kept) = (self.open)()?;
             exec.set_pace(self.pace.clone());
             exec.set_longest(LONGEST);
+            exec.set_memory(self.most.load(Ordering::Relaxed));
             let (name, shared) = (exec.name().to_string(), Shared::new(Box::new(exec)));
-            self.device = Some(Device { name, shared, _kept: kept.map(Keeper) });
+            self.device =
+                Some(Device { name, shared, most: super::limit(&self.most), _kept: kept.map(Keeper) });
         }
         self.device.as_ref().ok_or_else(|| Error::missing("host", "a device"))
+    }
+    /// Holds the open device to the limit as it is now.
+    pub fn limit(&mut self) {
+        let most = self.most.load(Ordering::Relaxed);
+        if let Some(device) = &mut self.device {
+            device.most = super::limit(&self.most);
+            let _ = device.on(|wgpu| {
+                wgpu.set_memory(most);
+                Ok(())
+            });
+        }
     }
     /// Copies bytes into memory of the program whose device this is.
     ///
@@ -194,12 +233,8 @@ impl Desk {
     /// As [`Wgpu::deliver`].
     #[cfg(not(target_vendor = "apple"))]
     pub unsafe fn deliver(&mut self, bytes: &[u8], target: &Target) -> Result<()> {
-        self.device()?.shared.with(|exec| {
-            let wgpu = exec.as_any().and_then(|exec| exec.downcast_mut::<Wgpu>());
-            let wgpu = wgpu.ok_or_else(|| Error::missing("host", "a device of wgpu's"))?;
-            // SAFETY: the caller's promise.
-            unsafe { wgpu.deliver(bytes, target) }
-        })
+        // SAFETY: the caller's promise.
+        self.device()?.on(|wgpu| unsafe { wgpu.deliver(bytes, target) })
     }
     pub fn memory(&self) -> Memory {
         self.device.as_ref().map(|device| device.shared.memory()).unwrap_or_default()
@@ -218,7 +253,7 @@ impl Desk {
         let train = matches!(what, What::Train);
         let twice = |work: &Work| work.thing == thing && matches!(work.what, What::Train);
         if train && self.works.iter().any(twice) {
-            let error = Error::bad("training", "one that is not started", "one that is");
+            let error = Error::call("training", "one that is not started", "one that is");
             return ticket.end(Outcome::Failed(error));
         }
         self.works.push(Work { thing, what, ticket });
@@ -232,7 +267,7 @@ impl Desk {
     /// One that draws nothing.
     pub fn idle_artist(&mut self, id: u64) -> Result<&mut Artist> {
         if self.works.iter().any(|work| work.thing == id && !work.ticket.over()) {
-            return Err(Error::bad("model", "no drawing that is not done", "one"));
+            return Err(Error::call("model", "no drawing that is not done", "one"));
         }
         match self.things.get_mut(&id) {
             Some(Thing::Artist(artist)) => Ok(artist),

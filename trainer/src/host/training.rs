@@ -74,8 +74,8 @@ impl Training {
         let setup = Setup { model, config: None, reward, references, prompts, text_cache: None };
         let exec = device.seat(&format!("{} {:?}", model.display(), settings.config.base))?;
         let mut config = settings.config.clone();
-        if let Some(memory) = settings.memory {
-            config = estimate::fit(exec.caps(), &setup, &config, memory.0)?.0;
+        if let Some(most) = settings.memory.map(|memory| memory.0).into_iter().chain(device.most).min() {
+            config = estimate::fit(exec.caps(), &setup, &config, most)?.0;
         }
         let mut trainer = Trainer::new(exec, &setup, config)?;
         if let Some(seconds) = settings.seconds {

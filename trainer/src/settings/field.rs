@@ -277,7 +277,7 @@ const SIZE: &str = "a number with MB, GB, MiB or GiB, as in 6GB";
 impl FromStr for Bytes {
     type Err = Error;
     fn from_str(text: &str) -> Result<Self> {
-        let bad = || Error::bad("memory", SIZE, text);
+        let bad = || Error::call("memory", SIZE, text);
         let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
         let (number, unit) = text.split_at(digits);
         let unit = match unit.trim().to_ascii_lowercase().as_str() {

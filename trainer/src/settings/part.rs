@@ -33,7 +33,7 @@ pub(crate) fn check<P: Part>(part: &P) -> Result<()> {
 pub(crate) fn accept(setting: &Setting, field: &dyn Field) -> Result<()> {
     match setting.range {
         Some(range) if !field.numbers().iter().all(|number| range.contains(*number)) => {
-            Err(Error::bad(setting.name, setting.expected(), field.text()))
+            Err(Error::call(setting.name, setting.expected(), field.text()))
         }
         _ => Ok(()),
     }

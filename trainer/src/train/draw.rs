@@ -15,7 +15,7 @@ impl Trainer {
     /// A training that has begun; as [`pentimento::pipeline::Pipeline::encode_while`].
     pub fn encode(&mut self, others: &[&str], more: &mut dyn FnMut() -> bool) -> Result<Vec<Text>> {
         if self.machine.clock.now() > 0.0 {
-            return Err(Error::bad("training", "one that has not begun", "one that has"));
+            return Err(Error::call("training", "one that has not begun", "one that has"));
         }
         let m = &mut self.machine;
         let own = m.known.list().len();

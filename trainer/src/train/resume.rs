@@ -48,7 +48,7 @@ impl Trainer {
     pub fn save(&self) -> Result<Vec<u8>> {
         let saved = self.kept.as_ref().ok_or_else(|| Error::missing("training", "anything to save yet"))?;
         if self.machine.bench.is_some() && saved.script.is_none() {
-            return Err(Error::bad("script", "the schedule's own randomness", "a script of the host's"));
+            return Err(Error::call("script", "the schedule's own randomness", "a script of the host's"));
         }
         saved.write(&self.identity)
     }
@@ -61,7 +61,7 @@ impl Trainer {
     /// the difference. More iterations are no difference, nor is recomputation.
     pub fn resume(&mut self, label: &str, bytes: &[u8]) -> Result<Progress> {
         if self.machine.clock.now() > 0.0 {
-            return Err(Error::bad("training", "one that has not begun", "one that has"));
+            return Err(Error::call("training", "one that has not begun", "one that has"));
         }
         let empty = self.moment(String::new());
         let saved = Saved::read(label, bytes, &self.identity, empty)?;

@@ -129,12 +129,14 @@ impl Calls for Call {
         self.of().name()
     }
     fn words(&self) -> Vec<u32> {
-        match self {
+        let mut words = match self {
             Call::Slice(p) | Call::Pad(p) => p.words(),
             Call::Concat(p) => p.words(),
             Call::Permute(p) => p.words(),
             Call::Upsample(p) => p.words(),
-        }
+        };
+        words.resize(4 + 4 * 3, 0); // the shader has one block for all of them
+        words
     }
     fn ranked(&self, _: &[Operand], able: &Abilities) -> Vec<Variant> {
         vec![Variant { kernel: self.of(), items: Items::best(able, self.fours()) }]

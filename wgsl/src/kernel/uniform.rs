@@ -1,4 +1,5 @@
-//! Uniform blocks: structs whose fields are the words of a shader's `Params`, in order.
+//! Uniform blocks: structs whose fields are the words of a shader's `Params`, in order, but for the last word, `first`: the first workgroup of a
+//! dispatch (`shader/shared/index.wgsl`), which no call knows.
 use alloc::vec::Vec;
 
 /// What a field of a uniform block may be.
@@ -31,11 +32,11 @@ macro_rules! uniform {
         pub struct $name { $($(#[$doc])* pub $field: $type,)* }
 
         impl $name {
-            /// Names and types of the fields, as the shader has them.
+            /// Names and types of the fields, as the shader has them, `first` included.
             pub const FIELDS: &'static [(&'static str, &'static str)] =
-                &[$((stringify!($field), stringify!($type)),)*];
+                &[$((stringify!($field), stringify!($type)),)* ("first", "u32")];
 
-            /// The words of the uniform block.
+            /// The words of the uniform block before `first`.
             pub fn words(&self) -> alloc::vec::Vec<u32> {
                 let mut words = alloc::vec::Vec::new();
                 $(super::uniform::Field::push(self.$field, &mut words);)*

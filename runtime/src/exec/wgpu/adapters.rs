@@ -212,8 +212,19 @@ pub(super) fn noop() -> Result<wgpu::Adapter> {
 /// The adapter that is meant, or the best one; see [`super::Wgpu::open`].
 pub(super) fn pick(choice: Option<&str>) -> Result<wgpu::Adapter> {
     let mut all = find(&instance(false));
+    let meant = meant(&all, choice)?;
+    Ok(all.swap_remove(meant))
+}
+fn meant(all: &[wgpu::Adapter], choice: Option<&str>) -> Result<usize> {
     let names: Vec<Name> = all.iter().map(|a| Name::of(&a.get_info())).collect();
-    Ok(all.swap_remove(choose(&names, choice.unwrap_or(""))?))
+    choose(&names, choice.unwrap_or(""))
+}
+/// The index among [`adapters()`] of the adapter that is meant, or of the best one; see [`super::Wgpu::open`].
+///
+/// # Errors
+/// As [`super::Wgpu::open`].
+pub fn adapter_index(choice: Option<&str>) -> Result<usize> {
+    meant(&find(&instance(false)), choice)
 }
 
 /// What an adapter can be told by.

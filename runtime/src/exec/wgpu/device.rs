@@ -29,6 +29,8 @@ pub struct Wgpu {
     pub(super) plans: Plans<Prepared>,
     pub(super) rooms: Rooms,
     memory: Mutex<Memory>,
+    /// Bytes that may be held, see [`Wgpu::set_memory`].
+    most: u64,
     /// Bytes of streamed weights so far, and of a window.
     pub(super) streamed: u64,
     pub(super) window: u64,
@@ -159,6 +161,7 @@ impl Wgpu {
             plans: Plans::default(),
             rooms: Rooms::default(),
             memory: Mutex::default(),
+            most: u64::MAX,
             streamed: 0,
             window: WINDOW,
             budget,
@@ -197,6 +200,18 @@ impl Wgpu {
     pub(super) fn count(&self, by: impl FnOnce(&mut Kinds)) {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner).change(by);
     }
+    /// What holds more than so many bytes, as [`Executor::memory`](crate::exec::Executor::memory) counts them, is refused from now on like what
+    /// a device without memory refuses: for a host that needs the rest.
+    pub fn set_memory(&mut self, most: u64) {
+        self.most = most;
+    }
+    /// Notes an allocation that would exceed what may be held.
+    fn admits(&self, bytes: u64) {
+        let held = self.counted().total();
+        if held.saturating_add(bytes) > self.most {
+            self.error.refuse(bytes, held, self.most);
+        }
+    }
     pub(super) fn counted(&self) -> Memory {
         *self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -217,6 +232,8 @@ impl Wgpu {
             return Err(device_error(&self.caps.name, reason));
         }
         self.meets(Event::Allocation);
+        self.admits(size);
+        self.failure()?;
         let descriptor =
             wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false };
         let buffer = self.ours(|| self.device.create_buffer(&descriptor));
@@ -245,6 +262,7 @@ impl Wgpu {
     /// A texture that holds `len` numbers; what fails comes up with the next look at failures.
     pub(super) fn texture(&self, len: usize) -> wgpu::Texture {
         self.meets(Event::Allocation);
+        self.admits(memory::texture(len));
         self.ours(|| stage::texture(&self.device, len))
     }
     /// Writes bytes; an odd tail is padded with zeros to the 4 bytes wgpu wants.
@@ -280,7 +298,7 @@ impl Wgpu {
         let mut bytes: Vec<u8> = Vec::with_capacity(blocks as usize);
         for c in &plan.commands {
             let end = bytes.len() as u64 + memory::uniform_stride(c, &self.caps);
-            bytes.extend_from_slice(bytemuck::cast_slice(&c.call.words()));
+            bytes.extend_from_slice(bytemuck::cast_slice(&c.words()));
             bytes.resize(end as usize, 0);
         }
         let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;

@@ -96,6 +96,10 @@ impl Failure {
             (Some(Trouble::Memory(_) | Trouble::Other(_)), Trouble::Memory(_) | Trouble::Other(_)) => {}
         }
     }
+    /// Notes that a host allows no more memory.
+    pub(super) fn refuse(&self, bytes: u64, held: u64, most: u64) {
+        self.note(Trouble::Memory(format!("{bytes} bytes beside {held} are more than the {most} allowed")));
+    }
     /// The first error as the device's; a loss stays.
     pub(super) fn take(&self, device: &str) -> Result<()> {
         let mut slot = self.first.lock().unwrap_or_else(PoisonError::into_inner);

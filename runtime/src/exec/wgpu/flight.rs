@@ -60,8 +60,8 @@ impl Wgpu {
         self.pace = pace;
     }
 
-    /// Commands of more floating-point operations than this are cut into several, where they can be, in plans that are made from now on: for
-    /// a host that wants the device back soon.
+    /// Commands of more floating-point operations than this, or that move so much that it takes as long, become several dispatches in plans
+    /// that are made from now on: for a host that wants the device back soon.
     pub fn set_longest(&mut self, flops: u64) {
         self.caps.longest = flops;
     }
