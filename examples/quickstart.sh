@@ -19,4 +19,4 @@ ensure_adapter || { echo "No graphics adapter can be used." >&2; exit 1; }
 
 "$PENTIMENTO" personalize --model "$model" --references "$references" --limit 16 \
     --prompts "$model/prompts.txt" --show "$model/prompts-heldout.txt" --out "$out" "$@"
-echo "Look at $out/before.png and $out/after.png: the same prompts and seeds, before and after."
+echo "Look at $out/report.html: the same prompts and seeds before and after, and how it went."

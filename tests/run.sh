@@ -57,6 +57,7 @@ if [ -n "$quick" ]; then
     tests quick --test numerics -- --nocapture adapter_agrees_with_twins gradients_agree_with_differences
     tests quick --test parity -- --nocapture transformer lora head tokenizers
     tests quick --test ffi --test inspect -- --nocapture header every_function every_layout what_is_unusable
+    tests quick --test report -- --nocapture
     tests quick --test tool -- --nocapture a_closed_pipe a_model_is_quantised
 else
     quiet "docs" env RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps

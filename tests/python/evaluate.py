@@ -5,7 +5,7 @@
     pentimento generate --model M --prompts M/prompts-heldout.txt --steps 10 --seed 5000 --adapter FILE --out OUT
     python evaluate.py --images OUT --base BASE --prompts M/prompts-heldout.txt --references M/references/mono --used used.txt --work judge
 
-    --images      0000.png, 0001.png, ... 64x64; image i answers line i modulo the number of lines of --prompts
+    --images      0000*.png, 0001*.png, ... 64x64; image i answers line i modulo the number of lines of --prompts
     --base        a folder of the base model's pictures, made like --images but without the adapter: same prompts, same
                   noise; `model` samples the base model here instead (other noise, so no silhouettes); `none`
     --references  a folder of reference images with metadata.jsonl; its name is the style (mono or fluent)
@@ -62,10 +62,10 @@ def load(files):
 
 
 def numbered(folder):
-    """The images 0000.png, 0001.png, ... of a folder."""
-    files = sorted(folder.glob("[0-9][0-9][0-9][0-9].png"))
+    """The images of a folder, by the numbers that their names begin with."""
+    files = sorted(folder.glob("[0-9][0-9][0-9][0-9]*.png"))
     if not files:
-        stop(f"{folder}: holds no image named 0000.png, 0001.png, ….")
+        stop(f"{folder}: holds no image named 0000*.png, 0001*.png, ….")
     if [f.stem for f in files] != [f"{i:04}" for i in range(len(files))]:
         stop(f"{folder}: the image numbers have a gap; image i must answer prompt i.")
     return load(files)

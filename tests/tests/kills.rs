@@ -50,12 +50,13 @@ impl Job {
     }
 }
 
-/// The adapter, and the metrics without their times.
+/// The adapter, and the metrics without times and memory, which are each process's own.
 fn came_to(out: &Path) -> (Vec<u8>, Vec<serde_json::Value>) {
     let metrics = fs::read_to_string(out.join("metrics.jsonl")).expect("metrics");
     let row = |line: &str| {
         let mut row: serde_json::Value = serde_json::from_str(line).expect("JSON");
-        ["seconds", "elapsed"].iter().for_each(|k| drop(row.as_object_mut().expect("an object").remove(*k)));
+        let own = ["seconds", "elapsed", "memory"];
+        own.iter().for_each(|k| drop(row.as_object_mut().expect("an object").remove(*k)));
         row
     };
     (

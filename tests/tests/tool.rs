@@ -148,10 +148,11 @@ fn pictures_that_are_done_are_kept() {
     for name in ["-INT", "-TERM", "-HUP"] {
         let _ = fs::remove_dir_all(&out);
         let mut child = working(&args).spawn().expect("the tool runs");
-        wait_for(&out.join("0007.png"), &mut child);
+        wait_for(&out.join("0007-a-cat-7.png"), &mut child);
         signal(&child, name);
         let (words, status) = end_of(child);
-        let kept = contents(&out).len();
+        let kept = contents(&out).iter().filter(|(name, _)| name != "contact.png").count();
+        assert!(out.join("contact.png").is_file(), "no sheet of those that are done");
         assert!(status == STOPPED && words.contains("stopped on request"), "{name}: {status:?} {words}");
         assert!(words.contains(&format!("{kept} of 64 images in ")), "{kept} are there, but: {words}");
         assert!(kept.is_multiple_of(8) && (8..64).contains(&kept), "{kept} pictures");
@@ -171,6 +172,60 @@ fn pictures_that_are_done_are_kept() {
 }
 
 #[test]
+fn pictures_say_how_they_were_made() {
+    if adapter("drawing").is_none() {
+        return;
+    }
+    let folder = Scratch::new("tool-parameters");
+    let (model, out) = (tiny::model(&folder.0), folder.0.join("out"));
+    let [path, target] = [&model, &out].map(|p| p.to_str().expect("a path"));
+    let draw = |more: &[&str]| {
+        let mut command = working(&["generate", "--model", path, "--steps", "2", "--out", target]);
+        ends({
+            command.args(more);
+            command
+        })
+    };
+    let two = ["--prompt", "A cat!", "two dogs", "--count", "2", "--batch", "3", "--seed", "5"];
+    let (words, status) = draw(&two);
+    assert!(status == Some(0) && words.contains("4 images in ") && words.contains("all in one: "), "{words}");
+    assert!(words.contains("texts to read: 2, none too long"), "{words}");
+    let (words, status) = draw(&[&two[..], &["--negative", "blur"]].concat());
+    assert_eq!(status, Some(0), "{words}");
+    let all = contents(&out);
+    let names: Vec<&str> = all.iter().map(|(name, _)| name.as_str()).collect();
+    let first = [
+        "0000-a-cat-5.png",
+        "0001-a-cat-6.png",
+        "0002-two-dogs-7.png",
+        "0003-two-dogs-8.png",
+        "0004-a-cat-5.png",
+    ];
+    assert!(
+        names.len() == 10 && names.starts_with(&first) && names.ends_with(&["contact-2.png", "contact.png"]),
+        "{names:?}"
+    );
+    let picture =
+        |i: usize| pentimento_trainer::images::Picture::decode(names[i], &all[i].1).expect("a picture");
+    assert!(picture(0) != picture(1) && picture(0) != picture(4), "seed or negative prompt change nothing");
+    let has = |i: usize, text: &str| text_of(&all[i].1).contains(text);
+    assert!(has(
+        0,
+        "parameters\0A cat!\nSteps: 2, Sampler: Euler, CFG scale: 4.5, Seed: 5, Size: 16x16, Model: "
+    ));
+    assert!(has(4, "A cat!\nNegative prompt: blur\nSteps: 2"));
+    let (words, status) = draw(&["--prompt", "x", "--negative", "y", "--guidance", "1"]);
+    assert!(
+        status == Some(1) && words.contains("--guidance beside --negative: expected more than 1"),
+        "{words}"
+    );
+}
+/// Bytes as they are, letter for letter.
+fn text_of(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| char::from(*b)).collect()
+}
+
+#[test]
 fn built_pipelines_are_kept_where_the_user_says() {
     let Some(device) = adapter("kept pipelines") else { return };
     drop(device);
@@ -183,9 +238,10 @@ fn built_pipelines_are_kept_where_the_user_says() {
         let mut command = working(&args);
         command.args(more).env("XDG_CACHE_HOME", &caches).env_remove("PENTIMENTO_PIPELINE_CACHE");
         command.envs(variable.map(|value| ("PENTIMENTO_PIPELINE_CACHE", value)));
+        let _ = fs::remove_dir_all(&out);
         let (words, status) = ends(command);
         assert_eq!(status, Some(0), "{words}");
-        (fs::read(out.join("0000.png")).expect("a picture"), words)
+        (fs::read(out.join("0000-x-0.png")).expect("a picture"), words)
     };
     let ours = || fs::read_dir(caches.join("pentimento")).map_or(0, Iterator::count);
     let (picture, _) = draw(&["--pipeline-cache", "off"], Some(name));
@@ -260,13 +316,14 @@ fn a_model_is_quantised_where_that_is_asked_for() {
             train
         });
         assert_eq!(status, Some(0), "{words}");
+        let _ = fs::remove_dir_all(&drawn);
         let mut draw = working(&["generate", "--model", &model, "--prompt", "x", "--out", &drawn]);
         let (words, status) = ends({
             draw.args(base);
             draw
         });
         assert_eq!(status, Some(0), "{words}");
-        let files = ["out/pytorch_lora_weights.safetensors", "drawn/0000.png"];
+        let files = ["out/pytorch_lora_weights.safetensors", "drawn/0000-x-0.png"];
         let now = files.map(|file| fs::read(job.path(file)).expect("a file"));
         seen.push(now);
     }
@@ -307,7 +364,9 @@ fn nothing_replaces_an_earlier_run_but_a_complete_one() {
             "metrics.jsonl",
             "notes.txt",
             "pytorch_lora_weights.safetensors",
+            "references.png",
             "references.txt",
+            "report.html",
             "run.json",
             "settings.toml",
             "state.safetensors"
@@ -319,8 +378,15 @@ fn nothing_replaces_an_earlier_run_but_a_complete_one() {
     wait_for(&unfinished.join("metrics.jsonl"), &mut second);
     let (words, status) = ends(job.train("out", "3", "2"));
     assert!(status == Some(1) && words.contains("found one that a run is using"), "{words}");
+    signal(&second, "-USR1");
+    wait_for(&unfinished.join("iteration-0.png"), &mut second);
     signal(&second, "-HUP");
     let (words, status) = end_of(second);
+    let page = fs::read_to_string(unfinished.join("report.html")).expect("a page");
+    assert!(
+        page.contains("The run is stopped after the warm start.") && page.contains("Previews"),
+        "{words}"
+    );
     assert!(status == STOPPED && words.contains("adapter so far: "), "{status:?} {words}");
     assert!(words.contains("keeps an earlier run's files"), "{words}");
     assert!(unfinished.join("pytorch_lora_weights.safetensors").is_file() && contents(&out) == first);
@@ -339,10 +405,11 @@ fn nothing_replaces_an_earlier_run_but_a_complete_one() {
     let last = contents(&out);
     let names: Vec<&str> = last.iter().map(|(name, _)| name.as_str()).collect();
     let all = ["after.png", "before.png", "metrics.jsonl", "notes.txt", "pytorch_lora_weights.safetensors"];
-    let more = ["references.txt", "run.json", "settings.toml", "state.safetensors"];
+    let more =
+        ["references.png", "references.txt", "report.html", "run.json", "settings.toml", "state.safetensors"];
     assert_eq!(names, [&all[..], &more].concat());
     let metrics = fs::read_to_string(out.join("metrics.jsonl")).expect("a file");
-    assert_eq!(metrics.lines().count(), 3, "{metrics}");
+    assert_eq!(metrics.lines().count(), 4, "{metrics}"); // and how it ended
     let adapter = |all: &[(String, Vec<u8>)]| all.iter().find(|(n, _)| n.starts_with("pytorch")).cloned();
     assert!(adapter(&last) != adapter(&first) && contents(&unfinished) == stopped);
     assert!(!job.path("out/unfinished-3").exists(), "its place of work stays");
@@ -405,6 +472,46 @@ fn settings_are_set_by_name_and_written_where_the_adapter_is() {
     let (words, status) = own("never", &[]);
     assert!(status == Some(1) && words.contains("line 2: hed.steady"), "{words}");
     assert!(words.contains("Did you mean head.steady?") && !job.path("never").exists(), "{words}");
+}
+
+/// Pictures on the way, words, and a page at the end; which the tool makes again, the same to the byte.
+#[test]
+fn a_run_shows_what_it_does() {
+    if adapter("training").is_none() {
+        return;
+    }
+    let job = Job::new("tool-shows");
+    let [model, references, out] =
+        [&job.model, &job.path("references"), &job.path("out")].map(|p| p.display().to_string());
+    let mut command =
+        working(&["personalize", "--model", &model, "--references", &references, "--out", &out]);
+    command.args(["--warm-steps", "2", "--iterations", "2", "--watch-every", "1", "--preview", "2"]);
+    let (words, status) = ends(command);
+    assert_eq!(status, Some(0), "{words}");
+    for part in ["texts to read: ", "preview: ", "report: ", "looking", "captions: all"] {
+        assert!(words.contains(part), "no {part:?} in {words}");
+    }
+    let names = [
+        "look-base.png",
+        "look-0.png",
+        "look-1.png",
+        "look-2.png",
+        "iteration-2.png",
+        "references.png",
+        "report.html",
+    ];
+    names.iter().for_each(|name| assert!(job.path("out").join(name).is_file(), "no {name}: {words}"));
+    assert!(!job.path("out/iteration-1.png").exists());
+    let page = || fs::read_to_string(job.path("out/report.html")).expect("a page");
+    let first = page();
+    for part in
+        ["The run is complete after 2 iterations", "Pictures over iterations", "Previews", "Reward", "anchor"]
+    {
+        assert!(first.contains(part), "no {part:?} in the page");
+    }
+    assert!(!first.contains("is left out"), "something of it could not be read");
+    let (words, status) = ends(pentimento(&["report", &out]));
+    assert!(status == Some(0) && page() == first, "{words}");
 }
 
 #[test]

@@ -331,7 +331,7 @@ impl Run {
     }
     /// Operations and streamed bytes, phase by phase.
     fn count(&mut self, event: &Event) {
-        if matches!(event, Event::Working | Event::Part(..) | Event::Done) {
+        if matches!(event, Event::Working | Event::Part(..) | Event::Looking(..) | Event::Done) {
             return;
         }
         let warm = self.warm as f64;
@@ -343,7 +343,7 @@ impl Run {
                 Event::Warm(..) => of.warm = spent * warm,
                 Event::Iteration(_) => of.iteration = spent,
                 Event::Watch(_) => of.look = spent,
-                Event::Working | Event::Part(..) | Event::Done => {}
+                Event::Working | Event::Part(..) | Event::Looking(..) | Event::Done => {}
             }
         }
     }

@@ -1,8 +1,6 @@
 //! 8-bit RGB pictures: decoding with limits, resizing, contact sheets, PNG.
 use std::path::Path;
 
-use image::codecs::png::PngEncoder;
-use image::{ExtendedColorType, ImageEncoder};
 use pentimento::{Error, Result, file};
 
 use crate::files::write_atomically;
@@ -10,7 +8,11 @@ pub use crate::resize::Filter;
 use crate::resize::resize;
 
 mod decode;
+mod encode;
+mod sheet;
 mod whole;
+
+pub use sheet::{COLUMNS, GAP, cells, contact_sheet};
 
 /// Largest accepted width and height, in pixels.
 pub const MAX_SIDE: u32 = 16_384;
@@ -153,18 +155,6 @@ impl Picture {
         }
         Self::new(width, height, rgb)
     }
-
-    /// The picture as the bytes of a PNG file.
-    ///
-    /// # Errors
-    /// A failure of the encoder.
-    pub fn to_png(&self) -> Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        PngEncoder::new(&mut bytes)
-            .write_image(&self.rgb, self.width, self.height, ExtendedColorType::Rgb8)
-            .map_err(|e| Error::bad("PNG", "an image that can be encoded", e.to_string()))?;
-        Ok(bytes)
-    }
 }
 
 /// Bytes of a `width` x `height` RGB image, if it is within the limits.
@@ -184,43 +174,12 @@ pub fn encode_png(path: &Path, w: u32, h: u32, rgb: &[u8]) -> Result<()> {
     write_atomically(path, &Picture::new(w, h, rgb.to_vec())?.to_png()?)
 }
 
-/// Lays `images` of one size out in rows of `columns`, `gap` white pixels between and around them.
-///
-/// # Errors
-/// No images, no columns, images of different sizes, or a sheet beyond [`MAX_SIDE`].
-pub fn contact_sheet(images: &[Picture], columns: u32, gap: u32) -> Result<Picture> {
-    let place = "contact sheet";
-    let Some(first) = images.first().filter(|_| columns > 0) else {
-        return Err(Error::bad(place, "at least one image and one column", "none"));
-    };
-    let (w, h) = (first.width, first.height);
-    if let Some(other) = images.iter().find(|i| (i.width, i.height) != (w, h)) {
-        return Err(Error::bad(
-            place,
-            format!("images of {w}x{h}"),
-            format!("{}x{}", other.width, other.height),
-        ));
-    }
-    let count = u32::try_from(images.len()).unwrap_or(u32::MAX);
-    let columns = columns.min(count);
-    let side = |cells: u32, size: u32| cells.saturating_mul(size.saturating_add(gap)).saturating_add(gap);
-    let (width, height) = (side(columns, w), side(count.div_ceil(columns), h));
-    let mut rgb = vec![255; byte_count(width, height)?];
-    for (i, image) in (0..count).zip(images) {
-        let (left, top) = (gap + i % columns * (w + gap), gap + i / columns * (h + gap));
-        let rows = image.rgb.chunks_exact(w as usize * 3);
-        let targets = rgb.chunks_exact_mut(width as usize * 3).skip(top as usize);
-        for (row, target) in rows.zip(targets) {
-            target[left as usize * 3..][..row.len()].copy_from_slice(row);
-        }
-    }
-    Picture::new(width, height, rgb)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::files::tests::Scratch;
+    use image::codecs::png::PngEncoder;
+    use image::{ExtendedColorType, ImageEncoder};
 
     fn message<T>(result: Result<T>) -> String {
         result.err().map(|e| e.to_string()).unwrap_or_default()
@@ -355,5 +314,12 @@ mod tests {
         assert!(contact_sheet(&[], 2, 1).is_err() && contact_sheet(&images, 0, 1).is_err());
         assert!(message(contact_sheet(&[plain(2, 1, 1), plain(1, 2, 1)], 2, 1)).contains("images of 2x1"));
         assert!(contact_sheet(&images, 2, u32::MAX).is_err());
+        assert_eq!(cells(&sheet, [2, 1], 1, 9).unwrap(), images);
+        assert_eq!(cells(&sheet, [2, 1], 1, 2).unwrap(), images[..2]);
+        for (size, gap) in
+            [([3, 1], 1), ([2, 2], 1), ([0, 1], 1), ([2, 1], 0), ([2, u32::MAX], 1), ([2, 1], u32::MAX)]
+        {
+            assert!(message(cells(&sheet, size, gap, 9)).contains("found 7x5"), "{size:?} {gap}");
+        }
     }
 }

@@ -6,6 +6,7 @@ use crate::recipe::released::Bench;
 use crate::reward::host::HostReward;
 use crate::reward::{self, Critic, Learned};
 use crate::stage::prepare::Known;
+use crate::stage::watch::Looked;
 use crate::train::Setup;
 use crate::train::state::State;
 use crate::{Result, texts};
@@ -37,6 +38,8 @@ pub(crate) struct Machine {
     /// What the released schedule works with, in its recipe.
     pub bench: Option<Bench>,
     pub clock: Clock,
+    /// What the last look saw, until it is taken.
+    pub looked: Option<Looked>,
     plans: BTreeMap<&'static str, PlanId>,
 }
 
@@ -112,7 +115,7 @@ impl Machine {
         let state = State::new(&config, values);
         let reward = reward::folder(&folder, setup.reward);
         let clock = Clock::default();
-        let (critic, host, bench, plans) = (None, None, None, BTreeMap::new());
+        let (critic, host, bench, looked, plans) = (None, None, None, None, BTreeMap::new());
         let machine = Machine {
             pipeline,
             config,
@@ -125,6 +128,7 @@ impl Machine {
             host,
             bench,
             clock,
+            looked,
             plans,
         };
         Ok((machine, state))

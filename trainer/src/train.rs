@@ -18,7 +18,7 @@ use crate::references::Reference;
 use crate::reward::host::HostReward;
 use crate::stage::Stage;
 use crate::stage::prepare::Known;
-use crate::stage::watch::Look;
+use crate::stage::watch::{Look, Looked};
 use crate::{Error, Result};
 use identity::Identity;
 use pentimento::exec::{Executor, PlanId};
@@ -50,6 +50,8 @@ pub struct Metrics {
     pub advantage_spread: f32,
     /// Part of ratios outside the clip range.
     pub clip_fraction: f32,
+    /// Mean squared distance from the base model's steps, with `grpo.beta` above 0 (not kept in a saved state: one update measures it).
+    pub kl: Option<f32>,
     /// Steps the reward made.
     pub head_steps: usize,
     /// Optimiser steps the generator made.
@@ -106,6 +108,8 @@ pub enum Event {
     Part(usize, usize),
     /// An iteration is complete.
     Iteration(Metrics),
+    /// A part of a look: done and all, in runs.
+    Looking(usize, usize),
     /// A look at fixed pictures, see [`crate::stage::watch`].
     Watch(Look),
     /// All iterations are complete.
@@ -326,6 +330,10 @@ impl Trainer {
     /// Which adapter [`Trainer::adapter`] gives and why, a sentence; `None` before a first look.
     pub fn verdict(&self) -> Option<String> {
         self.state.watch.verdict.sentence(self.state.iteration)
+    }
+    /// The pictures of the last look, or those of the base model it is compared with, once.
+    pub fn take_looked(&mut self) -> Option<Looked> {
+        self.machine.looked.take()
     }
     /// Makes [`Trainer::pipeline`] draw with the adapter that would be saved (`true`) or with the one in training.
     ///

@@ -1,5 +1,6 @@
 //! `pentimento generate`.
 use crate::device::DeviceArgs;
+use crate::drawn::{Drawn, Recipe};
 use crate::out::make_folder;
 use crate::progress::{Phase, Spinner};
 use crate::stop::Stop;
@@ -7,11 +8,11 @@ use clap::Args as ClapArgs;
 use pentimento::file;
 use pentimento::folder::ModelFolder;
 use pentimento::pipeline::{Pipeline, Sampling, Text, TextSettings};
+use pentimento::sampler;
 use pentimento::shown::Shown;
 use pentimento::text::T5_TOKENS;
 use pentimento::weights::Base;
 use pentimento_trainer::adapted::Source;
-use pentimento_trainer::files::write_atomically;
 use pentimento_trainer::images::Picture;
 use pentimento_trainer::{Error, Result, adapted, texts};
 use std::collections::BTreeSet;
@@ -35,13 +36,22 @@ pub struct Args {
     /// File with one prompt a line.
     #[arg(long)]
     pub prompts: Option<PathBuf>,
+    /// What guidance leads away from.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub negative: String,
+    /// Pictures of each prompt.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub count: u32,
+    /// Pictures drawn side by side: more is faster, as far as the device's memory allows.
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub batch: u32,
     /// Sampling steps.
     #[arg(long, default_value_t = 20)]
     pub steps: usize,
     /// Classifier-free guidance; 1 turns it off.
     #[arg(long, default_value_t = 4.5)]
     pub guidance: f32,
-    /// Seed of the first image; the next ones count up.
+    /// Seed of the first picture; the next ones count up, prompt after prompt.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
     /// Pixels; the model's own size by default.
@@ -65,7 +75,7 @@ pub struct Args {
     /// File that keeps encoded prompts between runs; with all of them in it the text encoders are not run.
     #[arg(long, value_name = "FILE")]
     pub text_cache: Option<PathBuf>,
-    /// Folder for the images.
+    /// Folder for the pictures, NUMBER-PROMPT-SEED.png, and contact.png of all where there are several. What is there already stays.
     #[arg(long)]
     pub out: PathBuf,
 }
@@ -73,23 +83,34 @@ pub struct Args {
 /// Largest file of prompts, in bytes.
 const MAX_PROMPTS: u64 = 16 << 20;
 
-/// Non-empty lines of a file.
+/// Non-empty lines of a file, and a line about them.
 pub fn lines(path: &Path) -> Result<Vec<String>> {
     let place = path.display().to_string();
     let text = file::text(path, MAX_PROMPTS)?;
     let lines: Vec<String> =
         text.lines().map(str::trim).filter(|l| !l.is_empty()).map(String::from).collect();
-    if lines.is_empty() { Err(Error::missing(place, "prompts, one a line")) } else { Ok(lines) }
+    if lines.is_empty() {
+        return Err(Error::missing(place, "prompts, one a line"));
+    }
+    let empty = match text.lines().count() - lines.len() {
+        0 => String::new(),
+        n => format!("; passed over: {n} empty lines"),
+    };
+    println!("prompts in {place}: {}{empty}", lines.len());
+    Ok(lines)
 }
 
 /// Prompts of which the end that is cut is shown; more are counted.
 const CUTS: usize = 10;
 
-/// Says on stderr, once a prompt, what the text encoders do not read of it.
+/// Says how many prompts there are, and on stderr, once a prompt, what the text encoders do not read of it.
 pub fn say_cuts<'a>(pipeline: &Pipeline, prompts: impl IntoIterator<Item = &'a str>) {
-    let prompts: BTreeSet<&str> = prompts.into_iter().collect();
+    let prompts: BTreeSet<&str> = prompts.into_iter().filter(|p| !p.is_empty()).collect();
+    let all = prompts.len();
     let cuts: Vec<_> =
         prompts.into_iter().map(|p| (p, pipeline.cuts(p))).filter(|(_, c)| !c.is_empty()).collect();
+    let long = if cuts.is_empty() { "none".to_string() } else { cuts.len().to_string() };
+    println!("texts to read: {all}, {long} too long for an encoder");
     for (prompt, cuts) in cuts.iter().take(CUTS) {
         cuts.iter().for_each(|cut| eprintln!("prompt `{}`: {cut}", Shown { text: prompt, most: 40 }));
     }
@@ -98,15 +119,16 @@ pub fn say_cuts<'a>(pipeline: &Pipeline, prompts: impl IntoIterator<Item = &'a s
     }
 }
 
-/// The empty prompt and others, encoded; they are added to the file `text_cache`.
-pub fn encode(
+/// The prompt that guidance leads away from and others, encoded; they are added to the file `text_cache`.
+fn encode(
     pipeline: &mut Pipeline,
+    negative: &str,
     prompts: &[String],
     text_cache: Option<&Path>,
     stop: &Stop,
 ) -> Result<Vec<Text>> {
     let _reading = Spinner::new("reading prompts");
-    let all: Vec<&str> = [""].into_iter().chain(prompts.iter().map(String::as_str)).collect();
+    let all: Vec<&str> = [negative].into_iter().chain(prompts.iter().map(String::as_str)).collect();
     let all = pipeline.encode_while(&all, &mut || !stop.asked())?;
     texts::save(pipeline, text_cache)?;
     Ok(all)
@@ -139,10 +161,9 @@ pub fn draw(
     }
     Ok(())
 }
-/// Images drawn side by side.
-const BATCH: usize = 8;
 
-pub fn run(args: &Args, stop: &Stop) -> Result<()> {
+/// What to draw: every prompt as often as asked.
+fn prompts(args: &Args) -> Result<Vec<String>> {
     let mut prompts = args.prompt.clone();
     if let Some(path) = &args.prompts {
         prompts.extend(lines(path)?);
@@ -152,6 +173,19 @@ pub fn run(args: &Args, stop: &Stop) -> Result<()> {
             Error::missing("command line", "a prompt").with_hint("Give --prompt TEXT or --prompts FILE.")
         );
     }
+    if !args.negative.is_empty() && !sampler::guides(args.guidance) {
+        let found = args.guidance.to_string();
+        return Err(Error::bad(
+            "--guidance beside --negative",
+            "more than 1, else nothing is led away from",
+            found,
+        ));
+    }
+    Ok(prompts)
+}
+
+pub fn run(args: &Args, stop: &Stop) -> Result<()> {
+    let prompts = prompts(args)?;
     let adapters = args.adapter.iter().map(|a| Source::parse(a)).collect::<Result<Vec<_>>>()?;
     let loading = Spinner::new("loading");
     let model = ModelFolder::open_with(&args.model, args.config.as_deref())?;
@@ -169,18 +203,27 @@ pub fn run(args: &Args, stop: &Stop) -> Result<()> {
     };
     pipeline.latent_size(how.width, how.height)?;
     drop(loading);
-    say_cuts(&pipeline, prompts.iter().map(String::as_str));
+    let read = prompts.iter().map(String::as_str).chain([args.negative.as_str()]);
+    say_cuts(&pipeline, read);
     make_folder(&args.out)?;
-    let (mut done, all, out) = (0, prompts.len(), args.out.display());
-    let texts = encode(&mut pipeline, &prompts, cache, stop)?;
-    let drawn = draw(&mut pipeline, &texts, BATCH, args.seed, &how, stop, &mut |i, picture| {
-        write_atomically(&args.out.join(format!("{i:04}.png")), &picture.to_png()?)?;
-        done = i + 1;
-        Ok(())
+    let recipe = Recipe::new(&args.model, &adapters, &args.negative, &how);
+    let encoded = encode(&mut pipeline, &args.negative, &prompts, cache, stop)?;
+    let (null, each) = encoded.split_at(1.min(encoded.len()));
+    let count = args.count as usize;
+    let texts: Vec<Text> =
+        null.iter().chain(each.iter().flat_map(|t| core::iter::repeat_n(t, count))).cloned().collect();
+    let (all, out) = (prompts.len() * count, args.out.display());
+    let mut drawn = Drawn::new(&args.out, count, all)?;
+    let batch = args.batch as usize;
+    let ended = draw(&mut pipeline, &texts, batch, args.seed, &how, stop, &mut |i, picture| {
+        let prompt = prompts.get(i / count).map_or("", String::as_str);
+        drawn.keep(&recipe, prompt, args.seed.wrapping_add(i as u64), &picture)
     });
-    match &drawn {
-        Ok(()) => println!("{all} images in {out}"),
-        Err(_) => println!("{done} of {all} images in {out}"),
+    let sheet = drawn.sheet();
+    match drawn.done() {
+        done if done == all => println!("{all} images in {out}"),
+        done => println!("{done} of {all} images in {out}"),
     }
-    drawn
+    ended?;
+    sheet.map(|sheet| sheet.iter().for_each(|path| println!("all in one: {}", path.display())))
 }

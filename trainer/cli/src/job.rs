@@ -1,28 +1,32 @@
 //! A training of the command line's, from its first picture to its last, with less at a time where the device runs out of memory.
+use crate::ask::Ask;
 use crate::device::Keeper;
 use crate::generate::{draw, say_cuts};
-use crate::out::{ADAPTER, AFTER, BEFORE, Out, RUN, SETTINGS, STATE};
+use crate::out::{ADAPTER, AFTER, BEFORE, Out, RUN, SETTINGS, SHOWN_REFERENCES, STATE};
+use crate::page;
 use crate::personalize::Args;
 use crate::progress::Spinner;
-use crate::report::Report;
+use crate::report::{Previews, Report, save_sheet};
 use crate::settings::toml;
 use crate::stop::Stop;
 use pentimento::exec::Executor;
+use pentimento::folder::ModelFolder;
 use pentimento::pipeline::{Sampling, Text};
 use pentimento::shown::shown;
 use pentimento_trainer::config::Config;
 use pentimento_trainer::estimate;
 use pentimento_trainer::files::write_atomically;
-use pentimento_trainer::images::contact_sheet;
+use pentimento_trainer::images::{MAX_SIDE, Picture};
 use pentimento_trainer::settings::Settings;
 use pentimento_trainer::train::{Setup, Trainer};
 use pentimento_trainer::{Error, Result};
 use serde_json::json;
-use std::path::Path;
 use std::time::Duration;
 
 /// How pictures of a contact sheet are sampled.
 const SHEET_STEPS: usize = 10;
+const SHEET_GUIDANCE: f32 = 4.5;
+const SHEET_SEED: u64 = 1000;
 /// Largest state that is read, bytes.
 const MOST_STATE: u64 = 1 << 36;
 
@@ -39,6 +43,8 @@ pub struct Job<'a> {
     /// Width and height of each picture, pixels.
     pub size: [usize; 2],
     pub stop: &'a Stop,
+    /// Asks for previews.
+    pub ask: &'a Ask,
 }
 
 /// A run's state and where it came from.
@@ -106,10 +112,14 @@ impl Job<'_> {
         };
         let iterations = self.settings.seconds.is_none().then(|| work.config().iterations);
         let every = Duration::from_secs_f64(60.0 * self.args.save_every);
-        let mut report = Report::new(out, self.args.keep, iterations, every);
+        let draw = |work: &mut Trainer| self.draw(work, &sheet);
+        let previews = Previews { every: self.args.preview, ask: self.ask, draw: &draw };
+        let mut report = Report::new(out, self.args.keep, iterations, every, previews);
         from.map_or(Ok(()), |from| report.go_on(&from))?;
         let ended = report.train(&mut work, self.stop);
         let (trained, saved) = (report.trained, report.save(&work));
+        let (kept, memory) = (work.verdict(), work.memory().peak.total());
+        let noted = report.end(how(&ended), kept.as_deref(), memory);
         drop(report);
         let phase = work.phase().unwrap_or(estimate::PREPARING);
         match ended {
@@ -117,7 +127,13 @@ impl Job<'_> {
                 let left = work.saved().map(|_| work.save()).transpose()?;
                 Ok(End::Short(phase, left.map(|bytes| ("the run's state".into(), bytes)), e))
             }
-            ended => self.finish(&mut work, out, ended, trained, saved, &sheet).map(|()| End::Complete),
+            ended => {
+                let finished = self.finish(&mut work, out, ended, trained, saved, &sheet);
+                if trained {
+                    tell(out);
+                }
+                finished.and(noted).map(|()| End::Complete)
+            }
         }
     }
 
@@ -130,38 +146,56 @@ impl Job<'_> {
         write_atomically(&out.path(SETTINGS), toml::write(&settings, self.slow, &head)?.as_bytes())?;
         let bad = |e: serde_json::Error| Error::bad("the run's identity", "JSON", e.to_string());
         let made_from: serde_json::Value = serde_json::from_str(&work.identity()).map_err(bad)?;
-        let run = json!({ "pentimento": version, "device": device, "made_from": made_from });
+        let [width, height] = self.size;
+        let references = self.setup.references.iter().take(SHOWN_REFERENCES);
+        let references =
+            references.map(|r| json!({ "name": r.name, "caption": r.caption })).collect::<Vec<_>>();
+        let run = json!({
+            "pentimento": version,
+            "device": device,
+            "model": self.setup.model.display().to_string(),
+            "t5": ModelFolder::open_with(self.setup.model, self.setup.config)?.has("text_encoder_3").ok(),
+            "slow": self.slow,
+            "sheet": {
+                "prompts": self.show, "seed": SHEET_SEED, "steps": SHEET_STEPS, "guidance": SHEET_GUIDANCE,
+                "width": width, "height": height,
+            },
+            "references": references,
+            "made_from": made_from,
+        });
         let text = serde_json::to_string_pretty(&run).map_err(bad)?;
         write_atomically(&out.path(RUN), (text + "\n").as_bytes())
     }
 
     /// Reads the sheet's prompts, and draws the pictures before training where that is not done.
     fn before(&self, work: &mut Trainer, drawn: &mut bool, out: &Out) -> Result<Vec<Text>> {
-        let captions = self.setup.references.iter().filter_map(|r| r.caption.as_ref());
-        let read = self.setup.prompts.iter().chain(&self.show).chain(captions);
-        say_cuts(work.pipeline(), read.map(String::as_str));
+        if !*drawn {
+            let captions = self.setup.references.iter().filter_map(|r| r.caption.as_ref());
+            let read = self.setup.prompts.iter().chain(&self.show).chain(captions);
+            say_cuts(work.pipeline(), read.map(String::as_str));
+        }
         let reading = Spinner::new("reading prompts");
         let shown = core::iter::once("").chain(self.show.iter().map(String::as_str));
         let sheet = work.encode(&shown.collect::<Vec<_>>(), &mut || !self.stop.asked())?;
         drop(reading);
         if !*drawn {
-            self.draw(work, &sheet, &out.path(BEFORE))?;
+            save_sheet(&out.path(BEFORE), &self.draw(work, &sheet)?, MAX_SIDE)?;
             *drawn = true;
         }
         Ok(sheet)
     }
 
     /// Pictures of the same prompts and seeds, before and after. The texts are kept, so that the encoders are not needed again.
-    fn draw(&self, work: &mut Trainer, sheet: &[Text], path: &Path) -> Result<()> {
+    fn draw(&self, work: &mut Trainer, sheet: &[Text]) -> Result<Vec<Picture>> {
         let [width, height] = self.size;
-        let how = Sampling { steps: SHEET_STEPS, guidance: 4.5, width, height };
+        let how = Sampling { steps: SHEET_STEPS, guidance: SHEET_GUIDANCE, width, height };
         let mut pictures = Vec::new();
         let rows = work.config().at_once.sample.min(estimate::SHEET);
-        draw(work.pipeline(), sheet, rows, 1000, &how, self.stop, &mut |_, picture| {
+        draw(work.pipeline(), sheet, rows, SHEET_SEED, &how, self.stop, &mut |_, picture| {
             pictures.push(picture);
             Ok(())
         })?;
-        write_atomically(path, &contact_sheet(&pictures, 8, 2)?.to_png()?)
+        Ok(pictures)
     }
 
     /// Keeps what there is: in the folder where the run is complete, else where it worked.
@@ -195,7 +229,8 @@ impl Job<'_> {
             return Err(Error::Cancelled);
         }
         saved?;
-        let drawn = work.show_average(true).and_then(|()| self.draw(work, sheet, &out.path(AFTER)));
+        let drawn = work.show_average(true).and_then(|()| self.draw(work, sheet));
+        let drawn = drawn.and_then(|pictures| save_sheet(&out.path(AFTER), &pictures, MAX_SIDE));
         if trained || !out.guards() {
             out.complete()?;
         } else {
@@ -206,5 +241,22 @@ impl Job<'_> {
         println!("the device's memory held at most {}", estimate::megabytes(work.memory().peak.total()));
         println!("pictures: {} and {}", out.path(BEFORE).display(), out.path(AFTER).display());
         state.map(drop)
+    }
+}
+
+/// Names an end.
+fn how(ended: &Result<bool>) -> &'static str {
+    match ended {
+        Ok(true) => "complete",
+        Ok(false) | Err(Error::Cancelled) => "stopped",
+        Err(_) => "failed",
+    }
+}
+
+/// Writes the run's report. Without one nothing is lost.
+fn tell(out: &Out) {
+    match page::write(&out.path("")) {
+        Ok(path) => println!("report: {}", path.display()),
+        Err(e) => eprintln!("no report was written: {e}"),
     }
 }

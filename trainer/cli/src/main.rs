@@ -9,12 +9,16 @@ macro_rules! eprintln {
     ($($text:tt)*) => { $crate::say::aside(format_args!($($text)*)) };
 }
 
+mod ask;
+mod course;
 mod device;
+mod drawn;
 mod generate;
 mod inspect;
 mod job;
 mod memory;
 mod out;
+mod page;
 mod personalize;
 mod progress;
 mod report;
@@ -53,11 +57,13 @@ enum Command {
     },
     /// Say what a model folder or adapter file holds, and whether it can be used.
     Inspect(inspect::Args),
-    /// Draw images. Each is written when its batch of eight is done; Ctrl-C keeps those.
+    /// Draw images. Each is written when its batch is done; Ctrl-C keeps those.
     Generate(Box<generate::Args>),
     /// Train an adapter on a folder of reference images. Ctrl-C, SIGTERM or SIGHUP end after the current step and keep what is
     /// trained.
     Personalize(Box<personalize::Args>),
+    /// Make the page that tells of a run, from what is in its folder, or one that compares several.
+    Report(page::Args),
     /// Print all settings of a training as a file that `personalize --settings` takes: what each is, may be, and is by default.
     Settings(settings::Args),
 }
@@ -77,6 +83,7 @@ fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(args),
         Command::Generate(args) => generate::run(args, &Stop::install()),
         Command::Personalize(args) => personalize::run(args, &Stop::install()),
+        Command::Report(args) => page::run(args),
         Command::Settings(args) => settings::run(args),
     };
     end(result, 0)

@@ -24,6 +24,50 @@ pub const RUN: &str = "run.json";
 /// All that the run is, to go on with.
 pub const STATE: &str = "state.safetensors";
 
+/// All of the above for a person.
+pub const REPORT: &str = "report.html";
+/// Small pictures of the references that were used, and how many of them there are at most, with their longer side in pixels.
+pub const REFERENCE_PICTURES: &str = "references.png";
+pub const SHOWN_REFERENCES: usize = 64;
+pub const THUMB: u32 = 128;
+
+/// A kind of contact sheet of which there is one after some iterations: what its names begin with, and the longer side of its pictures at most,
+/// pixels.
+pub struct Kind {
+    stem: &'static str,
+    pub side: u32,
+}
+/// The sheet's prompts, on the way.
+pub const PREVIEW: Kind = Kind { stem: "iteration-", side: 512 };
+/// What the training looked at.
+pub const LOOKS: Kind = Kind { stem: "look-", side: 256 };
+/// In the place of an iteration, for the model without an adapter.
+const BASE: &str = "base";
+
+impl Kind {
+    /// The name of one; `None`: of the base model's pictures.
+    pub fn name(&self, iteration: Option<usize>) -> String {
+        let at = iteration.map_or(BASE.into(), |n| n.to_string());
+        format!("{}{at}.png", self.stem)
+    }
+    /// The iteration in a name, if it is one of this kind.
+    fn iteration(&self, name: &str) -> Option<Option<usize>> {
+        let at = name.strip_prefix(self.stem)?.strip_suffix(".png")?;
+        if at == BASE {
+            return Some(None);
+        }
+        at.parse().ok().filter(|n: &usize| n.to_string() == at).map(Some)
+    }
+}
+
+/// Contact sheets of a kind in a folder, in the training's order.
+pub fn numbered_pictures(folder: &Path, kind: &Kind) -> Vec<(Option<usize>, String)> {
+    let names = ours(folder).unwrap_or_default();
+    let mut all: Vec<_> = names.into_iter().filter_map(|name| Some((kind.iteration(&name)?, name))).collect();
+    all.sort();
+    all
+}
+
 /// The adapter after an iteration.
 pub fn iteration(n: usize) -> String {
     format!("iteration-{n}.safetensors")
@@ -38,7 +82,9 @@ fn is_work(name: &str) -> bool {
 
 /// Whether a run writes files of that name.
 fn is_ours(name: &str) -> bool {
-    is_work(name) || [BEFORE, AFTER, METRICS, REFERENCES, SETTINGS, RUN].contains(&name)
+    let pictures = [PREVIEW, LOOKS].iter().any(|kind| kind.iteration(name).is_some());
+    let all = [BEFORE, AFTER, METRICS, REFERENCES, REFERENCE_PICTURES, SETTINGS, RUN, REPORT];
+    is_work(name) || pictures || all.contains(&name)
 }
 
 fn failed(path: &Path, action: &'static str) -> impl Fn(io::Error) -> Error {
@@ -200,7 +246,14 @@ mod tests {
         for name in ["iteration-.safetensors", "iteration-1x.safetensors", "a.safetensors", "before.png"] {
             assert!(!is_work(name), "{name}");
         }
-        assert!(is_ours(BEFORE) && !is_ours("0000.png") && !is_ours("notes.txt"));
+        for name in [BEFORE, REPORT, "iteration-12.png", "look-base.png", "look-0.png"] {
+            assert!(is_ours(name) && !is_work(name), "{name}");
+        }
+        for name in
+            ["0000.png", "notes.txt", "iteration-01.png", "look-x.png", "iteration-1.jpg", "compare.html"]
+        {
+            assert!(!is_ours(name), "{name}");
+        }
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! `pentimento personalize`.
+use crate::ask::Ask;
 use crate::device::DeviceArgs;
 use crate::generate::lines;
 use crate::job::Job;
 use crate::memory::{duration, given_up, table};
-use crate::out::{Out, REFERENCES};
+use crate::out::{Out, REFERENCE_PICTURES, REFERENCES, SHOWN_REFERENCES, THUMB};
 use crate::progress::Spinner;
+use crate::report::save_sheet;
 use crate::settings::SettingArgs;
 use crate::stop::Stop;
 use clap::Args as ClapArgs;
@@ -13,6 +15,7 @@ use pentimento::folder::ModelFolder;
 use pentimento_trainer::config::Config;
 use pentimento_trainer::estimate::{self, Estimate};
 use pentimento_trainer::files::write_atomically;
+use pentimento_trainer::images::Picture;
 use pentimento_trainer::recipe::PRESETS;
 use pentimento_trainer::references::{Reference, Survey, load, summary as framed};
 use pentimento_trainer::settings::{MOST_SECONDS, Settings};
@@ -66,6 +69,10 @@ pub struct Args {
     /// Keep the adapter of every iteration, as iteration-N.safetensors.
     #[arg(long)]
     pub keep: bool,
+    /// Draw the pictures of before.png every so many iterations, as OUT/iteration-N.png, N the iteration; 0: never. SIGUSR1 asks for
+    /// one after the iteration or warm-start step in progress. A CPU's driver then holds a few MB more than --estimate says.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub preview: usize,
     /// File that keeps encoded prompts between runs; with all of them in it the text encoders are not run.
     #[arg(long, value_name = "FILE")]
     pub text_cache: Option<PathBuf>,
@@ -94,6 +101,7 @@ impl Args {
 
 pub fn run(args: &Args, stop: &Stop) -> Result<()> {
     args.check()?;
+    let ask = Ask::install();
     args.settings.resolve(true)?; // mistakes are told before a device is opened
     let mut device = args.device.open()?;
     let exec = &mut device.0;
@@ -124,8 +132,8 @@ pub fn run(args: &Args, stop: &Stop) -> Result<()> {
         }
         preset.iter().for_each(|name| expect(name, &settings, &duration(&estimate, &settings.config, rate)));
     }
-    let mut out = folder(args, &references)?;
-    Job { args, setup, settings, slow, show, size, stop }.run(device, &mut out)
+    let mut out = folder(args, &references, size)?;
+    Job { args, setup, settings, slow, show, size, stop, ask: &ask }.run(device, &mut out)
 }
 
 /// Says what a preset is and how long it takes.
@@ -140,7 +148,7 @@ fn expect(name: &str, settings: &Settings, time: &str) {
 }
 
 /// The folder for what the run makes, with a word about what is there.
-fn folder(args: &Args, references: &[Reference]) -> Result<Out> {
+fn folder(args: &Args, references: &[Reference], [width, height]: [usize; 2]) -> Result<Out> {
     let out = Out::open(&args.out, &args.references, args.resume)?;
     if out.guards() {
         let (folder, work) = (args.out.display(), out.path(""));
@@ -159,6 +167,9 @@ fn folder(args: &Args, references: &[Reference]) -> Result<Out> {
     if !out.resumes {
         let used: String = references.iter().map(|r| format!("{}\n", r.name)).collect();
         write_atomically(&out.path(REFERENCES), used.as_bytes())?;
+        let picture = |r: &Reference| Picture::from_unit(width as u32, height as u32, &r.pixels);
+        let pictures = references.iter().take(SHOWN_REFERENCES).map(picture).collect::<Result<Vec<_>>>()?;
+        save_sheet(&out.path(REFERENCE_PICTURES), &pictures, THUMB)?;
     }
     Ok(out)
 }

@@ -1,14 +1,18 @@
 //! A training as it is told: lines and bars for people, `metrics.jsonl` for programs, adapters on the way.
+use crate::ask::Ask;
+use crate::course::Course;
 use crate::memory::time;
-use crate::out::{ADAPTER, METRICS, Out, STATE, WARM_START, iteration};
+use crate::out::{ADAPTER, LOOKS, METRICS, Out, PREVIEW, STATE, WARM_START, iteration};
+use crate::page::within;
 use crate::progress::Phase;
 use crate::stop::Stop;
-use pentimento_trainer::Result;
 use pentimento_trainer::files::write_atomically;
-use pentimento_trainer::stage::watch::Look;
+use pentimento_trainer::images::{COLUMNS, Filter, GAP, Picture, contact_sheet};
+use pentimento_trainer::stage::watch::{Look, Looked};
 use pentimento_trainer::train::{Event, Metrics, Progress, Trainer};
+use pentimento_trainer::{Error, Result};
 use serde_json::json;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Least time from one adapter that is written in case of a crash to the next.
@@ -21,11 +25,13 @@ struct Log {
     start: Instant,
     /// Seconds until then, of the run that is gone on with.
     before: f64,
+    /// What the lines say.
+    course: Course,
 }
 
 impl Log {
     fn new(path: PathBuf) -> Self {
-        Log { path, text: String::new(), start: Instant::now(), before: 0.0 }
+        Log { path, text: String::new(), start: Instant::now(), before: 0.0, course: Course::default() }
     }
     /// Keeps the lines of what a run had come to when it was saved.
     fn go_on(&mut self, from: &Progress) -> Result<()> {
@@ -33,15 +39,17 @@ impl Log {
         let old = pentimento::file::text_if_there(&self.path, MOST_METRICS)?.unwrap_or_default();
         for line in old.lines() {
             let Ok(row) = serde_json::from_str::<serde_json::Value>(line) else { continue };
-            let within = |key: &str, most: Option<usize>| {
+            let kept = |key: &str, most: Option<usize>| {
                 row.get(key)
                     .and_then(serde_json::Value::as_u64)
                     .is_none_or(|n| most.is_some_and(|m| n <= m as u64))
             };
-            if within("warm", Some(from.warm))
-                && within("iteration", Some(from.iteration))
-                && within("watch", from.looked)
+            if kept("warm", Some(from.warm))
+                && kept("iteration", Some(from.iteration))
+                && kept("watch", from.looked)
+                && row.get("end").is_none()
             {
+                self.course.take(&row);
                 self.text.push_str(line);
                 self.text.push('\n');
                 self.before = row.get("elapsed").and_then(serde_json::Value::as_f64).unwrap_or(self.before);
@@ -49,12 +57,13 @@ impl Log {
         }
         Ok(())
     }
-    /// Adds an object, with the seconds so far.
-    fn add(&mut self, mut line: serde_json::Value) -> Result<()> {
+    /// Adds an object, with the seconds so far; returns words for it where there is something new to say.
+    fn add(&mut self, mut line: serde_json::Value) -> Result<Option<String>> {
         line["elapsed"] = json!(self.before + self.start.elapsed().as_secs_f64());
         self.text.push_str(&line.to_string());
         self.text.push('\n');
-        write_atomically(&self.path, self.text.as_bytes())
+        write_atomically(&self.path, self.text.as_bytes())?;
+        Ok(self.course.take(&line))
     }
 }
 
@@ -99,11 +108,20 @@ impl Saver {
     }
 }
 
+/// When and how the pictures of the contact sheet are drawn on the way.
+pub struct Previews<'a> {
+    /// After every so many iterations; 0: when asked.
+    pub every: usize,
+    pub ask: &'a Ask,
+    pub draw: &'a dyn Fn(&mut Trainer) -> Result<Vec<Picture>>,
+}
+
 /// Tells of a training and keeps what it makes.
 pub struct Report<'a> {
     out: &'a Out,
     /// Keep the adapter of every iteration.
     keep: bool,
+    previews: Previews<'a>,
     log: Log,
     phase: Phase,
     /// What the phase is.
@@ -118,12 +136,18 @@ pub struct Report<'a> {
 }
 
 impl<'a> Report<'a> {
-    pub fn new(out: &'a Out, keep: bool, iterations: Option<usize>, every: Duration) -> Self {
+    pub fn new(
+        out: &'a Out,
+        keep: bool,
+        iterations: Option<usize>,
+        every: Duration,
+        previews: Previews<'a>,
+    ) -> Self {
         let label = "preparing";
         let (log, phase) = (Log::new(out.path(METRICS)), Phase::new(label, 1));
         let (saved, iteration, trained) = (Instant::now(), 0, false);
         let state = Saver::new(out.path(STATE), every);
-        Report { out, keep, log, phase, label, saved, state, iteration, iterations, trained }
+        Report { out, keep, previews, log, phase, label, saved, state, iteration, iterations, trained }
     }
     /// Goes on with what was told of a run until it was saved.
     pub fn go_on(&mut self, from: &Progress) -> Result<()> {
@@ -143,6 +167,9 @@ impl<'a> Report<'a> {
             if matches!(event, Event::Done) {
                 return Ok(true);
             }
+            if let Some(looked) = trainer.take_looked() {
+                self.look(&looked)?;
+            }
             self.tell(trainer, event)?;
             self.state.now_and_then(trainer)?;
         }
@@ -159,6 +186,39 @@ impl<'a> Report<'a> {
         begins
     }
 
+    /// Keeps what a look saw.
+    fn look(&self, looked: &Looked) -> Result<()> {
+        save_sheet(&self.out.path(&LOOKS.name(looked.iteration)), &looked.pictures, LOOKS.side)
+    }
+    /// Draws a preview where one is due, between two steps that need nothing of each other.
+    fn preview(&mut self, trainer: &mut Trainer, iteration: Option<usize>) -> Result<()> {
+        let every = self.previews.every;
+        let due = iteration.is_some_and(|n| every > 0 && n.is_multiple_of(every));
+        if !(self.previews.ask.taken() || due) {
+            return Ok(());
+        }
+        let path = self.out.path(&PREVIEW.name(iteration.or(Some(0))));
+        trainer.show_average(true)?;
+        let drawn = (self.previews.draw)(trainer);
+        trainer.show_average(false)?;
+        match drawn {
+            Err(Error::Cancelled) => return Ok(()), // who stopped it stops the training
+            drawn => save_sheet(&path, &drawn?, PREVIEW.side)?,
+        }
+        self.phase.say(format_args!("preview: {}", path.display()));
+        Ok(())
+    }
+    /// How the run ended, for whoever reads the metrics.
+    pub fn end(&mut self, how: &str, kept: Option<&str>, memory: u64) -> Result<()> {
+        self.log.add(json!({"end": how, "kept": kept, "memory": memory})).map(drop)
+    }
+    /// Adds a line to the metrics, and says what it means.
+    fn log(&mut self, line: serde_json::Value) -> Result<()> {
+        let words = self.log.add(line)?;
+        words.iter().for_each(|words| self.phase.say(format_args!("     {words}")));
+        Ok(())
+    }
+
     fn tell(&mut self, trainer: &mut Trainer, event: Event) -> Result<()> {
         match event {
             Event::Working | Event::Done => {}
@@ -167,7 +227,12 @@ impl<'a> Report<'a> {
                 self.trained = true;
                 self.begins("warm start", all);
                 self.phase.set(done, all, format_args!(", loss {loss:.4}"));
-                self.log.add(json!({"warm": done, "loss": loss}))?;
+                self.log(json!({"warm": done, "loss": loss}))?;
+                self.preview(trainer, None)?;
+            }
+            Event::Looking(done, all) => {
+                self.begins("looking", all);
+                self.phase.set(done, all, "");
             }
             Event::Part(done, all) => {
                 if self.begins("training", all) && self.iteration == 0 {
@@ -193,7 +258,7 @@ impl<'a> Report<'a> {
                     let rest = time(left as f64 * m.seconds);
                     self.phase.say(format_args!("{left} iterations like this one take {rest}"));
                 }
-                self.log.add(record(&m))?;
+                self.log(record(&m, trainer.memory().peak.total()))?;
                 if self.keep {
                     trainer.average()?.save(&self.out.path(&iteration(m.iteration)))?;
                 }
@@ -201,14 +266,25 @@ impl<'a> Report<'a> {
                     trainer.adapter()?.save(&self.out.path(ADAPTER))?;
                     self.saved = Instant::now();
                 }
+                self.preview(trainer, Some(m.iteration))?;
             }
             Event::Watch(look) => {
                 self.phase.say(glance(&look));
-                self.log.add(looked(&look))?;
+                self.log(looked(&look))?;
             }
         }
         Ok(())
     }
+}
+
+/// Writes a contact sheet of pictures that are at most `side` pixels a side.
+pub fn save_sheet(path: &Path, pictures: &[Picture], side: u32) -> Result<()> {
+    let smaller = |p: &Picture| match within([p.width(), p.height()], side) {
+        [w, h] if [w, h] == [p.width(), p.height()] => Ok(p.clone()),
+        [w, h] => p.resized(w, h, Filter::Bilinear),
+    };
+    let pictures = pictures.iter().map(smaller).collect::<Result<Vec<_>>>()?;
+    write_atomically(path, &contact_sheet(&pictures, COLUMNS, GAP)?.to_png()?)
 }
 
 fn summary(m: &Metrics) -> String {
@@ -249,7 +325,7 @@ fn looked(look: &Look) -> serde_json::Value {
     })
 }
 
-fn record(m: &Metrics) -> serde_json::Value {
+fn record(m: &Metrics, memory: u64) -> serde_json::Value {
     json!({
         "iteration": m.iteration,
         "reward_generated": m.reward_generated,
@@ -259,6 +335,7 @@ fn record(m: &Metrics) -> serde_json::Value {
         "head_accuracy": m.head_accuracy,
         "advantage_spread": m.advantage_spread,
         "clip_fraction": m.clip_fraction,
+        "kl": m.kl,
         "agreement": m.agreement,
         "rate": m.rate,
         "reward_pathwise": m.reward_pathwise,
@@ -267,5 +344,6 @@ fn record(m: &Metrics) -> serde_json::Value {
         "supervised_loss": m.supervised_loss,
         "prior_loss": m.prior_loss,
         "seconds": m.seconds,
+        "memory": memory,
     })
 }

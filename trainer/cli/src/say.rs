@@ -5,6 +5,7 @@ use pentimento::shown::Shown;
 use std::fmt::Arguments;
 use std::io::{self, ErrorKind, Write};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// The first failure of standard output.
 static FAILED: Mutex<Option<io::Error>> = Mutex::new(None);
@@ -19,8 +20,17 @@ fn plain(text: Arguments<'_>) -> String {
     lines.join("\n")
 }
 
+/// When the last line was.
+static LAST: Mutex<Option<Instant>> = Mutex::new(None);
+
+/// How long there has been no line on standard output.
+pub fn quiet() -> Duration {
+    LAST.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(Instant::now).elapsed()
+}
+
 /// A line on standard output.
 pub fn line(text: Arguments<'_>) {
+    *LAST.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     let mut failed = FAILED.lock().unwrap_or_else(PoisonError::into_inner);
     if failed.is_none() {
         let mut out = io::stdout().lock();

@@ -93,7 +93,7 @@ impl Training {
     }
     fn note(&mut self, event: Event, ticket: &Ticket) -> Turn {
         match event {
-            Event::Working => return Turn::Within,
+            Event::Working | Event::Looking(..) => return Turn::Within,
             Event::Encoded(done, all) => ticket.at(Phase::Encoding, done, all),
             Event::Warm(done, all, loss) => {
                 ticket.at(Phase::Warm, done, all);

@@ -182,6 +182,8 @@ pub(crate) struct Grpo {
     worth: f32,
     clipped: usize,
     ratios: usize,
+    /// Sum of the distances from the base model's steps.
+    kl: f64,
 }
 
 impl Grpo {
@@ -261,6 +263,11 @@ impl Objective for Grpo {
         self.clipped += outside.count();
         self.ratios += real;
         s.metrics.clip_fraction = self.clipped as f32 / self.ratios.max(1) as f32;
+        if c.grpo.beta > 0.0 {
+            let kl = m.pipeline.exec.read(plan, "kl")?;
+            self.kl += kl.iter().take(real).map(|v| f64::from(*v)).sum::<f64>();
+            s.metrics.kl = Some((self.kl / self.ratios.max(1) as f64) as f32);
+        }
         sum.add(m, plan)
     }
 }

@@ -11,6 +11,7 @@ pub use verdict::Look;
 use super::{Stage, rollout};
 use crate::archive::kept;
 use crate::config::MOST_STEPS;
+use crate::images::Picture;
 use crate::machine::Machine;
 use crate::optim::Tensors;
 use crate::settings::field::{between, most};
@@ -83,6 +84,15 @@ impl Seen {
     }
 }
 
+/// The pictures of a look.
+#[derive(Clone, Debug)]
+pub struct Looked {
+    /// Complete iterations; `None`: the base model's pictures.
+    pub iteration: Option<usize>,
+    /// Each of the same prompt and noise in every look.
+    pub pictures: Vec<Picture>,
+}
+
 /// Whose pictures.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Of {
@@ -105,6 +115,10 @@ pub(crate) struct Watch {
     velocity: Option<Velocity>,
     /// Of the pictures that are described so far: silhouettes, and tokens.
     seen: (Vec<Vec<bool>>, Vec<Vec<f32>>),
+    /// The same ones, to be shown.
+    pictures: Vec<Picture>,
+    /// Runs that were read.
+    runs: usize,
     complete: bool,
     /// When it began, by the training's clock.
     began: f64,
@@ -131,6 +145,8 @@ impl Watch {
             prompts: m.known.distinct(PICTURES),
             velocity: None,
             seen: Default::default(),
+            pictures: Vec::new(),
+            runs: 0,
             complete: false,
             began: m.clock.now(),
         })
@@ -171,24 +187,33 @@ impl Watch {
             (self.step, self.first) = (0, self.first + self.rows);
         }
         m.set_adapter(&s.values)?;
-        Ok(Event::Working)
+        Ok(self.progress(m))
+    }
+    /// How far it is, in runs.
+    fn progress(&mut self, m: &Machine) -> Event {
+        self.runs += 1;
+        let sampled = PICTURES.div_ceil(self.rows) * (self.sigmas.len() - 1);
+        Event::Looking(self.runs, sampled + PICTURES.div_ceil(m.config.at_once.describe))
     }
     /// Reads pictures that were described; measures them when they are all.
     fn described(&mut self, m: &mut Machine, s: &mut State) -> Result<Event> {
-        let (width, left) = (m.pixels.0, PICTURES - self.seen.0.len());
+        let ((width, height), left) = (m.pixels, PICTURES - self.seen.0.len());
         let (pipeline, critic) = m.judged()?;
         let [images, tokens] = ["image", "tokens"].map(|name| pipeline.exec.read(critic.describe, name));
         let (images, tokens, each) = (images?, tokens?, critic.backbone.token_numbers());
-        let pixels = 3 * width * m.pixels.1;
-        let pictures = images.chunks_exact(pixels).take(left);
-        self.seen.0.extend(pictures.map(|i| silhouette::silhouette(i, width)));
+        for image in images.chunks_exact(3 * width * height).take(left) {
+            self.seen.0.push(silhouette::silhouette(image, width));
+            self.pictures.push(Picture::from_unit(width as u32, height as u32, image)?);
+        }
         self.seen.1.extend(tokens.chunks_exact(each).take(left).map(<[f32]>::to_vec));
-        if self.seen.0.len() < PICTURES { Ok(Event::Working) } else { self.measure(m, s) }
+        if self.seen.0.len() < PICTURES { Ok(self.progress(m)) } else { self.measure(m, s) }
     }
     /// Measures the pictures.
     fn measure(&mut self, m: &mut Machine, s: &mut State) -> Result<Event> {
         self.complete = true;
         let (silhouettes, tokens) = core::mem::take(&mut self.seen);
+        let iteration = (self.of == Of::Average).then_some(s.iteration);
+        m.looked = Some(Looked { iteration, pictures: core::mem::take(&mut self.pictures) });
         if self.of == Of::Base {
             s.watch.base = silhouettes;
             return Ok(Event::Working);
