@@ -1,7 +1,7 @@
 //! Draws a few images with the default model: `cargo run --release -p examples --example generate -- OUT.png PROMPT...`
-use pentimento::exec::wgpu::Wgpu;
-use pentimento::folder::ModelFolder;
-use pentimento::pipeline::{Pipeline, Sampling};
+use pentimento_runtime::exec::wgpu::Wgpu;
+use pentimento_runtime::folder::ModelFolder;
+use pentimento_runtime::pipeline::{Pipeline, Sampling};
 use pentimento_trainer::images::{Picture, contact_sheet};
 use std::path::Path;
 

@@ -65,9 +65,9 @@ pub struct Pipeline {
     /// Where it computes.
     pub exec: Box<dyn Executor>,
     /// `transformer/config.json`.
-    pub mmdit: mmdit::Config,
+    pub mmdit: mmdit::MmditConfig,
     /// `vae/config.json`.
-    pub vae: vae::Config,
+    pub vae: vae::VaeConfig,
     /// The scheduler.
     pub schedule: Schedule,
     /// The adapter whose parameters the transformer reads, if any.
@@ -110,10 +110,10 @@ impl Pipeline {
         text: TextSettings,
     ) -> Result<Self> {
         adapter::check(folder, &adapter)?;
-        let mmdit = adapter::config(folder, mmdit::COMPONENT, mmdit::Config::from_value)?;
+        let mmdit = adapter::config(folder, mmdit::COMPONENT, mmdit::MmditConfig::from_value)?;
         let config = folder.component_config("transformer")?;
         let sample_size = config.get("sample_size").and_then(|v| v.as_u64()).unwrap_or(128) as usize;
-        let vae = vae::Config::from_value(&folder.component_config("vae")?, &folder.config_label("vae"))?;
+        let vae = vae::VaeConfig::from_value(&folder.component_config("vae")?, &folder.config_label("vae"))?;
         let mut cache = text.cache;
         let (encoders, layout) = match cache.as_ref().and_then(TextCache::layout) {
             Some(layout) if !has_encoders(folder) => {
@@ -403,14 +403,14 @@ fn text_encoders(
 ) -> Result<TextEncoders> {
     let mut clips = Vec::new();
     for (encoder, tokenizer) in [("text_encoder", "tokenizer"), ("text_encoder_2", "tokenizer_2")] {
-        let config = adapter::config(folder, encoder, clip::Config::from_value)?;
+        let config = adapter::config(folder, encoder, clip::ClipConfig::from_value)?;
         let weights = all_read(folder, encoder, contents::text_encoder(&config)?)?;
         let tokenizer = folder.tokenizer(tokenizer)?;
         clips.push(Clip { config, tokenizer, weights, pairs: adapter::take(adapter, encoder) });
     }
     let encoder = "text_encoder_3";
     let t5 = if folder.has(encoder)? {
-        let config = adapter::config(folder, encoder, t5::Config::from_value)?;
+        let config = adapter::config(folder, encoder, t5::T5Config::from_value)?;
         let tokenizer = folder.unigram_tokenizer("tokenizer_3")?;
         let weights = all_read(folder, encoder, contents::t5_encoder(&config)?)?;
         Some(T5 { config, tokenizer, weights, pairs: adapter::take(adapter, encoder) })

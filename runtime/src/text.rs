@@ -53,7 +53,7 @@ pub struct Layout {
 #[derive(Clone, Debug)]
 pub struct Clip {
     /// `text_encoder/config.json`.
-    pub config: clip::Config,
+    pub config: clip::ClipConfig,
     /// `tokenizer`.
     pub tokenizer: Tokenizer,
     /// Its checkpoint.
@@ -66,7 +66,7 @@ pub struct Clip {
 #[derive(Clone, Debug)]
 pub struct T5 {
     /// `text_encoder_3/config.json`.
-    pub config: t5::Config,
+    pub config: t5::T5Config,
     /// `tokenizer_3`.
     pub tokenizer: Unigram,
     /// Its checkpoint.

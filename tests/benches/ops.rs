@@ -1,7 +1,7 @@
 //! Every row of the op table, timed by kernel variant: `cargo bench -p tests --bench ops [-- PREFIX]`. Needs an adapter.
 //! Operations and bytes are what the row needs, so that both rates compare with the device's peaks.
-use pentimento::exec::Executor;
-use pentimento::exec::wgpu::{Spent, Wgpu};
+use pentimento_runtime::exec::Executor;
+use pentimento_runtime::exec::wgpu::{Spent, Wgpu};
 use pentimento_wgsl::{Class, Stored};
 use tests::cases::{all, kinds};
 use tests::draw::{Draw, Values};

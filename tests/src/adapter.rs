@@ -1,9 +1,9 @@
 //! The adapter under test.
 use crate::limits;
-use pentimento::caps::Caps;
-use pentimento::exec::Executor;
-use pentimento::exec::cpu::Cpu;
-use pentimento::exec::wgpu::{Limits, Wgpu, adapters};
+use pentimento_runtime::caps::Caps;
+use pentimento_runtime::exec::Executor;
+use pentimento_runtime::exec::cpu::Cpu;
+use pentimento_runtime::exec::wgpu::{Limits, Wgpu, adapters};
 use pentimento_wgsl::kernel::{Features, Matrix};
 
 fn choice() -> Option<String> {

@@ -8,7 +8,7 @@ mod image;
 mod matmul;
 mod norm;
 
-use pentimento::graph::{Graph, Id};
+use pentimento_runtime::graph::{Graph, Id};
 use pentimento_wgsl::Stored;
 use pentimento_wgsl::kernel::{BLOCKS, PLAIN};
 
@@ -78,7 +78,7 @@ pub fn all() -> impl Iterator<Item = Case> {
 
 /// Shapes of a graph's inputs by name, in order.
 pub fn inputs(g: &Graph) -> Vec<(String, usize)> {
-    use pentimento::graph::{Leaf, Op};
+    use pentimento_runtime::graph::{Leaf, Op};
     let inputs = g.nodes().iter().filter_map(|n| match &n.op {
         Op::Leaf { kind: Leaf::Input, name } => Some((name.clone(), n.shape.iter().product())),
         _ => None,

@@ -3,8 +3,8 @@
 //! shared memory, must give the same bits.
 use crate::bound::bounds;
 use crate::real::{EPS, Real};
-use pentimento::exec::{Executor, PlanId, operands};
-use pentimento::plan::{Named, Place, Plan, Slot};
+use pentimento_runtime::exec::{Executor, PlanId, operands};
+use pentimento_runtime::plan::{Named, Place, Plan, Slot};
 use pentimento_wgsl::{Variant, twin};
 use std::collections::BTreeMap;
 
@@ -146,7 +146,7 @@ pub fn check_spoiled(
     data: &Data,
     spoil: impl Fn(&mut Plan),
 ) -> Result<Vec<Step>, String> {
-    let text = |e: pentimento::Error| e.to_string();
+    let text = |e: pentimento_runtime::Error| e.to_string();
     let (wide, finals) = widen(&plan);
     let mut given = wide.clone();
     spoil(&mut given);

@@ -1,7 +1,7 @@
 //! Golden fixtures: inputs, expectations and tolerances of a folder in the layout of `PENTIMENTO_GOLDENS`.
 //! Without that variable the small committed choice under `tests/fixtures` is read. Shapes and settings come from the
 //! files, so any set of the same form will do.
-use pentimento::weights::{DType, Weights};
+use pentimento_runtime::weights::{DType, Weights};
 use serde_json::Value;
 use std::borrow::Cow;
 use std::collections::BTreeMap;

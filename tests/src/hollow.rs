@@ -1,10 +1,10 @@
 //! A model as large as SD3.5-medium that takes no room: its files have the real headers, and holes in place of the numbers.
 use crate::scratch::{Scratch, copy};
-use pentimento::exec::Need;
-use pentimento::graph::Layout;
-use pentimento::model::contents::{self, Needs};
-use pentimento::model::{clip, dino, mmdit, t5, vae};
-use pentimento::weights::DType;
+use pentimento_runtime::exec::Need;
+use pentimento_runtime::graph::Layout;
+use pentimento_runtime::model::contents::{self, Needs};
+use pentimento_runtime::model::{clip, dino, mmdit, t5, vae};
+use pentimento_runtime::weights::DType;
 use pentimento_trainer::images::Picture;
 use pentimento_trainer::references::Reference;
 use pentimento_trainer::train::Setup;
@@ -43,7 +43,7 @@ impl Hollow {
         if !file.exists() {
             gguf(
                 &file,
-                &tensors(contents::transformer(&mmdit::Config::sd35_medium()), |name, shape| {
+                &tensors(contents::transformer(&mmdit::MmditConfig::sd35_medium()), |name, shape| {
                     // As files of quantised models have it: the blocks' matrices, nothing else.
                     let block = name.starts_with("transformer_blocks.") && shape.len() == 2;
                     if block { stored } else { DType::F16 }
@@ -75,22 +75,25 @@ fn whole(folder: &Path) {
     tokenizer("tokenizer_2", "clip_g");
     tokenizer("tokenizer_3", "t5");
     let (model, images) = ("model.safetensors", "diffusion_pytorch_model.safetensors");
-    let part = |name: &str, file: &str, config: Value, needs: pentimento::Result<Needs>, stored: DType| {
-        let folder = folder.join(name);
-        fs::create_dir(&folder).expect("a folder");
-        fs::write(folder.join("config.json"), config.to_string()).expect("a file");
-        safetensors(&folder.join(file), &tensors(needs, |_, _| stored));
-    };
-    let m = mmdit::Config::sd35_medium();
+    let part =
+        |name: &str, file: &str, config: Value, needs: pentimento_runtime::Result<Needs>, stored: DType| {
+            let folder = folder.join(name);
+            fs::create_dir(&folder).expect("a folder");
+            fs::write(folder.join("config.json"), config.to_string()).expect("a file");
+            safetensors(&folder.join(file), &tensors(needs, |_, _| stored));
+        };
+    let m = mmdit::MmditConfig::sd35_medium();
     part("transformer", images, transformer(&m), contents::transformer(&m), DType::F16);
-    let v = vae::Config::sd3();
+    let v = vae::VaeConfig::sd3();
     part("vae", images, autoencoder(&v), contents::autoencoder(&v), DType::F16);
-    for (name, c) in [("text_encoder", clip::Config::clip_l()), ("text_encoder_2", clip::Config::clip_g())] {
+    for (name, c) in
+        [("text_encoder", clip::ClipConfig::clip_l()), ("text_encoder_2", clip::ClipConfig::clip_g())]
+    {
         part(name, model, text(&c), contents::text_encoder(&c), DType::F16);
     }
-    let t = t5::Config::xxl();
+    let t = t5::T5Config::xxl();
     part("text_encoder_3", model, t5_text(&t), contents::t5_encoder(&t), DType::F16);
-    let d = dino::Config::base();
+    let d = dino::DinoConfig::base();
     part("reward", model, backbone(&d), contents::backbone(&d), DType::F32);
 
     fs::create_dir(folder.join("scheduler")).expect("a folder");
@@ -112,7 +115,7 @@ fn whole(folder: &Path) {
     fs::write(folder.join("model_index.json"), Value::from(index).to_string()).expect("a file");
 }
 
-fn transformer(c: &mmdit::Config) -> Value {
+fn transformer(c: &mmdit::MmditConfig) -> Value {
     json!({
         "_class_name": "SD3Transformer2DModel",
         "sample_size": 128,
@@ -131,7 +134,7 @@ fn transformer(c: &mmdit::Config) -> Value {
     })
 }
 
-fn autoencoder(c: &vae::Config) -> Value {
+fn autoencoder(c: &vae::VaeConfig) -> Value {
     json!({
         "_class_name": "AutoencoderKL",
         "block_out_channels": c.block_out_channels,
@@ -145,7 +148,7 @@ fn autoencoder(c: &vae::Config) -> Value {
     })
 }
 
-fn text(c: &clip::Config) -> Value {
+fn text(c: &clip::ClipConfig) -> Value {
     json!({
         "model_type": "clip_text_model",
         "vocab_size": c.vocab_size,
@@ -160,7 +163,7 @@ fn text(c: &clip::Config) -> Value {
     })
 }
 
-fn t5_text(c: &t5::Config) -> Value {
+fn t5_text(c: &t5::T5Config) -> Value {
     json!({
         "model_type": "t5",
         "feed_forward_proj": "gated-gelu",
@@ -173,7 +176,7 @@ fn t5_text(c: &t5::Config) -> Value {
     })
 }
 
-fn backbone(c: &dino::Config) -> Value {
+fn backbone(c: &dino::DinoConfig) -> Value {
     json!({
         "model_type": "dinov2",
         "hidden_size": c.hidden_size,
@@ -193,7 +196,10 @@ struct Tensor {
 }
 
 /// What a network reads, by name, as a checkpoint of it has it.
-fn tensors(needs: pentimento::Result<Needs>, stored: impl Fn(&str, &[usize]) -> DType) -> Vec<Tensor> {
+fn tensors(
+    needs: pentimento_runtime::Result<Needs>,
+    stored: impl Fn(&str, &[usize]) -> DType,
+) -> Vec<Tensor> {
     let one = |(name, need): (String, Need)| {
         let mut shape = need.stored_shape();
         if need.layout == Layout::Patch {

@@ -1,8 +1,8 @@
 //! Small trainings of every recipe, on the smallest model.
 use crate::scratch::Scratch;
 use crate::tiny;
-use pentimento::exec::Executor;
-use pentimento::exec::cpu::Cpu;
+use pentimento_runtime::exec::Executor;
+use pentimento_runtime::exec::cpu::Cpu;
 use pentimento_trainer::Result;
 use pentimento_trainer::config::Config;
 use pentimento_trainer::images::Picture;

@@ -23,8 +23,8 @@ pub mod tiny;
 ///
 /// # Panics
 /// On any other name.
-pub fn limits() -> pentimento::exec::wgpu::Limits {
-    use pentimento::exec::wgpu::Limits;
+pub fn limits() -> pentimento_runtime::exec::wgpu::Limits {
+    use pentimento_runtime::exec::wgpu::Limits;
     match std::env::var("PENTIMENTO_LIMITS").ok().as_deref() {
         None | Some("" | "adapter") => Limits::Adapter,
         Some("exact") => Limits::Exact,

@@ -229,7 +229,7 @@ mod tests {
     #[test]
     fn host_arithmetic_is_within_the_bounds() {
         let mut worst = 0.0f64;
-        let mut rng = pentimento::rng::Philox::new(1, 1);
+        let mut rng = pentimento_runtime::rng::Philox::new(1, 1);
         for _ in 0..2000 {
             let (a, b, c) = (rng.normal(), rng.normal(), rng.normal());
             let shader = ((a * b + c).exp() / (1.0 + c * c)).sqrt();

@@ -1,17 +1,17 @@
 //! The smallest networks that have every part of those they stand for.
 use crate::scratch::copy;
-use pentimento::grad::gradients;
-use pentimento::graph::{Graph, Id};
-use pentimento::model::lora::Lora;
-use pentimento::model::mmdit::{TIME_CHANNELS, lora_targets, velocity};
-use pentimento::model::{Cubic, clip_vision, dino, mmdit, vae};
+use pentimento_runtime::grad::gradients;
+use pentimento_runtime::graph::{Graph, Id};
+use pentimento_runtime::model::lora::Lora;
+use pentimento_runtime::model::mmdit::{TIME_CHANNELS, lora_targets, velocity};
+use pentimento_runtime::model::{Cubic, clip_vision, dino, mmdit, vae};
 use pentimento_wgsl::kernel::Act;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Two heads of 64, one dual-attention block, patches of one latent position.
-pub fn transformer(num_layers: usize) -> mmdit::Config {
-    mmdit::Config {
+pub fn transformer(num_layers: usize) -> mmdit::MmditConfig {
+    mmdit::MmditConfig {
         patch_size: 1,
         num_layers,
         num_attention_heads: 2,
@@ -19,13 +19,13 @@ pub fn transformer(num_layers: usize) -> mmdit::Config {
         pooled_projection_dim: 16,
         pos_embed_max_size: 8,
         dual_attention_layers: vec![0],
-        ..mmdit::Config::sd35_medium()
+        ..mmdit::MmditConfig::sd35_medium()
     }
 }
 
 /// Velocity of a rank 4 adapter and, with `train`, the gradient of every one of its matrices.
 pub fn velocity_graph(
-    cfg: &mmdit::Config,
+    cfg: &mmdit::MmditConfig,
     batch: usize,
     side: usize,
     tokens: usize,
@@ -54,21 +54,21 @@ pub fn velocity_graph(
 }
 
 /// Two blocks, the inner one `widest` channels wide: two pixels per latent along a side.
-pub fn vae(widest: usize) -> vae::Config {
-    vae::Config {
+pub fn vae(widest: usize) -> vae::VaeConfig {
+    vae::VaeConfig {
         block_out_channels: vec![8, widest],
         layers_per_block: 1,
         latent_channels: 4,
         norm_num_groups: 4,
         use_quant_conv: true,
         use_post_quant_conv: true,
-        ..vae::Config::sd3()
+        ..vae::VaeConfig::sd3()
     }
 }
 
 /// Two layers of two heads, patches of two pixels; with `registers`, those and the gated MLP as well.
-pub fn dino(registers: bool) -> dino::Config {
-    dino::Config {
+pub fn dino(registers: bool) -> dino::DinoConfig {
+    dino::DinoConfig {
         hidden_size: 8,
         num_hidden_layers: 2,
         num_attention_heads: 2,
@@ -78,13 +78,13 @@ pub fn dino(registers: bool) -> dino::Config {
         use_swiglu_ffn: registers,
         num_register_tokens: if registers { 3 } else { 0 },
         position_resampling: if registers { Cubic::Antialiased } else { Cubic::Plain },
-        ..dino::Config::base()
+        ..dino::DinoConfig::base()
     }
 }
 
 /// Two layers of two heads, four patches of two pixels.
-pub fn clip_vision() -> clip_vision::Config {
-    clip_vision::Config {
+pub fn clip_vision() -> clip_vision::ClipVisionConfig {
+    clip_vision::ClipVisionConfig {
         hidden_size: 8,
         intermediate_size: 12,
         projection_dim: 6,

@@ -1,8 +1,8 @@
 //! Devices that the program opened: wgpu's, from Rust, and Vulkan's, from C.
-use pentimento::exec::wgpu::{Fault, Options, Wgpu, adapters};
-use pentimento::exec::{Executor, LeafData, compile};
-use pentimento::graph::{Graph, Layout};
-use pentimento::{Error, Result};
+use pentimento_runtime::exec::wgpu::{Fault, Options, Wgpu, adapters};
+use pentimento_runtime::exec::{Executor, LeafData, compile};
+use pentimento_runtime::graph::{Graph, Layout};
+use pentimento_runtime::{Error, Result};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

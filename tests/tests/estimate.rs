@@ -1,8 +1,8 @@
 //! What a training takes is known before: the estimate against what is then held, and caps that are met or refused.
-use pentimento::caps::Caps;
-use pentimento::exec::{Executor, Memory};
-use pentimento::grad::Recompute;
-use pentimento::pipeline::Sampling;
+use pentimento_runtime::caps::Caps;
+use pentimento_runtime::exec::{Executor, Memory};
+use pentimento_runtime::grad::Recompute;
+use pentimento_runtime::pipeline::Sampling;
 use pentimento_trainer::estimate::{Estimate, SHEET, estimate, fit};
 use pentimento_trainer::train::{Event, Trainer};
 use tests::adapter::adapter;

@@ -1,7 +1,7 @@
 //! A device that is lost, or out of memory, at any moment of a training costs what was done since the last moment between two stages: the
 //! trainer says what happened, stays readable, saves its state, and goes on with it on a new device to the same bits.
 //! PENTIMENTO_FAULTS=1 tries every allocation, submit and readback, 10 every tenth; otherwise a few of each.
-use pentimento::exec::wgpu::{Fault, Wgpu};
+use pentimento_runtime::exec::wgpu::{Fault, Wgpu};
 use pentimento_trainer::Result;
 use pentimento_trainer::estimate::less;
 use pentimento_trainer::train::{Event, Trainer};

@@ -1,9 +1,9 @@
 //! The C interface as C programs meet it: header, example, promises.
 //!
 //! `PENTIMENTO_BLESS=1 cargo test -p tests --test ffi` rewrites include/pentimento.h.
-use pentimento::exec::cpu::Cpu;
-use pentimento::folder::ModelFolder;
-use pentimento::pipeline;
+use pentimento_runtime::exec::cpu::Cpu;
+use pentimento_runtime::folder::ModelFolder;
+use pentimento_runtime::pipeline;
 use pentimento_trainer::adapted::{self, Source};
 use pentimento_trainer::adapter::Adapter;
 use pentimento_trainer::images::Picture;

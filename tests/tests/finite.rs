@@ -1,8 +1,8 @@
 //! Numbers that are none end a drawing or a training with a sentence that names the first of them; what was learnt before
 //! stays.
-use pentimento::folder::ModelFolder;
-use pentimento::pipeline::{Pipeline, Sampling};
-use pentimento::{Error, Result};
+use pentimento_runtime::folder::ModelFolder;
+use pentimento_runtime::pipeline::{Pipeline, Sampling};
+use pentimento_runtime::{Error, Result};
 use pentimento_trainer::config::Config;
 use pentimento_trainer::train::{Event, Setup, Trainer};
 use std::path::Path;

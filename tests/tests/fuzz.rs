@@ -3,13 +3,13 @@
 //! Each target runs for four seconds. `PENTIMENTO_FUZZ=SECONDS` makes that longer, `PENTIMENTO_SEED=N` draws other inputs,
 //! `PENTIMENTO_FUZZ_TARGET=PART` leaves the other targets out:
 //! `PENTIMENTO_FUZZ=3600 PENTIMENTO_SEED=1 cargo test --release -p tests --test fuzz -- --nocapture`.
-use pentimento::layout::SingleFile;
-use pentimento::model::contents;
-use pentimento::schedule::Schedule;
-use pentimento::text::TextCache;
-use pentimento::tokenizer::{Tokenizer, TokenizerFiles, Unigram};
-use pentimento::weights::Weights;
-use pentimento::{file, folder, shown};
+use pentimento_runtime::layout::SingleFile;
+use pentimento_runtime::model::contents;
+use pentimento_runtime::schedule::Schedule;
+use pentimento_runtime::text::TextCache;
+use pentimento_runtime::tokenizer::{Tokenizer, TokenizerFiles, Unigram};
+use pentimento_runtime::weights::Weights;
+use pentimento_runtime::{file, folder, shown};
 use pentimento_trainer::adapter::{Adapter, Layer, Layers};
 use pentimento_trainer::images::Picture;
 use pentimento_trainer::references::Survey;
@@ -61,7 +61,7 @@ fn read(weights: &Weights) {
 }
 
 /// An error is one short line.
-fn line<T>(result: pentimento::Result<T>) -> Option<T> {
+fn line<T>(result: pentimento_runtime::Result<T>) -> Option<T> {
     result
         .map_err(|e| e.to_string())
         .map_err(|e| assert!(e.len() < 20_000 && !e.contains(char::is_control), "{e:?}"))

@@ -1,8 +1,8 @@
 //! Working beside a program that draws frames: paced, paused, cancelled and interrupted work ends with the bits of work that is left alone, and
 //! no call of a frame waits for it.
-use pentimento::exec::wgpu::Wgpu;
-use pentimento::folder::ModelFolder;
-use pentimento::pipeline::{Pipeline, Sampling, TextSettings};
+use pentimento_runtime::exec::wgpu::Wgpu;
+use pentimento_runtime::folder::ModelFolder;
+use pentimento_runtime::pipeline::{Pipeline, Sampling, TextSettings};
 use pentimento_trainer::adapter::Adapter;
 use pentimento_trainer::host::{Attached, Brief, Drawing, Host, Job, Keeping, News, Outcome, Phase};
 use pentimento_trainer::settings::Settings;

@@ -1,7 +1,7 @@
 //! The command-line tool killed with SIGKILL at random moments, over and over, ends with the adapter and the metrics of a run that
 //! nobody disturbed. PENTIMENTO_KILLS says how many times, see tests/kills.sh.
 #![cfg(unix)]
-use pentimento::rng::Philox;
+use pentimento_runtime::rng::Philox;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

@@ -12,9 +12,9 @@
 //! | mean of the group not subtracted | the same | 0.0 |
 //! | learning rate 0 | the same | none |
 //! | sign of the pathwise seed | `the_pathwise_gradient_raises_a_frozen_head` | -5.0 |
-use pentimento::exec::{Executor, PlanId};
-use pentimento::graph::Graph;
-use pentimento::pipeline::{Sampling, Text, encoder_pixels, noise};
+use pentimento_runtime::exec::{Executor, PlanId};
+use pentimento_runtime::graph::Graph;
+use pentimento_runtime::pipeline::{Sampling, Text, encoder_pixels, noise};
 use pentimento_trainer::config::Config;
 use pentimento_trainer::objective::grpo::Credit;
 use pentimento_trainer::recipe::Recipe;

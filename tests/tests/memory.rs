@@ -1,15 +1,15 @@
 //! Memory is known: what an executor says that it holds, one arena for all plans, plans and leaves that are forgotten, and devices that fail.
-use pentimento::caps::Caps;
-use pentimento::exec::cpu::Cpu;
-use pentimento::exec::null::{Null, Ran};
-use pentimento::exec::wgpu::{Fault, Wgpu};
-use pentimento::exec::{Executor, Home, Kinds, LeafData, PlanId, compile, kept};
-use pentimento::folder::ModelFolder;
-use pentimento::graph::{Id, Leaf, Op};
-use pentimento::model::mmdit;
-use pentimento::pipeline::{Pipeline, Sampling};
-use pentimento::rng::Philox;
-use pentimento::{Error, Result};
+use pentimento_runtime::caps::Caps;
+use pentimento_runtime::exec::cpu::Cpu;
+use pentimento_runtime::exec::null::{Null, Ran};
+use pentimento_runtime::exec::wgpu::{Fault, Wgpu};
+use pentimento_runtime::exec::{Executor, Home, Kinds, LeafData, PlanId, compile, kept};
+use pentimento_runtime::folder::ModelFolder;
+use pentimento_runtime::graph::{Id, Leaf, Op};
+use pentimento_runtime::model::mmdit;
+use pentimento_runtime::pipeline::{Pipeline, Sampling};
+use pentimento_runtime::rng::Philox;
+use pentimento_runtime::{Error, Result};
 use pentimento_trainer::config::Config;
 use pentimento_trainer::recipe::Recipe;
 use pentimento_trainer::train::{Event, Setup, Trainer};
@@ -367,7 +367,7 @@ fn a_large_model_is_counted_without_its_weights() {
         Err(e) => return println!("SKIPPED: counting a large model ({e})"),
     };
     let mut null = Null::new(noop.caps().clone());
-    let (g, out) = velocity_graph(&mmdit::Config::sd35_medium(), 2, 16, 77, true, true);
+    let (g, out) = velocity_graph(&mmdit::MmditConfig::sd35_medium(), 2, 16, 77, true, true);
     noop.declare_leaves(&g, &|_| Stored::F16).expect("room");
     for (n, stored) in g.nodes().iter().zip(kept(null.caps(), &g, &|_| Stored::F16).clone()) {
         if let Op::Leaf { kind: Leaf::Weight(_) | Leaf::Param, name } = &n.op {

@@ -1,7 +1,7 @@
 //! The released schedules on the default model, in small: whose turn it is, what moves, and that runs repeat.
 use pentimento_trainer::config::Config;
 use pentimento_trainer::images::Picture;
-use pentimento_trainer::recipe::released::Schedule;
+use pentimento_trainer::recipe::released::ReleasedSchedule;
 use pentimento_trainer::references::{Reference, load_references};
 use pentimento_trainer::train::{Event, Metrics, Setup, Trainer};
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ fn grey() -> Vec<Reference> {
 }
 
 /// Settings of a small run.
-fn small(schedule: &Schedule, epochs: usize) -> Config {
+fn small(schedule: &ReleasedSchedule, epochs: usize) -> Config {
     let released = schedule.clone();
     let mut config = Config { rank: 6, iterations: epochs, seed: 3, released, ..Config::released() };
     (config.rollout.prompts, config.rollout.group) = (2, 2);
@@ -37,7 +37,7 @@ fn small(schedule: &Schedule, epochs: usize) -> Config {
 fn train(
     reward: Option<&Path>,
     references: &[Reference],
-    schedule: &Schedule,
+    schedule: &ReleasedSchedule,
     epochs: usize,
 ) -> Option<(Vec<Vec<u8>>, Vec<Metrics>)> {
     let gpu = adapter("the released schedule")?;
@@ -68,7 +68,7 @@ fn train(
 
 #[test]
 fn head_and_generator_take_turns() {
-    let schedule = Schedule { d_times: 2, ..Schedule::default() };
+    let schedule = ReleasedSchedule { d_times: 2, ..ReleasedSchedule::default() };
     let Some((adapters, reports)) = train(None, &icons(), &schedule, 4) else { return };
     for (e, report) in reports.iter().enumerate() {
         assert_eq!(report.head_steps == 1, e % 2 == 0, "epoch {e}: {report:?}");
@@ -86,7 +86,7 @@ fn head_and_generator_take_turns() {
 fn pickscore_learns_when_references_score_lower() {
     let folder = pickscore("pickscore");
     // The fixture scores grey below what is generated; a large rate, so that turns change within a few epochs.
-    let schedule = Schedule { tune_rate: 3e-3, ..Schedule::default() };
+    let schedule = ReleasedSchedule { tune_rate: 3e-3, ..ReleasedSchedule::default() };
     let Some((adapters, reports)) = train(Some(&folder.0), &grey(), &schedule, 4) else { return };
     for (e, report) in reports.iter().enumerate() {
         let (due, learned) = (report.reward_reference < report.reward_generated, report.head_steps == 1);

@@ -1,9 +1,9 @@
 //! Pipelines: built on threads, and kept between runs.
-use pentimento::exec::wgpu::{Limits, Options, Wgpu};
-use pentimento::exec::{Executor, compile};
-use pentimento::graph::Graph;
-use pentimento::rng::Philox;
-use pentimento::{Error, Result};
+use pentimento_runtime::exec::wgpu::{Limits, Options, Wgpu};
+use pentimento_runtime::exec::{Executor, compile};
+use pentimento_runtime::graph::Graph;
+use pentimento_runtime::rng::Philox;
+use pentimento_runtime::{Error, Result};
 use pentimento_trainer::pipeline_cache::{self, Place};
 use std::fs;
 use tests::adapter::adapter;

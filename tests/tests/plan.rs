@@ -1,20 +1,20 @@
 //! The planner: exact counts on the null executor, memory that never overlaps, validation on wgpu's noop backend, and
 //! the core without std.
-use pentimento::caps::{Caps, Class};
-use pentimento::exec::wgpu::Wgpu;
-use pentimento::exec::{Executor, LeafData, compile, null};
-use pentimento::graph::{Graph, Id, Leaf, Op};
-use pentimento::model::mmdit::Config;
-use pentimento::plan::{Place, Plan, check_overlap};
+use pentimento_runtime::caps::{Caps, Class};
+use pentimento_runtime::exec::wgpu::Wgpu;
+use pentimento_runtime::exec::{Executor, LeafData, compile, null};
+use pentimento_runtime::graph::{Graph, Id, Leaf, Op};
+use pentimento_runtime::model::mmdit::MmditConfig;
+use pentimento_runtime::plan::{Place, Plan, check_overlap};
 use pentimento_wgsl::kernel::norm::Body;
 use pentimento_wgsl::{Stored, Variant};
 use tests::tiny::velocity_graph as graph;
 
-fn small() -> Config {
+fn small() -> MmditConfig {
     tests::tiny::transformer(3)
 }
 
-fn plan(cfg: &Config, caps: &Caps, batch: usize, side: usize, train: bool, recompute: bool) -> Plan {
+fn plan(cfg: &MmditConfig, caps: &Caps, batch: usize, side: usize, train: bool, recompute: bool) -> Plan {
     let (g, out) = graph(cfg, batch, side, 7, train, recompute);
     let out: Vec<(&str, Id)> = out.iter().map(|(n, i)| (n.as_str(), *i)).collect();
     Plan::new(g, &out, caps, &|_| Stored::F32).expect("a plan")
@@ -65,8 +65,10 @@ fn a_plan_that_reads_what_it_did_not_write_is_found() {
     bad.commands.remove(0);
     let error = check_overlap(&bad).expect_err("a result that is missing").to_string();
     assert!(error.contains("reads what no command before it wrote"), "{error}");
-    let error =
-        pentimento::exec::null::Null::new(Caps::webgpu()).prepare(bad).expect_err("a leaf first").to_string();
+    let error = pentimento_runtime::exec::null::Null::new(Caps::webgpu())
+        .prepare(bad)
+        .expect_err("a leaf first")
+        .to_string();
     assert!(error.contains("missing `"), "{error}");
 }
 
@@ -189,7 +191,7 @@ fn slices_of_outermost_entries_are_views() {
     let count = |kernel: &str| plan.commands.iter().filter(|c| c.variant.kernel() == kernel).count();
     // Copies are left for the inner axis and for an offset that no binding may have.
     assert_eq!((count("slice"), plan.commands.len()), (2, 8));
-    let mut exec = pentimento::exec::cpu::Cpu::new();
+    let mut exec = pentimento_runtime::exec::cpu::Cpu::new();
     let id = exec.prepare(plan).expect("a prepared plan");
     let numbers: Vec<f32> = (0..256).map(|i| i as f32).collect();
     exec.write(id, "x", &numbers).expect("an input");

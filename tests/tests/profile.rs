@@ -1,7 +1,7 @@
 //! Profiles count what the plan has, by every clock of the adapter.
-use pentimento::exec::wgpu::Clock;
-use pentimento::exec::{Executor, LeafData, compile, null};
-use pentimento::graph::{Graph, Layout};
+use pentimento_runtime::exec::wgpu::Clock;
+use pentimento_runtime::exec::{Executor, LeafData, compile, null};
+use pentimento_runtime::graph::{Graph, Layout};
 use pentimento_wgsl::Stored;
 use tests::adapter::adapter;
 

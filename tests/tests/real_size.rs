@@ -1,6 +1,6 @@
 //! What a training of SD3.5-medium's size takes and how it is fitted into cards, on the executor that counts. `PENTIMENTO_REAL_SIZE=all` makes
 //! the whole table of RESULTS.md, `512` or `1024` half of it; without it a part.
-use pentimento::weights::DType;
+use pentimento_runtime::weights::DType;
 use pentimento_trainer::config::{AtOnce, Config};
 use pentimento_trainer::estimate::{SHEET, estimate, fit};
 use std::thread;

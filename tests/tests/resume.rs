@@ -1,7 +1,7 @@
 //! A training that is cut off anywhere and goes on in another process ends with the same adapter, bit for bit, as one that nobody
 //! disturbed; and what it cannot go on with is refused by name. On the CPU's twins, with the smallest model.
-use pentimento::grad::Recompute;
-use pentimento::rng::Philox;
+use pentimento_runtime::grad::Recompute;
+use pentimento_runtime::rng::Philox;
 use pentimento_trainer::train::Event;
 use tests::job::{ENOUGH, Job, bytes, run};
 

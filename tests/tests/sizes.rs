@@ -1,11 +1,11 @@
 //! The real models without their weights: graphs from the published configurations on the null executor. Parameters are
 //! checked against diffusers and transformers; floating-point operations against a formula; both are printed.
-use pentimento::caps::Caps;
-use pentimento::exec::null::{Count, count};
-use pentimento::graph::{Graph, Id};
-use pentimento::model::contents::{self, Needs, parameters};
-use pentimento::model::{Constants, clip, clip_vision, dino, mmdit, t5, vae};
-use pentimento::plan::Plan;
+use pentimento_runtime::caps::Caps;
+use pentimento_runtime::exec::null::{Count, count};
+use pentimento_runtime::graph::{Graph, Id};
+use pentimento_runtime::model::contents::{self, Needs, parameters};
+use pentimento_runtime::model::{Constants, clip, clip_vision, dino, mmdit, t5, vae};
+use pentimento_runtime::plan::Plan;
 use pentimento_wgsl::Stored;
 use serde_json::{Value, json};
 
@@ -35,7 +35,7 @@ fn needs(config: &Value) -> Needs {
 }
 
 /// `transformer/config.json` of stabilityai/stable-diffusion-3-medium-diffusers, -3.5-medium and -3.5-large.
-fn transformers() -> [(&'static str, Value, mmdit::Config, u64); 3] {
+fn transformers() -> [(&'static str, Value, mmdit::MmditConfig, u64); 3] {
     let config = |layers: usize, side: usize, norm: Value, dual: Vec<usize>| {
         json!({
             "_class_name": "SD3Transformer2DModel", "sample_size": 128, "patch_size": 2, "in_channels": 16,
@@ -46,24 +46,24 @@ fn transformers() -> [(&'static str, Value, mmdit::Config, u64); 3] {
     };
     // Parameters by diffusers 0.42 on the meta device. The table of positions is a buffer there, and counted beside them.
     [
-        ("SD3-medium", config(24, 192, Value::Null, vec![]), mmdit::Config::sd3_medium(), 2_028_328_000),
+        ("SD3-medium", config(24, 192, Value::Null, vec![]), mmdit::MmditConfig::sd3_medium(), 2_028_328_000),
         (
             "SD3.5-medium",
             config(24, 384, "rms_norm".into(), (0..13).collect()),
-            mmdit::Config::sd35_medium(),
+            mmdit::MmditConfig::sd35_medium(),
             2_243_171_520,
         ),
         (
             "SD3.5-large",
             config(38, 192, "rms_norm".into(), vec![]),
-            mmdit::Config::sd35_large(),
+            mmdit::MmditConfig::sd35_large(),
             8_056_627_520,
         ),
     ]
 }
 
 /// Multiply-adds, times two, of the matrices and attentions of a forward pass (Esser et al. 2024, figure 2).
-fn transformer_flops(cfg: &mmdit::Config, side: usize) -> f64 {
+fn transformer_flops(cfg: &mmdit::MmditConfig, side: usize) -> f64 {
     let (c, s, t) = (cfg.width() as f64, cfg.image_tokens(side, side) as f64, TOKENS as f64);
     let last = cfg.num_layers - 1;
     let mut flops = 0.0;
@@ -84,7 +84,7 @@ fn transformer_flops(cfg: &mmdit::Config, side: usize) -> f64 {
 #[test]
 fn transformers_have_the_published_sizes() {
     for (name, json, constructor, expected) in transformers() {
-        let cfg = mmdit::Config::from_value(&json, "config.json").expect("a configuration");
+        let cfg = mmdit::MmditConfig::from_value(&json, "config.json").expect("a configuration");
         assert_eq!(cfg, constructor, "{name}");
         let positions = (cfg.pos_embed_max_size * cfg.pos_embed_max_size * cfg.width()) as u64;
         assert_eq!(parameters(&needs(&json)), expected + positions, "{name}");
@@ -119,10 +119,10 @@ fn text_encoders_have_the_published_sizes() {
     };
     // Parameters by transformers 5.23 on the meta device.
     for (name, json, constructor, expected) in [
-        ("CLIP-L", config(768, 12, "quick_gelu"), clip::Config::clip_l(), 123_650_304),
-        ("CLIP-G", config(1280, 32, "gelu"), clip::Config::clip_g(), 694_659_840),
+        ("CLIP-L", config(768, 12, "quick_gelu"), clip::ClipConfig::clip_l(), 123_650_304),
+        ("CLIP-G", config(1280, 32, "gelu"), clip::ClipConfig::clip_g(), 694_659_840),
     ] {
-        let cfg = clip::Config::from_value(&json, "config.json").expect("a configuration");
+        let cfg = clip::ClipConfig::from_value(&json, "config.json").expect("a configuration");
         assert_eq!(cfg, constructor, "{name}");
         assert_eq!(parameters(&needs(&json)), expected, "{name}");
         let mut g = Graph::new();
@@ -147,7 +147,7 @@ fn backbones_have_the_published_sizes() {
     for (name, json, expected) in
         [("DINOv2-B", config(768, 12), 86_580_480 - 768), ("DINOv2-L", config(1024, 24), 304_368_640 - 1024)]
     {
-        let cfg = dino::Config::from_value(&json, "config.json").expect("a configuration");
+        let cfg = dino::DinoConfig::from_value(&json, "config.json").expect("a configuration");
         assert_eq!(parameters(&needs(&json)), expected, "{name}");
         let mut g = Graph::new();
         let pixels = g.input("pixels", &[1, cfg.image_size, cfg.image_size, 3]);
@@ -164,8 +164,8 @@ fn the_autoencoder_has_the_published_size() {
         "latent_channels": 16, "norm_num_groups": 32, "mid_block_add_attention": true, "use_quant_conv": false,
         "use_post_quant_conv": false, "scaling_factor": 1.5305, "shift_factor": 0.0609,
     });
-    let cfg = vae::Config::from_value(&json, "config.json").expect("a configuration");
-    assert_eq!(cfg, vae::Config::sd3());
+    let cfg = vae::VaeConfig::from_value(&json, "config.json").expect("a configuration");
+    assert_eq!(cfg, vae::VaeConfig::sd3());
     // By diffusers 0.42 on the meta device; the first convolution reads a fourth, empty channel here.
     let (expected, fourth) = (83_819_683, 128 * 3 * 3);
     assert_eq!(parameters(&needs(&json)), expected + fourth);
@@ -190,8 +190,8 @@ fn t5_has_the_published_size() {
         "num_heads": 64, "relative_attention_num_buckets": 32, "relative_attention_max_distance": 128,
         "layer_norm_epsilon": 1e-6, "feed_forward_proj": "gated-gelu", "dense_act_fn": "gelu_new",
     });
-    let cfg = t5::Config::from_value(&json, "config.json").expect("a configuration");
-    assert_eq!(cfg, t5::Config::xxl());
+    let cfg = t5::T5Config::from_value(&json, "config.json").expect("a configuration");
+    assert_eq!(cfg, t5::T5Config::xxl());
     // By hand: four projections, three of the feed-forward and two norms a block; the two tables; the last norm.
     let block = 4 * 4096 * 4096 + 3 * 4096 * 10240 + 2 * 4096;
     let expected = 24 * block + 32 * 64 + 32128 * 4096 + 4096;
@@ -219,8 +219,9 @@ fn pick_score_has_the_published_size() {
             "image_size": 224, "patch_size": 14, "hidden_act": "gelu", "layer_norm_eps": 1e-5,
         },
     });
-    let (vision, _) = clip_vision::Config::from_value(&json, "config.json").expect("a configuration");
-    assert_eq!(vision, clip_vision::Config::clip_h());
+    let (vision, _) =
+        clip_vision::ClipVisionConfig::from_value(&json, "config.json").expect("a configuration");
+    assert_eq!(vision, clip_vision::ClipVisionConfig::clip_h());
     // Parameters by transformers 5.23 on the meta device.
     let expected = 986_109_441;
     assert_eq!(parameters(&needs(&json)), expected);

@@ -1,14 +1,14 @@
 //! Weights that stay on the host: the same bits as on the device, in windows of every size, whatever interrupts; the same memory counted as
 //! held; trainings, and states that go on with the other way.
-use pentimento::caps::Caps;
-use pentimento::exec::cpu::Cpu;
-use pentimento::exec::null::Null;
-use pentimento::exec::wgpu::{Follow, Wgpu};
-use pentimento::exec::{Executor, LeafData, PlanId, compile, keeps};
-use pentimento::graph::{Graph, Id, Leaf, Op};
-use pentimento::model::mmdit::quantised;
-use pentimento::rng::Philox;
-use pentimento::weights::{Base, Shared, Storage, Weights};
+use pentimento_runtime::caps::Caps;
+use pentimento_runtime::exec::cpu::Cpu;
+use pentimento_runtime::exec::null::Null;
+use pentimento_runtime::exec::wgpu::{Follow, Wgpu};
+use pentimento_runtime::exec::{Executor, LeafData, PlanId, compile, keeps};
+use pentimento_runtime::graph::{Graph, Id, Leaf, Op};
+use pentimento_runtime::model::mmdit::quantised;
+use pentimento_runtime::rng::Philox;
+use pentimento_runtime::weights::{Base, Shared, Storage, Weights};
 use pentimento_wgsl::Stored;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -173,7 +173,7 @@ fn hosted_leaves_are_read_and_set() {
         let command = exec.plan(plan).commands.iter().find_map(|c| {
             let leaves = &exec.plan(plan).leaves;
             let at = leaves.iter().position(|leaf| leaf.name == name)?;
-            c.args.iter().copied().find(|slot| slot.place == pentimento::plan::Place::Leaf(at))
+            c.args.iter().copied().find(|slot| slot.place == pentimento_runtime::plan::Place::Leaf(at))
         });
         let slot = command.expect("a reader");
         let is = exec.argument(plan, &slot).expect("numbers");
@@ -258,7 +258,7 @@ fn a_file_that_changes_is_a_sentence() {
     let weights = Weights::from_blocks(vec![("model.safetensors".into(), storage)]).expect("a file");
     let mut g = Graph::new();
     let x = g.input("x", &[8, 8]);
-    let w = g.weight("part/w", &[8, 8], pentimento::graph::Layout::Plain);
+    let w = g.weight("part/w", &[8, 8], pentimento_runtime::graph::Layout::Plain);
     let y = g.linear(x, w, None);
     gpu.set_streamed("part/w", Stored::F32, 64, weights.shared("w").expect("a tensor")).expect("a leaf");
     let plan = compile(&mut gpu, g, &[("y", y)]).expect("a plan");

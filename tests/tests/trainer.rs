@@ -1,15 +1,15 @@
 //! The main job on the default model, in small: it runs, moves the adapter, repeats bit for bit, and refuses bad input
 //! with one sentence that names the file.
-use pentimento::caps::{Caps, Class};
-use pentimento::exec::cpu::Cpu;
-use pentimento::exec::{Executor, PlanId};
-use pentimento::folder::ModelFolder;
-use pentimento::grad::{Recompute, gradients};
-use pentimento::graph::Graph;
-use pentimento::model::lora::{Lora, device_rank};
-use pentimento::pipeline::Pipeline;
-use pentimento::rng::Philox;
-use pentimento::weights::Weights;
+use pentimento_runtime::caps::{Caps, Class};
+use pentimento_runtime::exec::cpu::Cpu;
+use pentimento_runtime::exec::{Executor, PlanId};
+use pentimento_runtime::folder::ModelFolder;
+use pentimento_runtime::grad::{Recompute, gradients};
+use pentimento_runtime::graph::Graph;
+use pentimento_runtime::model::lora::{Lora, device_rank};
+use pentimento_runtime::pipeline::Pipeline;
+use pentimento_runtime::rng::Philox;
+use pentimento_runtime::weights::Weights;
 use pentimento_trainer::adapter::Adapter;
 use pentimento_trainer::config::Config;
 use pentimento_trainer::objective::{self, Params};

@@ -1,19 +1,19 @@
 //! Whole plans of SD3.5-medium without its weights: every pipeline is created and every dispatch validated by wgpu's noop
 //! backend against the limits WebGPU guarantees. Tensors larger than a binding are cut there; smaller plans show that
 //! cutting changes no bit.
-use pentimento::caps::Caps;
-use pentimento::exec::cpu::Cpu;
-use pentimento::exec::null::{Count, count, moved};
-use pentimento::exec::wgpu::Wgpu;
-use pentimento::exec::{Executor, LeafData, kept};
-use pentimento::grad::{Recompute, gradients};
-use pentimento::graph::{Graph, Id, Leaf, Op};
-use pentimento::model::lora::Lora;
-use pentimento::model::mmdit::{self, Config, TIME_CHANNELS, lora_targets, velocity};
-use pentimento::model::{Constants, dino, vae};
-use pentimento::plan::{Place, Plan, check_overlap};
-use pentimento::rng::Philox;
-use pentimento::weights::Base;
+use pentimento_runtime::caps::Caps;
+use pentimento_runtime::exec::cpu::Cpu;
+use pentimento_runtime::exec::null::{Count, count, moved};
+use pentimento_runtime::exec::wgpu::Wgpu;
+use pentimento_runtime::exec::{Executor, LeafData, kept};
+use pentimento_runtime::grad::{Recompute, gradients};
+use pentimento_runtime::graph::{Graph, Id, Leaf, Op};
+use pentimento_runtime::model::lora::Lora;
+use pentimento_runtime::model::mmdit::{self, MmditConfig, TIME_CHANNELS, lora_targets, velocity};
+use pentimento_runtime::model::{Constants, dino, vae};
+use pentimento_runtime::plan::{Place, Plan, check_overlap};
+use pentimento_runtime::rng::Philox;
+use pentimento_runtime::weights::Base;
 use pentimento_wgsl::Stored;
 use pentimento_wgsl::kernel::{Act, Binary};
 use std::collections::BTreeMap;
@@ -27,11 +27,18 @@ struct Work {
 
 /// Velocity of `batch` latents of `side` x `side` pixels with a rank `r` adapter and, with `train`, the gradient of every
 /// one of its matrices; blocks are recomputed as in training.
-fn work(cfg: &Config, batch: usize, side: usize, tokens: usize, r: usize, train: bool) -> Work {
+fn work(cfg: &MmditConfig, batch: usize, side: usize, tokens: usize, r: usize, train: bool) -> Work {
     step(cfg, batch, side, tokens, r, train.then_some(Recompute::All))
 }
 /// With another recomputation.
-fn step(cfg: &Config, batch: usize, side: usize, tokens: usize, r: usize, train: Option<Recompute>) -> Work {
+fn step(
+    cfg: &MmditConfig,
+    batch: usize,
+    side: usize,
+    tokens: usize,
+    r: usize,
+    train: Option<Recompute>,
+) -> Work {
     let mut g = Graph::new();
     let x = g.input("latents", &[batch, side, side, cfg.in_channels]);
     let time = g.input("time", &[batch, TIME_CHANNELS]);
@@ -53,7 +60,7 @@ fn step(cfg: &Config, batch: usize, side: usize, tokens: usize, r: usize, train:
 }
 
 impl Work {
-    fn plan(&self, caps: &Caps, weights: &dyn Fn(&str) -> Stored) -> pentimento::Result<Plan> {
+    fn plan(&self, caps: &Caps, weights: &dyn Fn(&str) -> Stored) -> pentimento_runtime::Result<Plan> {
         let outputs: Vec<(&str, Id)> = self.outputs.iter().map(|(n, i)| (n.as_str(), *i)).collect();
         Plan::new(self.graph.clone(), &outputs, caps, weights)
     }
@@ -93,7 +100,7 @@ fn whole(side: usize, train: bool) -> Option<(Plan, Count)> {
         }
     };
     // Two images: a prompt and its unconditional partner, as guidance runs them.
-    let work = work(&Config::sd35_medium(), 2, side, TOKENS, RANK, train);
+    let work = work(&MmditConfig::sd35_medium(), 2, side, TOKENS, RANK, train);
     noop.declare_leaves(&work.graph, &|_| Stored::F16).expect("room");
     let caps = noop.caps().clone();
     assert_eq!((caps.max_binding, caps.alignment), (128 << 20, 256));
@@ -125,7 +132,7 @@ fn sd35_medium_at_512_is_valid() {
 fn dispatches_and_bytes_do_not_grow() {
     let caps = with_matrices();
     for (train, dispatches, gigabytes) in [(false, 1215, 26.9), (true, 4659, 99.6)] {
-        let work = work(&Config::sd35_medium(), 2, 64, 333, 32, train);
+        let work = work(&MmditConfig::sd35_medium(), 2, 64, 333, 32, train);
         let plan = work.plan(&caps, &|_| Stored::F16).expect("a plan");
         let bytes: u64 = plan.commands.iter().map(|c| moved(&plan, c, &|_| Stored::F16)).sum();
         println!("train {train}: {} dispatches, {:.1} GB", plan.commands.len(), bytes as f64 * 1e-9);
@@ -137,7 +144,7 @@ fn dispatches_and_bytes_do_not_grow() {
 /// Device memory of SD3.5-medium's LoRA step at 512 x 512, batch 2, rank 32, blocks recomputed: weights and all that a plan has.
 #[test]
 fn a_step_fits_small_cards() {
-    let work = work(&Config::sd35_medium(), 2, 64, 333, 32, true);
+    let work = work(&MmditConfig::sd35_medium(), 2, 64, 333, 32, true);
     let caps = with_matrices();
     for (name, base, most) in [("f16", None, 5.4), ("q8", Some(Base::Q8), 3.3), ("q4", Some(Base::Q4), 2.2)] {
         let asked = |leaf: &str| base.filter(|_| mmdit::quantised(leaf)).map_or(Stored::F16, Base::stored);
@@ -168,7 +175,7 @@ fn a_step_fits_small_cards() {
 fn recomputation_trades_memory_for_work() {
     for side in [64, 128] {
         let costs = [Recompute::Nothing, Recompute::Most, Recompute::All].map(|how| {
-            let work = step(&Config::sd35_medium(), 2, side, 333, 32, Some(how));
+            let work = step(&MmditConfig::sd35_medium(), 2, side, 333, 32, Some(how));
             let plan = work.plan(&with_matrices(), &|_| Stored::F16).expect("a plan");
             check_overlap(&plan).expect("no overlap");
             let (gb, tera) = (plan.bytes() as f64 * 1e-9, plan.flops as f64 * 1e-12);
@@ -192,7 +199,7 @@ fn long_dispatches_are_cut() {
     let longest = 8_000_000_000;
     let caps = Caps { longest, ..with_matrices() };
     let real = [(2, 64, false), (2, 64, true), (2, 128, true)]
-        .map(|(batch, side, train)| work(&Config::sd35_medium(), batch, side, 333, 32, train));
+        .map(|(batch, side, train)| work(&MmditConfig::sd35_medium(), batch, side, 333, 32, train));
     for (work, name) in
         real.iter().chain([&seen(64, usize::MAX, true)]).zip(["forward", "step", "1024", "seen"])
     {
@@ -225,7 +232,7 @@ fn long_dispatches_are_cut() {
 fn batches_end_at_the_size_of_a_buffer() {
     for (side, batch) in [(64, 8), (128, 2)] {
         let plan = |batch| {
-            let work = work(&Config::sd35_medium(), batch, side, TOKENS, RANK, true);
+            let work = work(&MmditConfig::sd35_medium(), batch, side, TOKENS, RANK, true);
             work.plan(&Caps::webgpu(), &|_| Stored::F16)
         };
         plan(batch).expect("a plan");
@@ -239,7 +246,7 @@ fn batches_end_at_the_size_of_a_buffer() {
 fn sd35_medium_at_1024_is_valid() {
     for train in [false, true] {
         let Some((plan, c)) = whole(128, train) else { return };
-        let uncut = work(&Config::sd35_medium(), 2, 128, TOKENS, RANK, train)
+        let uncut = work(&MmditConfig::sd35_medium(), 2, 128, TOKENS, RANK, train)
             .plan(&Caps::unlimited("null"), &|_| Stored::F32)
             .expect("a plan");
         assert!(c.dispatches > count(&uncut).dispatches);
@@ -255,7 +262,7 @@ fn sd35_medium_at_1024_is_valid() {
 #[test]
 fn noop_refuses_what_exceeds_the_limits() {
     let Ok(mut noop) = Wgpu::noop() else { return println!("SKIPPED: refusals of noop") };
-    let work = work(&Config::sd35_medium(), 2, 128, TOKENS, RANK, false);
+    let work = work(&MmditConfig::sd35_medium(), 2, 128, TOKENS, RANK, false);
     noop.declare_leaves(&work.graph, &|_| Stored::F16).expect("room");
     let weights = |name: &str| noop.stored(name);
     let caps = Caps { max_binding: 1 << 30, ..Caps::webgpu() };
@@ -277,12 +284,12 @@ fn noop_refuses_what_exceeds_the_limits() {
 /// DINOv2's tokens of the picture that SD3's autoencoder makes of one latent of `side` x `side`, and their gradient by it.
 fn seen(side: usize, most: usize, recompute: bool) -> Work {
     let (mut g, mut constants) = (Graph::new(), Constants::new());
-    let vae = vae::Config::sd3();
+    let vae = vae::VaeConfig::sd3();
     let z = g.input("latents", &[1, side, side, vae.latent_channels]);
     let image = vae::decode_within(&mut g, &vae, z, most);
     let image = g.affine(image, 0.5, 0.5);
     let pixels = dino::preprocess(&mut g, &mut constants, image, [518, 518], &dino::Pixels::imagenet());
-    let y = dino::encode(&mut g, &mut constants, &dino::Config::base(), "reward", pixels);
+    let y = dino::encode(&mut g, &mut constants, &dino::DinoConfig::base(), "reward", pixels);
     let shape = g.shape(y).to_vec();
     let dy = g.input("dy", &shape);
     let dz = gradients(&mut g, y, dy, &[z], recompute).expect("a gradient");

@@ -2,9 +2,9 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use pentimento::exec::Executor;
-use pentimento::folder::ModelFolder;
-use pentimento::pipeline::{self, Pipeline, TextSettings};
+use pentimento_runtime::exec::Executor;
+use pentimento_runtime::folder::ModelFolder;
+use pentimento_runtime::pipeline::{self, Pipeline, TextSettings};
 
 use crate::adapter::Adapter;
 use crate::{Error, Result};

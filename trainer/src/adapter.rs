@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::path::Path;
 
-pub use pentimento::model::lora::{Layer, Layers, Pair, Pairs};
-use pentimento::{Error, Result};
+pub use pentimento_runtime::model::lora::{Layer, Layers, Pair, Pairs};
+use pentimento_runtime::{Error, Result};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 

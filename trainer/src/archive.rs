@@ -1,7 +1,7 @@
 //! Plain data as the named tensors of a safetensors file and back. A type says once which parts it has ([`kept!`]); writing and
 //! reading both follow that. Every number keeps its bits, NaN too.
 use crate::{Error, Result};
-use pentimento::rng::Philox;
+use pentimento_runtime::rng::Philox;
 use safetensors::{Dtype, SafeTensors, View};
 use std::borrow::Cow;
 use std::cell::RefCell;

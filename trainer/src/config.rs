@@ -7,8 +7,8 @@ use crate::settings::field::{ANY, COUNT, most, positive};
 use crate::settings::part::{self, settings};
 use crate::stage::{rollout, warm, watch};
 use crate::{Error, Result, optim};
-use pentimento::grad::Recompute;
-use pentimento::weights::Base;
+use pentimento_runtime::grad::Recompute;
+use pentimento_runtime::weights::Base;
 
 settings! {
     /// Settings of a personalisation; see [`Config::recipe`] for those of the recipes.
@@ -32,7 +32,7 @@ settings! {
         /// else to give up.
         stream: bool = false, ANY;
         /// T5 tokens of a prompt (released: 128).
-        text_tokens: usize = pentimento::text::T5_TOKENS, COUNT, unit "tokens", from Source::Released;
+        text_tokens: usize = pentimento_runtime::text::T5_TOKENS, COUNT, unit "tokens", from Source::Released;
         /// LoRA rank r, any (released: 32).
         rank: usize = 16, COUNT, from Source::Released;
         /// LoRA scale alpha / r (released: 2).
@@ -65,7 +65,7 @@ settings! {
             /// How a training watches itself.
             watch: watch::Settings;
             /// The released schedule, of [`Recipe::Released`] only.
-            released: released::Schedule;
+            released: released::ReleasedSchedule;
         }
     }
 }
@@ -168,7 +168,7 @@ mod tests {
     use super::*;
     use crate::objective::grpo::Credit;
     use crate::objective::pathwise::From;
-    use crate::recipe::released::Schedule;
+    use crate::recipe::released::ReleasedSchedule;
 
     type Set<T> = fn(&mut Config, T);
 
@@ -183,8 +183,8 @@ mod tests {
             }
         }
     }
-    fn schedule(c: &mut Config, set: impl FnOnce(&mut Schedule)) {
-        let mut own = Schedule::default();
+    fn schedule(c: &mut Config, set: impl FnOnce(&mut ReleasedSchedule)) {
+        let mut own = ReleasedSchedule::default();
         set(&mut own);
         *c = Config { released: own, ..Config::released() };
     }

@@ -12,11 +12,11 @@ use crate::config::{AtOnce, Config};
 use crate::recipe::Recipe;
 use crate::train::{Event, Setup, Trainer};
 use crate::{Error, Result};
-use pentimento::caps::Caps;
-use pentimento::exec::null::Null;
-use pentimento::exec::{Kinds, Memory};
-use pentimento::grad::Recompute;
-use pentimento::pipeline::Sampling;
+use pentimento_runtime::caps::Caps;
+use pentimento_runtime::exec::null::Null;
+use pentimento_runtime::exec::{Kinds, Memory};
+use pentimento_runtime::grad::Recompute;
+use pentimento_runtime::pipeline::Sampling;
 use pentimento_wgsl::Class;
 use std::collections::BTreeMap;
 

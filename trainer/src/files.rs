@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use pentimento::{Error, Result};
+use pentimento_runtime::{Error, Result};
 
 /// Writes `bytes` to `path`: into a temporary file in the same folder, flushed to the disk, then renamed over `path`.
 ///

@@ -17,11 +17,11 @@ use crate::adapter::Adapter;
 use crate::pipeline_cache::Kept;
 use crate::{Error, Result};
 use desk::{Desk, Thing};
-use pentimento::caps::Caps;
-use pentimento::exec::wgpu::{Pace, Wgpu};
-use pentimento::exec::{Executor, Memory};
-use pentimento::folder::ModelFolder;
-use pentimento::pipeline::TextSettings;
+use pentimento_runtime::caps::Caps;
+use pentimento_runtime::exec::wgpu::{Pace, Wgpu};
+use pentimento_runtime::exec::{Executor, Memory};
+use pentimento_runtime::folder::ModelFolder;
+use pentimento_runtime::pipeline::TextSettings;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -119,7 +119,11 @@ impl Host {
     /// # Safety
     /// As [`Wgpu::deliver`].
     #[cfg(not(target_vendor = "apple"))]
-    pub unsafe fn deliver(&self, bytes: Vec<u8>, target: pentimento::exec::wgpu::Target) -> Result<()> {
+    pub unsafe fn deliver(
+        &self,
+        bytes: Vec<u8>,
+        target: pentimento_runtime::exec::wgpu::Target,
+    ) -> Result<()> {
         // SAFETY: the caller's promise.
         self.call(move |desk| unsafe { desk.deliver(&bytes, &target) })
     }

@@ -1,7 +1,7 @@
 //! 8-bit RGB pictures: decoding with limits, resizing, contact sheets, PNG.
 use std::path::Path;
 
-use pentimento::{Error, Result, file};
+use pentimento_runtime::{Error, Result, file};
 
 use crate::files::write_atomically;
 pub use crate::resize::Filter;

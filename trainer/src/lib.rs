@@ -28,4 +28,4 @@ pub mod stage;
 pub mod texts;
 pub mod train;
 
-pub use pentimento::{Error, Result};
+pub use pentimento_runtime::{Error, Result};

@@ -11,13 +11,13 @@ pub mod prior;
 pub(crate) use learn::{At, Gradients, Learn, Objective};
 
 use crate::Result;
-use pentimento::exec::{Executor, PlanId};
-use pentimento::grad::{Recompute, gradients};
-use pentimento::graph::{Graph, Id};
-use pentimento::model::lora::{device_rank, leaves, recut};
-use pentimento::model::mmdit;
-use pentimento::pipeline::{Pipeline, Text};
-use pentimento::sampler;
+use pentimento_runtime::exec::{Executor, PlanId};
+use pentimento_runtime::grad::{Recompute, gradients};
+use pentimento_runtime::graph::{Graph, Id};
+use pentimento_runtime::model::lora::{device_rank, leaves, recut};
+use pentimento_runtime::model::mmdit;
+use pentimento_runtime::pipeline::{Pipeline, Text};
+use pentimento_runtime::sampler;
 
 /// The adapter's parameters, A then B of each target. The last block drops its text queries' outputs, so the gradient
 /// of their adapter is exactly zero; it stays in the file because q, k and v must be adapted together.
@@ -33,7 +33,7 @@ pub struct Params {
 
 impl Params {
     /// Of a model.
-    pub fn new(config: &mmdit::Config, rank: usize) -> Self {
+    pub fn new(config: &mmdit::MmditConfig, rank: usize) -> Self {
         Params { targets: mmdit::lora_targets(config), rank }
     }
     /// Leaf name and shape of each tensor, as on the host.

@@ -1,7 +1,7 @@
 //! A file that keeps what drivers build between runs. It is never required: whatever is wrong with it costs time only.
 use crate::files::write_atomically;
-use pentimento::exec::wgpu::{Limits, MOST_CACHED, Options, PipelineCache, Wgpu};
-use pentimento::{Error, Result, file};
+use pentimento_runtime::exec::wgpu::{Limits, MOST_CACHED, Options, PipelineCache, Wgpu};
+use pentimento_runtime::{Error, Result, file};
 use std::cell::OnceCell;
 use std::ffi::OsString;
 use std::hash::{DefaultHasher, Hash, Hasher};

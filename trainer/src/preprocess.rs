@@ -7,8 +7,8 @@
 //! | references, before either | PIL's bilinear to 512 x 512, whatever their shape | [`reference()`] |
 //! | images in PickScore | rounded to 8 bits, PIL's bicubic on the shorter side, centre crop | [`clip_pixels`] |
 use crate::images::{Filter, Picture};
-use pentimento::Result;
-use pentimento::model::dino::Pixels;
+use pentimento_runtime::Result;
+use pentimento_runtime::model::dino::Pixels;
 
 /// Side of a reference after [`reference()`], pixels.
 pub const REFERENCE_SIDE: u32 = 512;

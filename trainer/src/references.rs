@@ -1,7 +1,7 @@
 //! The reference images whose look is learnt: a folder of pictures, with captions where there are any.
 use std::path::Path;
 
-use pentimento::{Error, Result};
+use pentimento_runtime::{Error, Result};
 
 use crate::images::Picture;
 

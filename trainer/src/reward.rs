@@ -12,10 +12,10 @@ use crate::stage::describe;
 use crate::{Error, Result};
 use backbone::Backbone;
 use head::{Head, Shape};
-use pentimento::exec::PlanId;
-use pentimento::folder::ModelFolder;
-use pentimento::pipeline::Pipeline;
-use pentimento::rng::Philox;
+use pentimento_runtime::exec::PlanId;
+use pentimento_runtime::folder::ModelFolder;
+use pentimento_runtime::pipeline::Pipeline;
+use pentimento_runtime::rng::Philox;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 

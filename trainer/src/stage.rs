@@ -15,7 +15,7 @@ use crate::Result;
 use crate::machine::Machine;
 use crate::train::Event;
 use crate::train::state::State;
-use pentimento::exec::PlanId;
+use pentimento_runtime::exec::PlanId;
 
 /// A part of a training. It keeps only what must not outlive it: an interrupted stage begins anew.
 pub(crate) trait Stage {

@@ -1,9 +1,9 @@
 //! Encoded prompts kept in a file between runs: the second run needs no text encoder.
 use crate::Result;
 use crate::files::write_atomically;
-use pentimento::file;
-use pentimento::pipeline::Pipeline;
-use pentimento::text::TextCache;
+use pentimento_runtime::file;
+use pentimento_runtime::pipeline::Pipeline;
+use pentimento_runtime::text::TextCache;
 use std::path::Path;
 
 /// Largest cache that is read, in bytes: some two thousand prompts of SD3.5.

@@ -14,7 +14,7 @@ use serde_json::Value;
 /// `text_encoder/config.json`, with its field names.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs)]
-pub struct Config {
+pub struct ClipConfig {
     pub vocab_size: usize,
     pub hidden_size: usize,
     pub intermediate_size: usize,
@@ -29,10 +29,10 @@ pub struct Config {
     pub eos_token_id: u32,
 }
 
-impl Config {
+impl ClipConfig {
     /// openai/clip-vit-large-patch14, `text_encoder` of SD3.
     pub fn clip_l() -> Self {
-        Config {
+        ClipConfig {
             vocab_size: 49408,
             hidden_size: 768,
             intermediate_size: 3072,
@@ -47,7 +47,7 @@ impl Config {
     }
     /// laion/CLIP-ViT-bigG-14, `text_encoder_2` of SD3.
     pub fn clip_g() -> Self {
-        Config {
+        ClipConfig {
             hidden_size: 1280,
             intermediate_size: 5120,
             projection_dim: 1280,
@@ -69,7 +69,7 @@ impl Config {
         if libm::trunc(eos) != eos || !(0.0..=f64::from(u32::MAX)).contains(&eos) {
             return Err(f.bad("eos_token_id", "a token id", eos));
         }
-        let cfg = Config {
+        let cfg = ClipConfig {
             vocab_size: f.size("vocab_size")?,
             hidden_size: f.size("hidden_size")?,
             intermediate_size: f.size("intermediate_size")?,
@@ -153,10 +153,10 @@ pub struct Encoded {
     pub pooled: Id,
 }
 
-/// Encodes embedded tokens. embeds: `[B, T, C]`, see [`Config::embed`]; pick: `[B, T]`, see [`Config::pick`].
+/// Encodes embedded tokens. embeds: `[B, T, C]`, see [`ClipConfig::embed`]; pick: `[B, T]`, see [`ClipConfig::pick`].
 pub fn encode(
     g: &mut Graph,
-    cfg: &Config,
+    cfg: &ClipConfig,
     component: &str,
     lora: Option<&Lora>,
     embeds: Id,
@@ -230,8 +230,8 @@ mod tests {
 
     #[test]
     fn pooling_follows_both_conventions() {
-        let old = Config::clip_l();
-        let new = Config { eos_token_id: 7, ..Config::clip_l() };
+        let old = ClipConfig::clip_l();
+        let new = ClipConfig { eos_token_id: 7, ..ClipConfig::clip_l() };
         assert_eq!(old.pooled_token(&[3, 9, 7, 9]), 1);
         assert_eq!(new.pooled_token(&[3, 9, 7, 7]), 2);
         assert_eq!((new.pooled_token(&[3, 9]), old.pooled_token(&[])), (0, 0));

@@ -14,7 +14,7 @@ use serde_json::Value;
 /// `vision_config` of a `CLIPModel`, with its field names.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs)]
-pub struct Config {
+pub struct ClipVisionConfig {
     pub hidden_size: usize,
     pub intermediate_size: usize,
     /// Of the whole model, not of `vision_config`.
@@ -29,10 +29,10 @@ pub struct Config {
     pub layer_norm_eps: f32,
 }
 
-impl Config {
+impl ClipVisionConfig {
     /// laion/CLIP-ViT-H-14, on which PickScore builds.
     pub fn clip_h() -> Self {
-        Config {
+        ClipVisionConfig {
             hidden_size: 1280,
             intermediate_size: 5120,
             projection_dim: 1024,
@@ -49,7 +49,7 @@ impl Config {
     ///
     /// # Errors
     /// Missing fields, values out of range, and settings that this runtime does not compute.
-    pub fn from_value(json: &Value, label: &str) -> Result<(Self, clip::Config)> {
+    pub fn from_value(json: &Value, label: &str) -> Result<(Self, clip::ClipConfig)> {
         let whole = Fields::new(json, label)?;
         whole.only("model_type", "clip".into())?;
         let projection_dim = whole.size("projection_dim")?;
@@ -59,12 +59,12 @@ impl Config {
         if let Some(fields) = text.as_object_mut() {
             fields.insert("projection_dim".into(), projection_dim.into());
         }
-        let text = clip::Config::from_value(&text, &format!("{label}: text_config"))?;
+        let text = clip::ClipConfig::from_value(&text, &format!("{label}: text_config"))?;
         let place = format!("{label}: vision_config");
         let f = Fields::new(part("vision_config")?, &place)?;
         f.only("model_type", "clip_vision_model".into())?;
         f.only("num_channels", 3.into())?;
-        let cfg = Config {
+        let cfg = ClipVisionConfig {
             hidden_size: f.size("hidden_size")?,
             intermediate_size: f.size("intermediate_size")?,
             projection_dim,
@@ -113,7 +113,7 @@ impl Config {
 
 /// Embedded tokens after the first `layers` layers. `component` prefixes the leaves; pixels:
 /// `[B, image_size, image_size, 3]`, normalised; result: `[B, 1 + N, C]`, the class token first.
-pub fn hidden(g: &mut Graph, cfg: &Config, component: &str, pixels: Id, layers: usize) -> Id {
+pub fn hidden(g: &mut Graph, cfg: &ClipVisionConfig, component: &str, pixels: Id, layers: usize) -> Id {
     let [_, h, w, c] = image_shape(g, pixels, "pixels");
     if [h, w, c] != [cfg.image_size, cfg.image_size, 3] {
         let side = cfg.image_size;
@@ -144,7 +144,14 @@ pub fn hidden(g: &mut Graph, cfg: &Config, component: &str, pixels: Id, layers: 
 
 /// The rest of the encoder: layers from number `from`, norm and projection of the class token. x: `[B, 1 + N, C]` from
 /// [`hidden`]; result: `[B, P]`. With `trained`, those layers' tensors are parameters; norm and projection never are.
-pub fn embed(g: &mut Graph, cfg: &Config, component: &str, mut x: Id, from: usize, trained: bool) -> Id {
+pub fn embed(
+    g: &mut Graph,
+    cfg: &ClipVisionConfig,
+    component: &str,
+    mut x: Id,
+    from: usize,
+    trained: bool,
+) -> Id {
     let names = Names::new(component);
     let w = names.at("vision_model");
     for n in from..cfg.num_hidden_layers {
@@ -159,13 +166,13 @@ pub fn embed(g: &mut Graph, cfg: &Config, component: &str, mut x: Id, from: usiz
 }
 
 /// All layers and the last norm, of patches too: `[B, 1 + N, C]`; pixels as for [`hidden`].
-pub fn tokens(g: &mut Graph, cfg: &Config, component: &str, pixels: Id) -> Id {
+pub fn tokens(g: &mut Graph, cfg: &ClipVisionConfig, component: &str, pixels: Id) -> Id {
     let x = hidden(g, cfg, component, pixels, cfg.num_hidden_layers);
     Names::new(component).at("vision_model").at("post_layernorm").layer_norm(g, x, cfg.layer_norm_eps)
 }
 
 /// Projection of the class token, the first, of [`tokens`]: `[B, P]`.
-pub fn project(g: &mut Graph, cfg: &Config, component: &str, tokens: Id) -> Id {
+pub fn project(g: &mut Graph, cfg: &ClipVisionConfig, component: &str, tokens: Id) -> Id {
     let (b, c) = (g.shape(tokens).first().copied().unwrap_or(0), columns(g, tokens));
     let class = g.slice(tokens, 1, 0, 1);
     let class = g.reshape(class, &[b, c]);
@@ -189,7 +196,7 @@ mod tests {
 
     #[test]
     fn layers_count_from_either_end() {
-        let cfg = Config::clip_h();
+        let cfg = ClipVisionConfig::clip_h();
         assert_eq!(
             (cfg.first_of(-1).unwrap(), cfg.first_of(30).unwrap(), cfg.first_of(-32).unwrap()),
             (31, 30, 0)
@@ -209,9 +216,11 @@ mod tests {
                 "text_config":{{{part},"vocab_size":9,"max_position_embeddings":7}},
                 "vision_config":{{{part},"image_size":28,"patch_size":14}}}}"#
         );
-        let (vision, text) = Config::from_value(&serde_json::from_str(&json).unwrap(), "c.json").unwrap();
+        let (vision, text) =
+            ClipVisionConfig::from_value(&serde_json::from_str(&json).unwrap(), "c.json").unwrap();
         assert_eq!((vision.projection_dim, text.projection_dim), (16, 16));
-        let text = Config::from_value(&serde_json::from_str(r#"{"projection_dim":1}"#).unwrap(), "c.json");
+        let text =
+            ClipVisionConfig::from_value(&serde_json::from_str(r#"{"projection_dim":1}"#).unwrap(), "c.json");
         assert!(format!("{}", text.unwrap_err()).contains("missing field `text_config`"));
     }
 }

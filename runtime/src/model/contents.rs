@@ -41,12 +41,12 @@ pub fn kind(config: &Value) -> &str {
 /// A kind that is not one of [`KINDS`]; a configuration this runtime does not compute.
 pub fn of(config: &Value, label: &str) -> Result<Needs> {
     match kind(config) {
-        "SD3Transformer2DModel" => transformer(&mmdit::Config::from_value(config, label)?),
-        "AutoencoderKL" => autoencoder(&vae::Config::from_value(config, label)?),
-        "clip_text_model" => text_encoder(&clip::Config::from_value(config, label)?),
+        "SD3Transformer2DModel" => transformer(&mmdit::MmditConfig::from_value(config, label)?),
+        "AutoencoderKL" => autoencoder(&vae::VaeConfig::from_value(config, label)?),
+        "clip_text_model" => text_encoder(&clip::ClipConfig::from_value(config, label)?),
         "clip" => clip_model(config, label),
-        "t5" => t5_encoder(&t5::Config::from_value(config, label)?),
-        "dinov2" | "dinov2_with_registers" | TIMM => backbone(&dino::Config::from_value(config, label)?),
+        "t5" => t5_encoder(&t5::T5Config::from_value(config, label)?),
+        "dinov2" | "dinov2_with_registers" | TIMM => backbone(&dino::DinoConfig::from_value(config, label)?),
         other => Err(Error::bad(label, format!("one of {KINDS:?}"), other)),
     }
 }
@@ -57,7 +57,7 @@ pub fn of(config: &Value, label: &str) -> Result<Needs> {
 /// As [`of`]; fused tensors that cannot be split.
 pub fn named(config: &Value, label: &str, weights: &Weights) -> Result<Weights> {
     match kind(config) {
-        TIMM => dino::transformers_names(&dino::Config::from_value(config, label)?, weights),
+        TIMM => dino::transformers_names(&dino::DinoConfig::from_value(config, label)?, weights),
         _ => Ok(weights.clone()),
     }
 }
@@ -66,12 +66,12 @@ pub fn named(config: &Value, label: &str, weights: &Weights) -> Result<Weights> 
 ///
 /// # Errors
 /// A configuration whose shapes do not fit together.
-pub fn transformer(cfg: &mmdit::Config) -> Result<Needs> {
+pub fn transformer(cfg: &mmdit::MmditConfig) -> Result<Needs> {
     finish(&transformer_graph(cfg), mmdit::COMPONENT)
 }
 
 /// The transformer as small as it can be, with all its weights.
-pub(crate) fn transformer_graph(cfg: &mmdit::Config) -> Graph {
+pub(crate) fn transformer_graph(cfg: &mmdit::MmditConfig) -> Graph {
     let (mut g, p) = (Graph::new(), cfg.patch_size);
     let latents = g.input("latents", &[1, p, p, cfg.in_channels]);
     let time = g.input("time", &[1, mmdit::TIME_CHANNELS]);
@@ -85,7 +85,7 @@ pub(crate) fn transformer_graph(cfg: &mmdit::Config) -> Graph {
 ///
 /// # Errors
 /// As [`transformer`].
-pub fn autoencoder(cfg: &vae::Config) -> Result<Needs> {
+pub fn autoencoder(cfg: &vae::VaeConfig) -> Result<Needs> {
     let (mut g, d) = (Graph::new(), cfg.downscale());
     let z = g.input("z", &[1, 1, 1, cfg.latent_channels]);
     vae::decode(&mut g, cfg, z);
@@ -98,7 +98,7 @@ pub fn autoencoder(cfg: &vae::Config) -> Result<Needs> {
 ///
 /// # Errors
 /// As [`transformer`].
-pub fn text_encoder(cfg: &clip::Config) -> Result<Needs> {
+pub fn text_encoder(cfg: &clip::ClipConfig) -> Result<Needs> {
     let mut needs = finish(&clip_graph(cfg, "text_encoder"), "text_encoder")?;
     for (name, shape) in cfg.tables() {
         needs.insert(name.into(), Need { name: name.into(), shape: shape.to_vec(), layout: Layout::Plain });
@@ -107,7 +107,7 @@ pub fn text_encoder(cfg: &clip::Config) -> Result<Needs> {
 }
 
 /// A CLIP text encoder as small as it can be, with all its weights but the tables.
-pub(crate) fn clip_graph(cfg: &clip::Config, component: &str) -> Graph {
+pub(crate) fn clip_graph(cfg: &clip::ClipConfig, component: &str) -> Graph {
     let mut g = Graph::new();
     let embeds = g.input("embeds", &[1, 1, cfg.hidden_size]);
     let pick = g.input("pick", &[1, 1]);
@@ -117,7 +117,7 @@ pub(crate) fn clip_graph(cfg: &clip::Config, component: &str) -> Graph {
 
 /// Tensors of a whole CLIP, both towers.
 fn clip_model(config: &Value, label: &str) -> Result<Needs> {
-    let (vision, text) = clip_vision::Config::from_value(config, label)?;
+    let (vision, text) = clip_vision::ClipVisionConfig::from_value(config, label)?;
     let mut g = Graph::new();
     let pixels = g.input("pixels", &[1, vision.image_size, vision.image_size, 3]);
     let x = clip_vision::hidden(&mut g, &vision, "clip", pixels, vision.num_hidden_layers);
@@ -133,7 +133,7 @@ fn clip_model(config: &Value, label: &str) -> Result<Needs> {
 ///
 /// # Errors
 /// As [`transformer`].
-pub fn t5_encoder(cfg: &t5::Config) -> Result<Needs> {
+pub fn t5_encoder(cfg: &t5::T5Config) -> Result<Needs> {
     let mut needs = finish(&t5_graph(cfg, "t5"), "t5")?;
     for (name, shape) in cfg.tables() {
         needs.insert(name.into(), Need { name: name.into(), shape: shape.to_vec(), layout: Layout::Plain });
@@ -142,7 +142,7 @@ pub fn t5_encoder(cfg: &t5::Config) -> Result<Needs> {
 }
 
 /// A T5 encoder as small as it can be, with all its weights but the tables.
-pub(crate) fn t5_graph(cfg: &t5::Config, component: &str) -> Graph {
+pub(crate) fn t5_graph(cfg: &t5::T5Config, component: &str) -> Graph {
     let mut g = Graph::new();
     let x = g.input("x", &[1, 1, cfg.d_model]);
     let bias = g.input("bias", &[cfg.num_heads, 1, 1]);
@@ -154,7 +154,7 @@ pub(crate) fn t5_graph(cfg: &t5::Config, component: &str) -> Graph {
 ///
 /// # Errors
 /// As [`transformer`].
-pub fn backbone(cfg: &dino::Config) -> Result<Needs> {
+pub fn backbone(cfg: &dino::DinoConfig) -> Result<Needs> {
     let mut g = Graph::new();
     let pixels = g.input("pixels", &[1, cfg.patch_size, cfg.patch_size, 3]);
     dino::encode(&mut g, &mut Constants::new(), cfg, "dino", pixels);

@@ -17,7 +17,7 @@ pub use timm::transformers_names;
 /// `config.json` of either library, with transformers' field names.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs)]
-pub struct Config {
+pub struct DinoConfig {
     pub hidden_size: usize,
     pub num_hidden_layers: usize,
     pub num_attention_heads: usize,
@@ -39,10 +39,10 @@ pub struct Config {
     pub position_resampling: Cubic,
 }
 
-impl Config {
+impl DinoConfig {
     /// facebook/dinov2-base: ViT-B/14, native at 518 pixels.
     pub fn base() -> Self {
-        Config {
+        DinoConfig {
             hidden_size: 768,
             num_hidden_layers: 12,
             num_attention_heads: 12,
@@ -59,7 +59,7 @@ impl Config {
     }
     /// facebook/dinov2-small: ViT-S/14.
     pub fn small() -> Self {
-        Config { hidden_size: 384, num_attention_heads: 6, intermediate_size: 1536, ..Self::base() }
+        DinoConfig { hidden_size: 384, num_attention_heads: 6, intermediate_size: 1536, ..Self::base() }
     }
 
     /// Reads `config.json` of transformers (`model_type`) or timm (`architecture`). `label` names the file in errors.
@@ -93,7 +93,7 @@ impl Config {
     }
 }
 
-fn transformers_config(f: &Fields) -> Result<Config> {
+fn transformers_config(f: &Fields) -> Result<DinoConfig> {
     let kind = f.word("model_type", &["dinov2", "dinov2_with_registers"])?;
     let registers = kind == Some("dinov2_with_registers");
     f.only("hidden_act", "gelu".into())?;
@@ -101,7 +101,7 @@ fn transformers_config(f: &Fields) -> Result<Config> {
     let hidden_size = f.size("hidden_size")?;
     let use_swiglu_ffn = f.flag("use_swiglu_ffn", false)?;
     let inside = libm::trunc(hidden_size as f64 * f.number("mlp_ratio", Some(4.0))?) as usize;
-    Ok(Config {
+    Ok(DinoConfig {
         hidden_size,
         num_hidden_layers: f.size("num_hidden_layers")?,
         num_attention_heads: f.size("num_attention_heads")?,
@@ -207,7 +207,7 @@ pub fn preprocess(
 /// `[B, H, W, 3]` from [`preprocess`], sides multiples of `patch_size`; result: `[B, 1 + R + N, C]`, the class token
 /// first, then registers, then patches row by row.
 /// Position embeddings are resampled where the image is not `image_size` square.
-pub fn encode(g: &mut Graph, constants: &mut Constants, cfg: &Config, component: &str, pixels: Id) -> Id {
+pub fn encode(g: &mut Graph, constants: &mut Constants, cfg: &DinoConfig, component: &str, pixels: Id) -> Id {
     let states = hidden_states(g, constants, cfg, component, pixels);
     states.last().copied().unwrap_or(pixels)
 }
@@ -216,7 +216,7 @@ pub fn encode(g: &mut Graph, constants: &mut Constants, cfg: &Config, component:
 pub fn hidden_states(
     g: &mut Graph,
     constants: &mut Constants,
-    cfg: &Config,
+    cfg: &DinoConfig,
     component: &str,
     pixels: Id,
 ) -> Vec<Id> {
@@ -242,7 +242,7 @@ pub fn hidden_states(
 }
 
 /// Tokens without the registers: `[B, 1 + R + N, C]` to `[B, 1 + N, C]`.
-pub fn without_registers(g: &mut Graph, cfg: &Config, tokens: Id) -> Id {
+pub fn without_registers(g: &mut Graph, cfg: &DinoConfig, tokens: Id) -> Id {
     let (prefix, all) = (cfg.prefix_tokens(), g.shape(tokens).get(1).copied().unwrap_or(0));
     if cfg.num_register_tokens == 0 || all < prefix {
         return tokens;
@@ -253,7 +253,7 @@ pub fn without_registers(g: &mut Graph, cfg: &Config, tokens: Id) -> Id {
 }
 
 /// Class token, registers and patches; positions for all but the registers.
-fn embed(g: &mut Graph, constants: &mut Constants, w: &Names, cfg: &Config, pixels: Id) -> Id {
+fn embed(g: &mut Graph, constants: &mut Constants, w: &Names, cfg: &DinoConfig, pixels: Id) -> Id {
     let [_, height, width, _] = image_shape(g, pixels, "pixels");
     let (c, grid, p) = (cfg.hidden_size, cfg.grid(), cfg.patch_size);
     let (h, v) = (height / p, width / p);
@@ -281,7 +281,7 @@ fn embed(g: &mut Graph, constants: &mut Constants, w: &Names, cfg: &Config, pixe
 }
 
 /// One layer with scaled residuals. x: `[B, 1 + R + N, C]`.
-fn layer(g: &mut Graph, w: &Names, cfg: &Config, x: Id) -> Id {
+fn layer(g: &mut Graph, w: &Names, cfg: &DinoConfig, x: Id) -> Id {
     let h = w.at("norm1").layer_norm(g, x, cfg.layer_norm_eps);
     let h = attention(g, &w.at("attention"), cfg, h);
     let x = scaled_add(g, w, "layer_scale1.lambda1", x, h);
@@ -290,7 +290,7 @@ fn layer(g: &mut Graph, w: &Names, cfg: &Config, x: Id) -> Id {
     scaled_add(g, w, "layer_scale2.lambda1", x, h)
 }
 
-fn attention(g: &mut Graph, w: &Names, cfg: &Config, x: Id) -> Id {
+fn attention(g: &mut Graph, w: &Names, cfg: &DinoConfig, x: Id) -> Id {
     let c = columns(g, x);
     let [q, k, v] = ["query", "key", "value"].map(|name| {
         let w = w.at("attention").at(name);
@@ -300,7 +300,7 @@ fn attention(g: &mut Graph, w: &Names, cfg: &Config, x: Id) -> Id {
     w.at("output.dense").linear(g, y, c)
 }
 
-fn mlp(g: &mut Graph, w: &Names, cfg: &Config, x: Id) -> Id {
+fn mlp(g: &mut Graph, w: &Names, cfg: &DinoConfig, x: Id) -> Id {
     let (c, inside) = (cfg.hidden_size, cfg.intermediate_size);
     if cfg.use_swiglu_ffn {
         let h = w.at("weights_in").linear(g, x, 2 * inside);

@@ -71,7 +71,7 @@ impl Lora {
         Lora { ranks: ranks.into_iter().collect(), scale }
     }
     /// What is trained: the projections of all joint attentions.
-    pub fn joint(cfg: &mmdit::Config, rank: usize, scale: f32) -> Self {
+    pub fn joint(cfg: &mmdit::MmditConfig, rank: usize, scale: f32) -> Self {
         Self::new(mmdit::lora_targets(cfg).into_iter().map(|(target, _, _)| (target, rank)), scale)
     }
     /// The layers of pairs that [`upload`] brings to the device.

@@ -26,7 +26,7 @@ const EPS: f32 = 1e-6;
 /// `transformer/config.json`, with its field names.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs)]
-pub struct Config {
+pub struct MmditConfig {
     pub in_channels: usize,
     pub out_channels: usize,
     /// Latent pixels per side of a token: 1 or 2.
@@ -44,10 +44,10 @@ pub struct Config {
     pub dual_attention_layers: Vec<usize>,
 }
 
-impl Config {
+impl MmditConfig {
     /// stabilityai/stable-diffusion-3-medium.
     pub fn sd3_medium() -> Self {
-        Config {
+        MmditConfig {
             in_channels: 16,
             out_channels: 16,
             patch_size: 2,
@@ -64,11 +64,11 @@ impl Config {
     /// stabilityai/stable-diffusion-3.5-medium.
     pub fn sd35_medium() -> Self {
         let dual_attention_layers = (0..13).collect();
-        Config { qk_norm: true, pos_embed_max_size: 384, dual_attention_layers, ..Self::sd3_medium() }
+        MmditConfig { qk_norm: true, pos_embed_max_size: 384, dual_attention_layers, ..Self::sd3_medium() }
     }
     /// stabilityai/stable-diffusion-3.5-large.
     pub fn sd35_large() -> Self {
-        Config { qk_norm: true, num_layers: 38, num_attention_heads: 38, ..Self::sd3_medium() }
+        MmditConfig { qk_norm: true, num_layers: 38, num_attention_heads: 38, ..Self::sd3_medium() }
     }
 
     /// Reads `config.json`. `label` names the file in errors.
@@ -81,7 +81,7 @@ impl Config {
         let in_channels = f.size("in_channels")?;
         let out_channels =
             if f.get("out_channels").is_some() { f.size("out_channels")? } else { in_channels };
-        let cfg = Config {
+        let cfg = MmditConfig {
             in_channels,
             out_channels,
             patch_size: f.size("patch_size")?,
@@ -142,7 +142,7 @@ const TARGETS: [&str; 8] =
 
 /// Every layer that training adapts as (`transformer_blocks.N.attn.X`, inputs, outputs), block by block.
 /// The last block has no `to_add_out`; second attentions (`attn2`) are left out.
-pub fn lora_targets(cfg: &Config) -> Vec<(String, usize, usize)> {
+pub fn lora_targets(cfg: &MmditConfig) -> Vec<(String, usize, usize)> {
     let c = cfg.width();
     let all = (0..cfg.num_layers).flat_map(|n| TARGETS.map(|x| (n, x)));
     all.filter(|&(n, x)| x != "to_add_out" || !cfg.context_pre_only(n))
@@ -183,7 +183,7 @@ pub fn key_bias(image_tokens: usize, context_tokens: usize, repeat: usize) -> Ve
 /// bias: `[S + T]`, added to every joint attention's logits by key, see [`key_bias`]. Result: `[B, H, W, out_channels]`.
 pub fn velocity(
     g: &mut Graph,
-    cfg: &Config,
+    cfg: &MmditConfig,
     lora: Option<&Lora>,
     latents: Id,
     time: Id,
@@ -223,7 +223,7 @@ pub fn velocity(
 /// Sides that are whole tokens and fit the table of positions; equal batches; the widths of the configuration.
 fn check_shapes(
     g: &Graph,
-    cfg: &Config,
+    cfg: &MmditConfig,
     latents: Id,
     time: Id,
     pooled: Id,
@@ -258,7 +258,7 @@ fn check_shapes(
 }
 
 /// Patches plus the centre of the table of position embeddings. `[B, S, C]`.
-fn embed_image(g: &mut Graph, w: &Names, cfg: &Config, latents: Id, h: usize, v: usize) -> Id {
+fn embed_image(g: &mut Graph, w: &Names, cfg: &MmditConfig, latents: Id, h: usize, v: usize) -> Id {
     let (side, width) = (cfg.pos_embed_max_size, cfg.width());
     let x = w.at("proj").patch_embedding(g, latents, cfg.patch_size, width);
     // Only the window is uploaded: the whole table of SD3.5-medium takes 906 MB in f32.
@@ -268,7 +268,7 @@ fn embed_image(g: &mut Graph, w: &Names, cfg: &Config, latents: Id, h: usize, v:
 }
 
 /// Time and pooled text, each through a small MLP, summed. `[B, C]`.
-fn embed_time(g: &mut Graph, w: &Names, cfg: &Config, time: Id, pooled: Id) -> Id {
+fn embed_time(g: &mut Graph, w: &Names, cfg: &MmditConfig, time: Id, pooled: Id) -> Id {
     let mlp = |g: &mut Graph, w: Names, x: Id| {
         let x = w.at("linear_1").linear(g, x, cfg.width());
         let x = g.act(Act::Silu, x);
@@ -282,7 +282,7 @@ fn embed_time(g: &mut Graph, w: &Names, cfg: &Config, time: Id, pooled: Id) -> I
 /// A joint block and what all its parts need.
 struct Block<'a> {
     w: Names<'a>,
-    cfg: &'a Config,
+    cfg: &'a MmditConfig,
     layer: usize,
     bias: Option<Id>,
 }

@@ -21,7 +21,7 @@ use serde_json::Value;
 /// `text_encoder_3/config.json`, with its field names.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs)]
-pub struct Config {
+pub struct T5Config {
     pub vocab_size: usize,
     pub d_model: usize,
     /// Width of a head; heads together may be wider or narrower than `d_model`.
@@ -34,10 +34,10 @@ pub struct Config {
     pub layer_norm_epsilon: f32,
 }
 
-impl Config {
+impl T5Config {
     /// google/t5-v1_1-xxl, `text_encoder_3` of SD3.
     pub fn xxl() -> Self {
-        Config {
+        T5Config {
             vocab_size: 32128,
             d_model: 4096,
             d_kv: 64,
@@ -65,7 +65,7 @@ impl Config {
             Some(value) => f.as_size(name, value),
             None => Ok(default),
         };
-        let cfg = Config {
+        let cfg = T5Config {
             vocab_size: f.size("vocab_size")?,
             d_model: f.size("d_model")?,
             d_kv: f.size("d_kv")?,
@@ -160,9 +160,9 @@ impl Config {
 /// Where the weights of the block at hand are in the graph: `<component>/block.<name inside a block>`.
 const BLOCK: &str = "block";
 
-/// One block. x: `[1, T, C]`; bias: `[H, T, T]`, see [`Config::position_bias`]. T5's states are known to overflow f16
+/// One block. x: `[1, T, C]`; bias: `[H, T, T]`, see [`T5Config::position_bias`]. T5's states are known to overflow f16
 /// (transformers keeps `wo` in f32), so nothing is rounded to it.
-fn block(g: &mut Graph, w: &Names, cfg: &Config, x: Id, bias: Id) -> Id {
+fn block(g: &mut Graph, w: &Names, cfg: &T5Config, x: Id, bias: Id) -> Id {
     let was = g.exact(true);
     let h = norm(g, &w.at("layer.0.layer_norm"), cfg, x);
     let h = attention(g, &w.at("layer.0.SelfAttention"), cfg, h, bias);
@@ -175,7 +175,7 @@ fn block(g: &mut Graph, w: &Names, cfg: &Config, x: Id, bias: Id) -> Id {
 }
 
 /// The encoder as one graph, every block with its own weights. x: `[1, T, C]`; bias: `[H, T, T]`.
-pub fn whole(g: &mut Graph, cfg: &Config, component: &str, mut x: Id, bias: Id) -> Id {
+pub fn whole(g: &mut Graph, cfg: &T5Config, component: &str, mut x: Id, bias: Id) -> Id {
     let w = Names::new(component).at("encoder");
     for n in 0..cfg.num_layers {
         x = block(g, &w.at("block").at(n), cfg, x, bias);
@@ -184,13 +184,13 @@ pub fn whole(g: &mut Graph, cfg: &Config, component: &str, mut x: Id, bias: Id) 
 }
 
 /// `T5LayerNorm`, a root-mean-square norm.
-fn norm(g: &mut Graph, w: &Names, cfg: &Config, x: Id) -> Id {
+fn norm(g: &mut Graph, w: &Names, cfg: &T5Config, x: Id) -> Id {
     let c = [columns(g, x)];
     let weight = w.tensor(g, "weight", &c);
     g.rms_norm(x, weight, cfg.layer_norm_epsilon)
 }
 
-fn attention(g: &mut Graph, w: &Names, cfg: &Config, x: Id, bias: Id) -> Id {
+fn attention(g: &mut Graph, w: &Names, cfg: &T5Config, x: Id, bias: Id) -> Id {
     let inner = cfg.num_heads * cfg.d_kv;
     let q = w.at("q").matmul(g, x, inner);
     let k = w.at("k").matmul(g, x, inner);
@@ -202,7 +202,7 @@ fn attention(g: &mut Graph, w: &Names, cfg: &Config, x: Id, bias: Id) -> Id {
 }
 
 /// `wo(gelu_new(wi_0 x) * wi_1 x)`.
-fn feed_forward(g: &mut Graph, w: &Names, cfg: &Config, x: Id) -> Id {
+fn feed_forward(g: &mut Graph, w: &Names, cfg: &T5Config, x: Id) -> Id {
     let gate = w.at("wi_0").matmul(g, x, cfg.d_ff);
     let gate = g.act(Act::GeluTanh, gate);
     let y = w.at("wi_1").matmul(g, x, cfg.d_ff);
@@ -221,7 +221,7 @@ struct BlockTensor {
 /// The encoder on an executor: the plan of one block, whose weights every block takes in turn. The device holds one
 /// block (T5-XXL in f16: 386 MB), the position logits and the states of one prompt, whatever the depth.
 pub struct Encoder {
-    config: Config,
+    config: T5Config,
     length: usize,
     plan: PlanId,
     tensors: Vec<BlockTensor>,
@@ -236,7 +236,7 @@ impl Encoder {
     /// Missing or mis-shaped tensors in any block, or the device refuses the plan.
     pub fn new(
         exec: &mut dyn Executor,
-        config: &Config,
+        config: &T5Config,
         component: &str,
         weights: &Weights,
         pairs: Arc<Pairs>,
@@ -344,7 +344,7 @@ fn stored_name(index: usize, name: &str) -> String {
 }
 
 /// The tensors a block needs; checks that every block has them, so that a run cannot fail halfway.
-fn block_tensors(g: &Graph, prefix: &str, config: &Config, weights: &Weights) -> Result<Vec<BlockTensor>> {
+fn block_tensors(g: &Graph, prefix: &str, config: &T5Config, weights: &Weights) -> Result<Vec<BlockTensor>> {
     let mut tensors = vec![];
     for (node, only) in g.nodes().iter().zip(only_weights(g)) {
         let Op::Leaf { kind: Leaf::Weight(_), name: leaf } = &node.op else { continue };
@@ -384,7 +384,7 @@ struct BlockLayer {
 }
 
 impl BlockAdapter {
-    fn new(config: &Config, component: &str, pairs: Arc<Pairs>) -> Self {
+    fn new(config: &T5Config, component: &str, pairs: Arc<Pairs>) -> Self {
         let mut g = Graph::new();
         let x = g.input("x", &[1, 1, config.d_model]);
         let bias = g.input("bias", &[config.num_heads, 1, 1]);
@@ -424,7 +424,7 @@ mod tests {
 
     #[test]
     fn buckets_follow_the_paper() {
-        let cfg = Config::xxl();
+        let cfg = T5Config::xxl();
         let bucket = |d: i64| cfg.relative_bucket(d);
         assert_eq!((bucket(0), bucket(-1), bucket(1), bucket(-7), bucket(7)), (0, 1, 17, 7, 23));
         // 8 * 16^(i / 8) begins a new row: 8, 11.3, 16, 22.6, 32, 45.3, 64, 90.5.
@@ -440,9 +440,9 @@ mod tests {
                 r#"{{"model_type":"t5","feed_forward_proj":"gated-gelu","vocab_size":32128,"d_model":4096,
                     "d_kv":64,"d_ff":10240,"num_layers":24,"num_heads":64{change}}}"#
             );
-            Config::from_value(&serde_json::from_str(&text).unwrap(), "config.json")
+            T5Config::from_value(&serde_json::from_str(&text).unwrap(), "config.json")
         };
-        assert_eq!(json("").unwrap(), Config::xxl());
+        assert_eq!(json("").unwrap(), T5Config::xxl());
         for (change, part) in [
             (r#","feed_forward_proj":"relu""#, "feed_forward_proj"),
             (r#","feed_forward_proj":null"#, "feed_forward_proj"),

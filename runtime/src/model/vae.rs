@@ -27,7 +27,7 @@ const SCORES: usize = 1 << 24;
 /// `vae/config.json`, with its field names.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs)]
-pub struct Config {
+pub struct VaeConfig {
     pub block_out_channels: Vec<usize>,
     pub layers_per_block: usize,
     pub latent_channels: usize,
@@ -40,10 +40,10 @@ pub struct Config {
     pub shift_factor: f32,
 }
 
-impl Config {
+impl VaeConfig {
     /// The autoencoder of SD3 and SD3.5.
     pub fn sd3() -> Self {
-        Config {
+        VaeConfig {
             block_out_channels: vec![128, 256, 512, 512],
             layers_per_block: 2,
             latent_channels: 16,
@@ -75,7 +75,7 @@ impl Config {
         let block = |name: &str| vec![Value::from(name); block_out_channels.len()];
         f.only("down_block_types", block("DownEncoderBlock2D").into())?;
         f.only("up_block_types", block("UpDecoderBlock2D").into())?;
-        let cfg = Config {
+        let cfg = VaeConfig {
             layers_per_block: f.size("layers_per_block")?,
             latent_channels: f.size("latent_channels")?,
             norm_num_groups: f.size("norm_num_groups")?,
@@ -125,7 +125,7 @@ impl Config {
 }
 
 /// [`decode_within`] without a limit.
-pub fn decode(g: &mut Graph, cfg: &Config, z: Id) -> Id {
+pub fn decode(g: &mut Graph, cfg: &VaeConfig, z: Id) -> Id {
     decode_within(g, cfg, z, usize::MAX)
 }
 
@@ -133,7 +133,7 @@ pub fn decode(g: &mut Graph, cfg: &Config, z: Id) -> Id {
 /// result: `[B, H, W, 3]`, about -1 to 1. Tensors of more than `most` numbers are computed as bands of rows, images of
 /// a batch one by one; the result is the same up to the rounding of sums. What the attention in the middle reads, the
 /// latents and the image itself stay whole.
-pub fn decode_within(g: &mut Graph, cfg: &Config, z: Id, most: usize) -> Id {
+pub fn decode_within(g: &mut Graph, cfg: &VaeConfig, z: Id, most: usize) -> Id {
     let [_, h, w, channels] = image_shape(g, z, "latents");
     if channels != cfg.latent_channels {
         return g.fail(format!("latents {:?}: {} channels wanted", g.shape(z), cfg.latent_channels));
@@ -144,7 +144,7 @@ pub fn decode_within(g: &mut Graph, cfg: &Config, z: Id, most: usize) -> Id {
     })
 }
 
-fn decode_bands(g: &mut Graph, cfg: &Config, z: Id, most: usize) -> Id {
+fn decode_bands(g: &mut Graph, cfg: &VaeConfig, z: Id, most: usize) -> Id {
     let names = Names::new(COMPONENT);
     let z = if cfg.use_post_quant_conv {
         conv(g, &names.at("post_quant_conv"), z, cfg.latent_channels, 1)
@@ -174,14 +174,14 @@ fn decode_bands(g: &mut Graph, cfg: &Config, z: Id, most: usize) -> Id {
 }
 
 /// [`encode_within`] without a limit.
-pub fn encode(g: &mut Graph, cfg: &Config, image: Id) -> Id {
+pub fn encode(g: &mut Graph, cfg: &VaeConfig, image: Id) -> Id {
     encode_within(g, cfg, image, usize::MAX)
 }
 
 /// An image to the mean and log-variance of its latents. image: `[B, H, W, 4]`, -1 to 1, fourth channel zero, sides
-/// multiples of [`Config::downscale`]; result: `[B, h, w, 2 * latent_channels]`, means first. `most` as in
+/// multiples of [`VaeConfig::downscale`]; result: `[B, h, w, 2 * latent_channels]`, means first. `most` as in
 /// [`decode_within`].
-pub fn encode_within(g: &mut Graph, cfg: &Config, image: Id, most: usize) -> Id {
+pub fn encode_within(g: &mut Graph, cfg: &VaeConfig, image: Id, most: usize) -> Id {
     let [_, height, width, channels] = image_shape(g, image, "image");
     let d = cfg.downscale();
     if !height.is_multiple_of(d) || !width.is_multiple_of(d) || channels != IMAGE_CHANNELS {
@@ -192,7 +192,7 @@ pub fn encode_within(g: &mut Graph, cfg: &Config, image: Id, most: usize) -> Id 
     by_image(g, image, cfg.widest([height, width]), most, |g, image| encode_bands(g, cfg, image, most))
 }
 
-fn encode_bands(g: &mut Graph, cfg: &Config, image: Id, most: usize) -> Id {
+fn encode_bands(g: &mut Graph, cfg: &VaeConfig, image: Id, most: usize) -> Id {
     let names = Names::new(COMPONENT);
     let w = names.at("encoder");
     let first = cfg.block_out_channels.first().copied().unwrap_or(0);
@@ -233,7 +233,7 @@ fn by_image(g: &mut Graph, x: Id, each: usize, most: usize, mut f: impl FnMut(&m
 }
 
 /// resnet, attention, resnet at the narrowest place.
-fn mid_block(g: &mut Graph, w: &Names, cfg: &Config, x: Bands) -> Bands {
+fn mid_block(g: &mut Graph, w: &Names, cfg: &VaeConfig, x: Bands) -> Bands {
     let c = x.columns(g);
     let mut x = resnet(g, &w.at("resnets.0"), cfg, x, c);
     if cfg.mid_block_add_attention {
@@ -246,7 +246,7 @@ fn mid_block(g: &mut Graph, w: &Names, cfg: &Config, x: Bands) -> Bands {
 }
 
 /// x + conv(silu(norm(conv(silu(norm(x)))))), x through a 1 x 1 convolution where the width changes.
-fn resnet(g: &mut Graph, w: &Names, cfg: &Config, x: Bands, out: usize) -> Bands {
+fn resnet(g: &mut Graph, w: &Names, cfg: &VaeConfig, x: Bands, out: usize) -> Bands {
     let x = x.fit(g, out, 1);
     g.begin_block();
     let norm = norm_silu(g, &w.at("norm1"), cfg, &x);
@@ -260,7 +260,7 @@ fn resnet(g: &mut Graph, w: &Names, cfg: &Config, x: Bands, out: usize) -> Bands
 }
 
 /// Attention of all pixels of an image, one head as wide as the block. In f32: SD3's VAE asks for it (`force_upcast`).
-fn attention(g: &mut Graph, w: &Names, cfg: &Config, x: Id) -> Id {
+fn attention(g: &mut Graph, w: &Names, cfg: &VaeConfig, x: Id) -> Id {
     let [b, height, width, c] = image_shape(g, x, "attention");
     let was = g.exact(true);
     g.begin_block();
@@ -322,7 +322,7 @@ fn conv_weights(g: &mut Graph, w: &Names, x: Id, out: usize, k: usize) -> (Id, I
 fn norm_silu<'a>(
     g: &mut Graph,
     w: &Names<'a>,
-    cfg: &'a Config,
+    cfg: &'a VaeConfig,
     x: &Bands,
 ) -> impl FnMut(&mut Graph, Id) -> Id + use<'a> {
     let statistics = x.statistics(g, cfg.norm_num_groups, EPS);
@@ -340,7 +340,7 @@ fn norm_silu<'a>(
     }
 }
 
-fn group_norm(g: &mut Graph, w: &Names, cfg: &Config, x: Id) -> Id {
+fn group_norm(g: &mut Graph, w: &Names, cfg: &VaeConfig, x: Id) -> Id {
     let c = [columns(g, x)];
     let (scale, shift) = (w.tensor(g, "weight", &c), w.tensor(g, "bias", &c));
     let y = g.group_norm(x, scale, shift, cfg.norm_num_groups, EPS);
@@ -382,7 +382,7 @@ mod tests {
     fn unsupported_settings_are_named() {
         let text = |json: &str| {
             let json: Value = serde_json::from_str(json).unwrap();
-            Config::from_value(&json, "vae/config.json").map_or_else(|e| format!("{e}"), |_| "fine".into())
+            VaeConfig::from_value(&json, "vae/config.json").map_or_else(|e| format!("{e}"), |_| "fine".into())
         };
         let with = |more: &str| {
             text(&format!(

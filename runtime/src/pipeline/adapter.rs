@@ -12,18 +12,18 @@ use serde_json::Value;
 /// # Errors
 /// A folder without transformer; a configuration this runtime does not compute.
 pub fn layers(folder: &ModelFolder) -> Result<Layers> {
-    let cfg = config(folder, mmdit::COMPONENT, mmdit::Config::from_value)?;
+    let cfg = config(folder, mmdit::COMPONENT, mmdit::MmditConfig::from_value)?;
     let mut all = lora::layers(&contents::transformer_graph(&cfg), mmdit::COMPONENT, cfg.patch_size);
     let has = |encoder: &str| folder.has(encoder).unwrap_or(false);
     for encoder in ["text_encoder", "text_encoder_2"] {
         if has(encoder) {
-            let cfg = config(folder, encoder, clip::Config::from_value)?;
+            let cfg = config(folder, encoder, clip::ClipConfig::from_value)?;
             all.extend(lora::layers(&contents::clip_graph(&cfg, encoder), encoder, 1));
         }
     }
     let encoder = "text_encoder_3";
     if has(encoder) {
-        let cfg = config(folder, encoder, t5::Config::from_value)?;
+        let cfg = config(folder, encoder, t5::T5Config::from_value)?;
         all.extend(lora::layers(&contents::t5_graph(&cfg, encoder), encoder, 1));
     }
     Ok(all)

@@ -3,12 +3,12 @@
 mod work;
 
 use clap::Parser;
-use pentimento::caps::Caps;
-use pentimento::exec::wgpu::{Clock, Peaks, Profile, Spent, Time, Wgpu};
-use pentimento::exec::{Executor, PlanId, null};
-use pentimento::plan::{Command, Plan};
-use pentimento::rng::Philox;
-use pentimento::weights::Base;
+use pentimento_runtime::caps::Caps;
+use pentimento_runtime::exec::wgpu::{Clock, Peaks, Profile, Spent, Time, Wgpu};
+use pentimento_runtime::exec::{Executor, PlanId, null};
+use pentimento_runtime::plan::{Command, Plan};
+use pentimento_runtime::rng::Philox;
+use pentimento_runtime::weights::Base;
 use pentimento_wgsl::kernel::attention;
 use pentimento_wgsl::{Call, Stored, Variant};
 use serde_json::{Value, json};
@@ -176,7 +176,7 @@ impl Measured {
 }
 
 /// Inputs of normal numbers; the one called `zero` stays so.
-fn write(gpu: &mut Wgpu, id: PlanId) -> pentimento::Result<()> {
+fn write(gpu: &mut Wgpu, id: PlanId) -> pentimento_runtime::Result<()> {
     let inputs = gpu.plan(id).inputs.clone();
     for (i, input) in inputs.iter().enumerate().filter(|i| i.1.name != "zero") {
         let mut data = vec![0.0; input.slot.len];
@@ -186,7 +186,12 @@ fn write(gpu: &mut Wgpu, id: PlanId) -> pentimento::Result<()> {
     Ok(())
 }
 
-fn measure(gpu: &mut Wgpu, work: &Work, options: &Options, normal: &Pattern) -> pentimento::Result<Measured> {
+fn measure(
+    gpu: &mut Wgpu,
+    work: &Work,
+    options: &Options,
+    normal: &Pattern,
+) -> pentimento_runtime::Result<Measured> {
     let start = Instant::now();
     let weight_bytes = work.load(gpu, normal, options.base)?;
     let load_s = start.elapsed().as_secs_f64();
@@ -202,7 +207,7 @@ fn measure(gpu: &mut Wgpu, work: &Work, options: &Options, normal: &Pattern) -> 
     gpu.peek(id, &work.outputs[0].0)?;
     let first_s = start.elapsed().as_secs_f64();
     let runs = options.runs.unwrap_or(if options.tiny { 2 } else { 5 }).max(1);
-    let times = (0..runs).map(|_| gpu.time(id)).collect::<pentimento::Result<_>>()?;
+    let times = (0..runs).map(|_| gpu.time(id)).collect::<pentimento_runtime::Result<_>>()?;
     let profile = if options.profile || options.shapes { Some(gpu.profile(id)?) } else { None };
     let table =
         profile.as_ref().map(|p| table(p, &gpu.plan(id).commands, options.shapes)).unwrap_or_default();

@@ -1,13 +1,13 @@
 //! The workloads: graphs of the networks as trainings run them, and random numbers for what they read.
-use pentimento::exec::{Executor, LeafData, kept};
-use pentimento::grad::gradients;
-use pentimento::graph::{Graph, Id, Leaf, Op};
-use pentimento::model::lora::{Lora, device_rank, leaves};
-use pentimento::model::mmdit::{self, TIME_CHANNELS, lora_targets, velocity};
-use pentimento::model::{Constants, clip_vision, dino, vae};
-use pentimento::plan::Plan;
-use pentimento::rng::Philox;
-use pentimento::weights::Base;
+use pentimento_runtime::exec::{Executor, LeafData, kept};
+use pentimento_runtime::grad::gradients;
+use pentimento_runtime::graph::{Graph, Id, Leaf, Op};
+use pentimento_runtime::model::lora::{Lora, device_rank, leaves};
+use pentimento_runtime::model::mmdit::{self, TIME_CHANNELS, lora_targets, velocity};
+use pentimento_runtime::model::{Constants, clip_vision, dino, vae};
+use pentimento_runtime::plan::Plan;
+use pentimento_runtime::rng::Philox;
+use pentimento_runtime::weights::Base;
 use pentimento_trainer::config::Config;
 use pentimento_wgsl::Stored;
 use pentimento_wgsl::kernel::Unary;
@@ -84,7 +84,7 @@ impl Size {
     fn batch(&self, usual: usize) -> usize {
         self.batch.unwrap_or(if self.tiny { 1 } else { usual })
     }
-    fn transformer(&self, mut cfg: mmdit::Config) -> mmdit::Config {
+    fn transformer(&self, mut cfg: mmdit::MmditConfig) -> mmdit::MmditConfig {
         cfg.num_layers = self.layers(cfg.num_layers);
         cfg.dual_attention_layers.retain(|&l| l < cfg.num_layers);
         cfg
@@ -94,7 +94,7 @@ impl Size {
 /// Inputs of a velocity but the latents, named with a prefix; and the velocity.
 fn transformer(
     g: &mut Graph,
-    cfg: &mmdit::Config,
+    cfg: &mmdit::MmditConfig,
     rank: usize,
     prefix: &str,
     x: Id,
@@ -110,7 +110,13 @@ fn transformer(
 }
 
 /// Gradients of `y` by every matrix of the adapter, as outputs.
-fn by_adapter(g: &mut Graph, cfg: &mmdit::Config, rank: usize, y: Id, recompute: bool) -> Vec<(String, Id)> {
+fn by_adapter(
+    g: &mut Graph,
+    cfg: &mmdit::MmditConfig,
+    rank: usize,
+    y: Id,
+    recompute: bool,
+) -> Vec<(String, Id)> {
     let shape = g.shape(y).to_vec();
     let dy = g.input("dy", &shape);
     let matrices = lora_targets(cfg).into_iter().flat_map(|(target, i, o)| {
@@ -122,9 +128,12 @@ fn by_adapter(g: &mut Graph, cfg: &mmdit::Config, rank: usize, y: Id, recompute:
 }
 
 fn sd35(size: Size, side: usize, train: bool) -> Work {
-    let (full, batch) = (mmdit::Config::sd35_medium(), size.batch(2));
-    let cfg =
-        size.transformer(if size.tiny { mmdit::Config { num_attention_heads: 8, ..full } } else { full });
+    let (full, batch) = (mmdit::MmditConfig::sd35_medium(), size.batch(2));
+    let cfg = size.transformer(if size.tiny {
+        mmdit::MmditConfig { num_attention_heads: 8, ..full }
+    } else {
+        full
+    });
     let (rank, tokens) = (device_rank(size.rank.unwrap_or(RANK)), if size.tiny { 77 } else { TOKENS });
     let mut g = Graph::new();
     let x = g.input("latents", &[batch, side, side, cfg.in_channels]);
@@ -138,16 +147,16 @@ fn sd35(size: Size, side: usize, train: bool) -> Work {
 
 fn dinov2(size: Size, side: usize) -> Work {
     let (mut g, mut constants, batch) = (Graph::new(), Constants::new(), size.batch(2));
-    let full = dino::Config::base();
-    let cfg = dino::Config { num_hidden_layers: size.layers(full.num_hidden_layers), ..full };
+    let full = dino::DinoConfig::base();
+    let cfg = dino::DinoConfig { num_hidden_layers: size.layers(full.num_hidden_layers), ..full };
     let pixels = g.input("pixels", &[batch, side, side, 3]);
     let y = dino::encode(&mut g, &mut constants, &cfg, "reward", pixels);
     Work { graph: g, outputs: vec![("tokens".into(), y)], constants, batch }
 }
 
 fn decode(size: Size, side: usize, most: usize) -> Work {
-    let (mut g, batch, full) = (Graph::new(), size.batch(1), vae::Config::sd3());
-    let narrow = vae::Config { block_out_channels: vec![32, 64, 128, 128], ..full.clone() };
+    let (mut g, batch, full) = (Graph::new(), size.batch(1), vae::VaeConfig::sd3());
+    let narrow = vae::VaeConfig { block_out_channels: vec![32, 64, 128, 128], ..full.clone() };
     let cfg = if size.tiny { narrow } else { full };
     let z = g.input("latents", &[batch, side, side, cfg.latent_channels]);
     let image = vae::decode_within(&mut g, &cfg, z, most);
@@ -155,10 +164,13 @@ fn decode(size: Size, side: usize, most: usize) -> Work {
 }
 
 fn clip_h(size: Size) -> Work {
-    let (mut g, batch, full) = (Graph::new(), size.batch(8), clip_vision::Config::clip_h());
+    let (mut g, batch, full) = (Graph::new(), size.batch(8), clip_vision::ClipVisionConfig::clip_h());
     let image_size = if size.tiny { 70 } else { full.image_size };
-    let cfg =
-        clip_vision::Config { num_hidden_layers: size.layers(full.num_hidden_layers), image_size, ..full };
+    let cfg = clip_vision::ClipVisionConfig {
+        num_hidden_layers: size.layers(full.num_hidden_layers),
+        image_size,
+        ..full
+    };
     let pixels = g.input("pixels", &[batch, image_size, image_size, 3]);
     let tokens = clip_vision::tokens(&mut g, &cfg, "reward", pixels);
     let y = clip_vision::project(&mut g, &cfg, "reward", tokens);
@@ -174,9 +186,9 @@ fn read(path: &Path) -> Value {
     let text = std::fs::read_to_string(path).expect("a configuration of the default model");
     serde_json::from_str(&text).expect("JSON")
 }
-fn icon_transformer(size: Size) -> mmdit::Config {
+fn icon_transformer(size: Size) -> mmdit::MmditConfig {
     let (json, label) = icon_config("transformer");
-    size.transformer(mmdit::Config::from_value(&json, &label).expect("a transformer"))
+    size.transformer(mmdit::MmditConfig::from_value(&json, &label).expect("a transformer"))
 }
 fn icon_rank(size: Size) -> usize {
     device_rank(size.rank.unwrap_or(Config::default().rank))
@@ -228,13 +240,13 @@ fn update(size: Size) -> Work {
     let step = g.mul(v, span);
     let x0 = g.add(x, step);
     let (json, label) = icon_config("vae");
-    let vae = vae::Config::from_value(&json, &label).expect("an autoencoder");
+    let vae = vae::VaeConfig::from_value(&json, &label).expect("an autoencoder");
     let z = g.affine(x0, 1.0 / vae.scaling_factor, vae.shift_factor);
     let image = vae::decode(&mut g, &vae, z);
     let image = g.affine(image, 0.5, 0.5);
     let image = g.unary(Unary::Clamp(0.0, 1.0), image);
     let (json, label) = icon_config("reward");
-    let dino = dino::Config::from_value(&json, &label).expect("a backbone");
+    let dino = dino::DinoConfig::from_value(&json, &label).expect("a backbone");
     let sides = [dino.image_size; 2];
     let pixels = dino::preprocess(&mut g, &mut constants, image, sides, &dino::Pixels::imagenet());
     let tokens = dino::encode(&mut g, &mut constants, &dino, "reward", pixels);
@@ -247,16 +259,20 @@ impl Work {
     /// The plan for an executor that knows its leaves.
     pub fn plan(
         &self,
-        caps: &pentimento::caps::Caps,
+        caps: &pentimento_runtime::caps::Caps,
         weights: &dyn Fn(&str) -> Stored,
-    ) -> pentimento::Result<Plan> {
+    ) -> pentimento_runtime::Result<Plan> {
         let outputs: Vec<(&str, Id)> = self.outputs.iter().map(|(n, i)| (n.as_str(), *i)).collect();
         Plan::new(self.graph.clone(), &outputs, caps, weights)
     }
     /// Weights and parameters: name, elements, how an adapter of these `caps` keeps them.
-    pub fn leaves(&self, caps: &pentimento::caps::Caps, base: Option<Base>) -> Vec<(String, usize, Stored)> {
+    pub fn leaves(
+        &self,
+        caps: &pentimento_runtime::caps::Caps,
+        base: Option<Base>,
+    ) -> Vec<(String, usize, Stored)> {
         let stored = |name: &str| base.filter(|_| mmdit::quantised(name)).map_or(Stored::F16, Base::stored);
-        let leaf = |(node, stored): (&pentimento::graph::Node, Stored)| match &node.op {
+        let leaf = |(node, stored): (&pentimento_runtime::graph::Node, Stored)| match &node.op {
             Op::Leaf { kind: Leaf::Weight(_) | Leaf::Param, name } => {
                 Some((name.clone(), node.shape.iter().product(), stored))
             }
@@ -270,7 +286,7 @@ impl Work {
         exec: &mut dyn Executor,
         normal: &Pattern,
         base: Option<Base>,
-    ) -> pentimento::Result<u64> {
+    ) -> pentimento_runtime::Result<u64> {
         self.constants.upload(exec)?;
         let (mut bytes, mut seed) = (0, 0);
         for (name, len, stored) in self.leaves(&exec.caps().clone(), base) {

@@ -2,8 +2,8 @@
 #![no_std]
 extern crate alloc;
 use core::alloc::{GlobalAlloc, Layout};
-use pentimento::exec::{Executor, compile, cpu::Cpu};
-use pentimento::graph::Graph;
+use pentimento_runtime::exec::{Executor, compile, cpu::Cpu};
+use pentimento_runtime::graph::Graph;
 
 /// The host's C allocator.
 struct Malloc;

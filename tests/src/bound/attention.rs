@@ -2,7 +2,7 @@
 //!
 //! Bodies differ in three ways. Logits are to the base e or 2; the latter costs a product with log2(e) on each side of the
 //! difference and one with ln 2 in lse. Bodies on cooperative matrices multiply f16: their operands are exact after the
-//! rounding that [`pentimento::exec::operands`] repeats for twin and bound, products of two are exact in f32, and what else
+//! rounding that [`pentimento_runtime::exec::operands`] repeats for twin and bound, products of two are exact in f32, and what else
 //! is rounded, P and ds, has a relative error of 2^-11 each and loses at most 2^-14 where it is subnormal ([`Real::half`]).
 //! The forward pass divides by the sum of the *unrounded* P, so that errors of P do not cancel. P is stored relative to a
 //! maximum that may be stale by 2^10, so up to 2^10 larger, which makes the loss smaller; in dk and dv 2^8 larger.

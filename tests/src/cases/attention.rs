@@ -1,6 +1,6 @@
 //! Attention in the head widths and masks that the networks use.
 use super::Case;
-use pentimento::graph::{Graph, Id};
+use pentimento_runtime::graph::{Graph, Id};
 
 /// Queries and keys follow the first two sizes, kept small where heads are wide; the third chooses batch and heads.
 fn attention(g: &mut Graph, n: [usize; 3], head: usize, causal: bool, bias: bool) -> (Id, Vec<Id>) {

@@ -1,7 +1,7 @@
 //! Functions of one and two arguments in every form of repetition, and sums.
 use super::{Case, matrix};
-use pentimento::graph::{Graph, Id};
-use pentimento::rng::Philox;
+use pentimento_runtime::graph::{Graph, Id};
+use pentimento_runtime::rng::Philox;
 use pentimento_wgsl::kernel::{Act, Binary, Unary};
 
 fn unary(g: &mut Graph, n: [usize; 3], f: Unary) -> (Id, Vec<Id>) {

@@ -1,6 +1,6 @@
 //! Products in every orientation and with every epilogue.
 use super::{Case, four, matrix};
-use pentimento::graph::{Graph, Id, Layout};
+use pentimento_runtime::graph::{Graph, Id, Layout};
 use pentimento_wgsl::kernel::Act;
 
 /// A linear layer with bias and activation, which fuse.

@@ -1,6 +1,6 @@
 //! Normalisations and softmax.
 use super::{Case, matrix};
-use pentimento::graph::{Graph, Id};
+use pentimento_runtime::graph::{Graph, Id};
 use pentimento_wgsl::kernel::{Act, Binary};
 
 /// Rows that GPUs give to 64 invocations, and to 256.

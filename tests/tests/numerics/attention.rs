@@ -1,9 +1,9 @@
 //! Symmetries of attention, without a twin.
 use crate::harness::{Values, dot, executors, fill, normals, property, run, same_bits, seeds, within};
-use pentimento::exec::cpu::Cpu;
-use pentimento::grad::gradients;
-use pentimento::graph::{Graph, Id};
-use pentimento::rng::Philox;
+use pentimento_runtime::exec::cpu::Cpu;
+use pentimento_runtime::grad::gradients;
+use pentimento_runtime::graph::{Graph, Id};
+use pentimento_runtime::rng::Philox;
 use proptest::prelude::*;
 use std::cell::RefCell;
 

@@ -1,12 +1,12 @@
 //! The bisecting switch: a good plan has no disagreement; of a plan with one altered command exactly that is named.
-use pentimento::exec::wgpu::{Checked, Follow, Wgpu};
-use pentimento::exec::{Executor, LeafData, PlanId};
-use pentimento::grad::gradients;
-use pentimento::graph::{Graph, Id};
-use pentimento::model::lora::Lora;
-use pentimento::model::mmdit::{TIME_CHANNELS, lora_targets, velocity};
-use pentimento::plan::{Command, Plan};
-use pentimento::rng::Philox;
+use pentimento_runtime::exec::wgpu::{Checked, Follow, Wgpu};
+use pentimento_runtime::exec::{Executor, LeafData, PlanId};
+use pentimento_runtime::grad::gradients;
+use pentimento_runtime::graph::{Graph, Id};
+use pentimento_runtime::model::lora::Lora;
+use pentimento_runtime::model::mmdit::{TIME_CHANNELS, lora_targets, velocity};
+use pentimento_runtime::plan::{Command, Plan};
+use pentimento_runtime::rng::Philox;
 use pentimento_wgsl::kernel::attention::Call as Attention;
 use pentimento_wgsl::kernel::copy::Call as Copy;
 use pentimento_wgsl::kernel::elementwise::Call as Elementwise;
@@ -65,7 +65,7 @@ fn a_good_plan_has_no_disagreement() {
     let id = prepare(&mut gpu, &plan);
     for follow in [Follow::Twin, Follow::Adapter] {
         let mut worst = 0.0f64;
-        let note = &mut |d: &pentimento::exec::wgpu::Difference| {
+        let note = &mut |d: &pentimento_runtime::exec::wgpu::Difference| {
             worst = worst.max(if d.limit > 0.0 { d.error / d.limit } else { d.error });
         };
         let found = gpu.bisect(id, None, follow, note).expect("a run");

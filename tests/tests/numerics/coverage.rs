@@ -1,6 +1,6 @@
 //! The table reaches every kernel in every variant.
-use pentimento::caps::Caps;
-use pentimento::exec::cpu::Cpu;
+use pentimento_runtime::caps::Caps;
+use pentimento_runtime::exec::cpu::Cpu;
 use pentimento_wgsl::kernel::{Features, Matrix, attention};
 use pentimento_wgsl::{Class, Variant, link};
 use std::collections::{BTreeMap, BTreeSet};

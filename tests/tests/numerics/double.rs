@@ -1,10 +1,10 @@
 //! Graphs on the twins in f64: values, gradients of every intermediate value, and drawn inputs.
-use pentimento::exec::cpu::Cpu;
-use pentimento::exec::{Executor, PlanId};
-use pentimento::grad::gradients;
-use pentimento::graph::{Graph, Id, Leaf, Op};
-use pentimento::plan::Plan;
-use pentimento::rng::Philox;
+use pentimento_runtime::exec::cpu::Cpu;
+use pentimento_runtime::exec::{Executor, PlanId};
+use pentimento_runtime::grad::gradients;
+use pentimento_runtime::graph::{Graph, Id, Leaf, Op};
+use pentimento_runtime::plan::Plan;
+use pentimento_runtime::rng::Philox;
 use pentimento_wgsl::Stored;
 use std::collections::BTreeMap;
 
@@ -148,9 +148,9 @@ pub fn sensitivity(g: &Graph, y: Id, dy: Id, wrt: &[Id], inputs: &Values) -> Sen
 /// A small transformer of two blocks (the first with a second attention) with LoRA: velocity, `dy`, what to
 /// differentiate by (latents, text, LoRA matrices).
 pub fn transformer(rank: usize, side: usize, tokens: usize) -> (Graph, Id, Id, Vec<Id>) {
-    use pentimento::model::lora::Lora;
-    use pentimento::model::mmdit::{Config, TIME_CHANNELS, lora_targets, velocity};
-    let cfg = Config {
+    use pentimento_runtime::model::lora::Lora;
+    use pentimento_runtime::model::mmdit::{MmditConfig, TIME_CHANNELS, lora_targets, velocity};
+    let cfg = MmditConfig {
         attention_head_dim: 16,
         joint_attention_dim: 12,
         pooled_projection_dim: 8,

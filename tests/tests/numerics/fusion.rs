@@ -1,10 +1,10 @@
 //! Fused plans against plans of one command per operation.
 use crate::double::{draw, sensitivity, transformer, values};
 use crate::harness::{Values, dot, executors, property, run_as, seeds, sizes, small, within};
-use pentimento::caps::Caps;
-use pentimento::exec::cpu::Cpu;
-use pentimento::graph::{Graph, Id};
-use pentimento::plan::Plan;
+use pentimento_runtime::caps::Caps;
+use pentimento_runtime::exec::cpu::Cpu;
+use pentimento_runtime::graph::{Graph, Id};
+use pentimento_runtime::plan::Plan;
 use pentimento_wgsl::Stored;
 use pentimento_wgsl::kernel::{Act, Binary};
 use std::cell::{Cell, RefCell};
@@ -145,7 +145,7 @@ const CHAINS: &[Chain] = &[
 /// result by what follows, and of the result in each plan. Executors make their activations with the same function in
 /// both plans. One part in a thousand for higher orders and for the reference values, which are f64's.
 fn chain_agrees(
-    exec: &mut dyn pentimento::exec::Executor,
+    exec: &mut dyn pentimento_runtime::exec::Executor,
     chain: &Chain,
     n: [usize; 3],
     seed: u64,

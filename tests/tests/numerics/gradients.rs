@@ -1,11 +1,11 @@
 //! Analytic gradients against central differences, both on the twins in f64.
 use crate::double::{Values, dot, draw, name, norm, plan, sensitivity, transformer, values};
 use crate::harness::{executors, property, seeds, small};
-use pentimento::exec::cpu::Cpu;
-use pentimento::exec::{Executor, compile};
-use pentimento::grad::gradients;
-use pentimento::graph::{Graph, Id};
-use pentimento::rng::Philox;
+use pentimento_runtime::exec::cpu::Cpu;
+use pentimento_runtime::exec::{Executor, compile};
+use pentimento_runtime::grad::gradients;
+use pentimento_runtime::graph::{Graph, Id};
+use pentimento_runtime::rng::Philox;
 use pentimento_wgsl::kernel::{Act, Binary, Unary};
 use std::cell::Cell;
 use tests::cases::{CASES, Case};
@@ -93,7 +93,7 @@ pub fn check_at(
     Ok((done, worst))
 }
 
-fn move_to(cpu: &mut Cpu<f64>, id: pentimento::exec::PlanId, name: &str, data: Vec<f64>) {
+fn move_to(cpu: &mut Cpu<f64>, id: pentimento_runtime::exec::PlanId, name: &str, data: Vec<f64>) {
     if cpu.has_leaf(name) {
         cpu.set_leaf_real(name, data).expect("a leaf");
     } else {

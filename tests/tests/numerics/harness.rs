@@ -1,9 +1,9 @@
 //! Drawing cases, running graphs on the twins and on the adapter, comparing.
-use pentimento::exec::cpu::Cpu;
-use pentimento::exec::{Executor, LeafData};
-use pentimento::graph::{Graph, Id};
-use pentimento::plan::Plan;
-use pentimento::rng::Philox;
+use pentimento_runtime::exec::cpu::Cpu;
+use pentimento_runtime::exec::{Executor, LeafData};
+use pentimento_runtime::graph::{Graph, Id};
+use pentimento_runtime::plan::Plan;
+use pentimento_runtime::rng::Philox;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestError, TestRunner};
 use std::cell::Cell;

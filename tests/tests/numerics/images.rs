@@ -2,12 +2,12 @@
 use crate::double::{Values, draw};
 use crate::gradients::check_at;
 use crate::harness::{executors, property, run_as, same_bits, seeds};
-use pentimento::caps::Caps;
-use pentimento::exec::LeafData;
-use pentimento::grad::gradients;
-use pentimento::graph::{Graph, Id};
-use pentimento::model::{Constants, clip_vision, dino, vae};
-use pentimento::plan::Plan;
+use pentimento_runtime::caps::Caps;
+use pentimento_runtime::exec::LeafData;
+use pentimento_runtime::grad::gradients;
+use pentimento_runtime::graph::{Graph, Id};
+use pentimento_runtime::model::{Constants, clip_vision, dino, vae};
+use pentimento_runtime::plan::Plan;
 use pentimento_wgsl::{Class, Stored};
 use std::cell::Cell;
 use tests::adapter::Device;

@@ -1,9 +1,9 @@
 //! Sizes beyond a binding, beyond one side of a dispatch, and of nothing.
-use pentimento::caps::Caps;
-use pentimento::exec::cpu::Cpu;
-use pentimento::grad::gradients;
-use pentimento::graph::{Graph, Id};
-use pentimento::plan::Plan;
+use pentimento_runtime::caps::Caps;
+use pentimento_runtime::exec::cpu::Cpu;
+use pentimento_runtime::grad::gradients;
+use pentimento_runtime::graph::{Graph, Id};
+use pentimento_runtime::plan::Plan;
 use pentimento_wgsl::{Class, Stored};
 use std::collections::BTreeSet;
 use tests::adapter::Device;

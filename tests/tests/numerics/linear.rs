@@ -1,9 +1,9 @@
 //! Linearity and adjointness, without a twin. On whole numbers every sum is exact in f32, so there is no tolerance: an
 //! index that is wrong anywhere shows, and nothing else can.
 use crate::harness::{Values, dot, equal, executors, fill, normals, property, run, seeds, sizes, whole};
-use pentimento::exec::Executor;
-use pentimento::grad::gradients;
-use pentimento::graph::{Graph, Id};
+use pentimento_runtime::exec::Executor;
+use pentimento_runtime::grad::gradients;
+use pentimento_runtime::graph::{Graph, Id};
 use pentimento_wgsl::kernel::Binary;
 use std::cell::RefCell;
 
@@ -228,7 +228,7 @@ fn the_checks_refuse_what_is_not_linear() {
         },
         backward: true,
     };
-    let mut cpu = pentimento::exec::cpu::Cpu::new();
+    let mut cpu = pentimento_runtime::exec::cpu::Cpu::new();
     for row in [square, shifted] {
         assert!(
             linear(&mut cpu, &row, [3, 4, 5], 1).is_err() && adjoint(&mut cpu, &row, [3, 4, 5], 1).is_err()
@@ -280,7 +280,7 @@ fn the_symmetry_check_refuses_scaled_columns() {
         let scale = g.affine(scale, 0.1, 1.0);
         g.mul(y, scale)
     };
-    assert!(symmetric(&mut pentimento::exec::cpu::Cpu::new(), scaled, [3, 17], 1).is_err());
+    assert!(symmetric(&mut pentimento_runtime::exec::cpu::Cpu::new(), scaled, [3, 17], 1).is_err());
 }
 
 /// dx = rstd (d - mean(d) - n mean(d n)) with n = (x - mean) rstd. Each sum of C terms errs by C roundings of its terms'

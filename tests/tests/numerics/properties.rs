@@ -1,9 +1,9 @@
 //! What must hold whatever the numbers are.
 use crate::harness::{executors, fill, normals, property, run, same_bits, seeds, sizes, small};
-use pentimento::exec::Executor;
-use pentimento::exec::cpu::Cpu;
-use pentimento::grad::{Recompute, gradients};
-use pentimento::graph::{Graph, Id};
+use pentimento_runtime::exec::Executor;
+use pentimento_runtime::exec::cpu::Cpu;
+use pentimento_runtime::grad::{Recompute, gradients};
+use pentimento_runtime::graph::{Graph, Id};
 use pentimento_wgsl::kernel::{Act, Binary};
 use std::cell::RefCell;
 use tests::cases::{CASES, Case, FORWARD_ONLY};

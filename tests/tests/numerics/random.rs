@@ -1,9 +1,9 @@
 //! Random numbers: the device draws the host's words, and normal numbers are normal.
 use crate::harness::{Values, executors, property, run};
-use pentimento::exec::Executor;
-use pentimento::grad::gradients;
-use pentimento::graph::Graph;
-use pentimento::rng::{Philox, philox4x32_10};
+use pentimento_runtime::exec::Executor;
+use pentimento_runtime::grad::gradients;
+use pentimento_runtime::graph::Graph;
+use pentimento_runtime::rng::{Philox, philox4x32_10};
 use proptest::prelude::*;
 use std::cell::RefCell;
 
@@ -115,7 +115,7 @@ fn words_have_no_gradient_and_states_a_length() {
     let at = At { seed: 3, stream: 4, block: 5 };
     let mut other = at.expected(9);
     other[8] ^= 1 << 31;
-    assert_ne!(at.words(&mut pentimento::exec::cpu::Cpu::new(), 9), other);
+    assert_ne!(at.words(&mut pentimento_runtime::exec::cpu::Cpu::new(), 9), other);
 }
 
 const N: usize = 1_000_000;

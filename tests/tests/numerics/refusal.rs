@@ -1,7 +1,7 @@
 //! The comparison refuses what is wrong: for every kernel a changed parameter, number or shape.
-use pentimento::caps::Caps;
-use pentimento::exec::Executor;
-use pentimento::exec::cpu::Cpu;
+use pentimento_runtime::caps::Caps;
+use pentimento_runtime::exec::Executor;
+use pentimento_runtime::exec::cpu::Cpu;
 use pentimento_wgsl::kernel::attention::Call as Attention;
 use pentimento_wgsl::kernel::conv::Call as Conv;
 use pentimento_wgsl::kernel::copy::Call as Copy;

@@ -6,15 +6,15 @@
 use crate::common::{executors, model, run};
 use crate::text::{Parts, clip_config, clip_outputs, parts};
 use crate::transformer::Inputs;
-use pentimento::exec::Executor;
-use pentimento::exec::cpu::Cpu;
-use pentimento::graph::{Graph, Id};
-use pentimento::layout::{Rename, module};
-use pentimento::model::lora::{self, Layer, Layers, Lora, Pair, Pairs};
-use pentimento::model::{clip, mmdit, t5};
-use pentimento::rng::Philox;
-use pentimento::text::TextEncoders;
-use pentimento::weights::Weights;
+use pentimento_runtime::exec::Executor;
+use pentimento_runtime::exec::cpu::Cpu;
+use pentimento_runtime::graph::{Graph, Id};
+use pentimento_runtime::layout::{Rename, module};
+use pentimento_runtime::model::lora::{self, Layer, Layers, Lora, Pair, Pairs};
+use pentimento_runtime::model::{clip, mmdit, t5};
+use pentimento_runtime::rng::Philox;
+use pentimento_runtime::text::TextEncoders;
+use pentimento_runtime::weights::Weights;
 use pentimento_trainer::adapter::Adapter;
 use std::sync::Arc;
 use tests::fixture::{Check, Golden, rewritten, safetensors};
@@ -79,7 +79,7 @@ fn same(got: &[f32], want: &[f32], roundings: f32) -> bool {
 
 struct Transformer {
     golden: Golden,
-    cfg: mmdit::Config,
+    cfg: mmdit::MmditConfig,
     weights: Weights,
     inputs: Inputs,
     layers: Layers,
@@ -89,7 +89,7 @@ impl Transformer {
     fn open() -> Option<Self> {
         let golden = Golden::find("adapter")?;
         let (_, config, weights) = model(&golden.path.join("../transformer/sd35_medium"));
-        let cfg = mmdit::Config::from_value(&config, "config.json").expect("a config");
+        let cfg = mmdit::MmditConfig::from_value(&config, "config.json").expect("a config");
         let inputs = Inputs::new(&golden);
         let mut g = Graph::new();
         let ids = inputs.ids(&mut g);
@@ -188,14 +188,14 @@ fn graph_layers(component: &str, build: impl FnOnce(&mut Graph)) -> Layers {
     lora::layers(&g, component, 1)
 }
 
-fn clip_layers(cfg: &clip::Config, component: &str) -> Layers {
+fn clip_layers(cfg: &clip::ClipConfig, component: &str) -> Layers {
     graph_layers(component, |g| {
         let (x, pick) = (g.input("embeds", &[1, 1, cfg.hidden_size]), g.input("pick", &[1, 1]));
         clip::encode(g, cfg, component, None, x, pick);
     })
 }
 
-fn t5_layers(cfg: &t5::Config, component: &str) -> Layers {
+fn t5_layers(cfg: &t5::T5Config, component: &str) -> Layers {
     graph_layers(component, |g| {
         let x: Id = g.input("x", &[1, 1, cfg.d_model]);
         let bias = g.input("bias", &[cfg.num_heads, 1, 1]);

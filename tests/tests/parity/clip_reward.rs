@@ -1,8 +1,8 @@
 //! PickScore: both encoders, the reward, and its adversarial steps as released.
 use crate::common::{executors, run};
-use pentimento::exec::Executor;
-use pentimento::graph::Graph;
-use pentimento::model::{channels_first, channels_last, clip_vision};
+use pentimento_runtime::exec::Executor;
+use pentimento_runtime::graph::Graph;
+use pentimento_runtime::model::{channels_first, channels_last, clip_vision};
 use pentimento_trainer::images::Picture;
 use pentimento_trainer::preprocess;
 use pentimento_trainer::reward::pickscore::{COMPONENT, Model, PickScore};
@@ -70,7 +70,7 @@ fn image_encoders_agree_layer_by_layer() {
         let mut g = Graph::new();
         let x = g.input("pixels", &[batch, cfg.image_size, cfg.image_size, 3]);
         let names: Vec<String> = (0..=cfg.num_hidden_layers).map(|n| format!("vision_hidden_{n}")).collect();
-        let mut outputs: Vec<(&str, pentimento::graph::Id)> = Vec::new();
+        let mut outputs: Vec<(&str, pentimento_runtime::graph::Id)> = Vec::new();
         for (n, name) in names.iter().enumerate() {
             outputs.push((name, clip_vision::hidden(&mut g, cfg, COMPONENT, x, n)));
         }

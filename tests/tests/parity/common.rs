@@ -1,10 +1,10 @@
 //! What every comparison needs: executors, model folders, one run of a graph.
-use pentimento::caps::Caps;
-use pentimento::exec::cpu::Cpu;
-use pentimento::exec::{Executor, compile, upload};
-use pentimento::folder::{Component, open_component};
-use pentimento::graph::{Graph, Id};
-use pentimento::weights::Weights;
+use pentimento_runtime::caps::Caps;
+use pentimento_runtime::exec::cpu::Cpu;
+use pentimento_runtime::exec::{Executor, compile, upload};
+use pentimento_runtime::folder::{Component, open_component};
+use pentimento_runtime::graph::{Graph, Id};
+use pentimento_runtime::weights::Weights;
 use pentimento_wgsl::Class;
 use pentimento_wgsl::kernel::{Features, Matrix};
 use serde_json::Value;

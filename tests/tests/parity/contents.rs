@@ -1,8 +1,8 @@
 //! What checkpoints hold against what the networks read: golden checkpoints are complete, damaged ones are not.
 use crate::common::model;
-use pentimento::folder::ModelFolder;
-use pentimento::model::contents::{self, Contents, Needs};
-use pentimento::weights::Weights;
+use pentimento_runtime::folder::ModelFolder;
+use pentimento_runtime::model::contents::{self, Contents, Needs};
+use pentimento_runtime::weights::Weights;
 use std::path::PathBuf;
 use tests::fixture::{folders, rewritten, root};
 

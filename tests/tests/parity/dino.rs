@@ -1,7 +1,7 @@
 //! The reward backbone in both libraries' formats.
 use crate::common::{all_executors, model, run};
-use pentimento::graph::Graph;
-use pentimento::model::{Constants, channels_last, dino};
+use pentimento_runtime::graph::Graph;
+use pentimento_runtime::model::{Constants, channels_last, dino};
 use std::path::PathBuf;
 use tests::fixture::{Check, Golden, folders, to_f16, within};
 
@@ -27,7 +27,7 @@ fn image_encoders_agree_at_every_size() {
     for path in backbones() {
         let golden = Golden::open(&path);
         let (_, config, weights) = model(&path);
-        let cfg = dino::Config::from_value(&config, &path.display().to_string()).expect("a config");
+        let cfg = dino::DinoConfig::from_value(&config, &path.display().to_string()).expect("a config");
         for suffix in ["", "_f16w"] {
             if !suffix.is_empty() && !golden.names().any(|n| n.ends_with(suffix)) {
                 continue;
@@ -74,11 +74,11 @@ fn names(states: usize, size: &str, suffix: &str) -> Vec<String> {
 /// The libraries resample positions differently, and the goldens notice.
 #[test]
 fn the_wrong_resampling_is_noticed() {
-    use pentimento::model::{Cubic, bicubic_matrix};
+    use pentimento_runtime::model::{Cubic, bicubic_matrix};
     for path in backbones() {
         let golden = Golden::open(&path);
         let (_, config, weights) = model(&path);
-        let mut cfg = dino::Config::from_value(&config, "config.json").expect("a config");
+        let mut cfg = dino::DinoConfig::from_value(&config, "config.json").expect("a config");
         cfg.position_resampling = match cfg.position_resampling {
             Cubic::Plain => Cubic::Antialiased,
             Cubic::Antialiased => Cubic::Plain,
@@ -97,7 +97,7 @@ fn the_wrong_resampling_is_noticed() {
             let (mut g, mut constants) = (Graph::new(), Constants::new());
             let x = g.input("pixels", &[b, h, w, c]);
             let y = dino::encode(&mut g, &mut constants, &cfg, "reward", x);
-            let mut exec = pentimento::exec::cpu::Cpu::new();
+            let mut exec = pentimento_runtime::exec::cpu::Cpu::new();
             constants.upload(&mut exec).expect("constants");
             let out = run(&mut exec, g, &[("reward", &weights)], &[("pixels", &data)], &[("y", y)]);
             let names = ["last_hidden_state", "forward_features"].map(|n| format!("{size}_{n}"));
@@ -111,11 +111,11 @@ fn the_wrong_resampling_is_noticed() {
 /// Register tokens are no patches.
 #[test]
 fn registers_are_left_out() {
-    let cfg = dino::Config { num_register_tokens: 2, ..dino::Config::small() };
+    let cfg = dino::DinoConfig { num_register_tokens: 2, ..dino::DinoConfig::small() };
     let mut g = Graph::new();
     let x = g.input("tokens", &[1, 6, 1]);
     let y = dino::without_registers(&mut g, &cfg, x);
-    let mut exec = pentimento::exec::cpu::Cpu::new();
+    let mut exec = pentimento_runtime::exec::cpu::Cpu::new();
     let tokens = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0];
     let out = run(&mut exec, g, &[], &[("tokens", &tokens)], &[("y", y)]);
     assert_eq!(out[0], [0.0, 3.0, 4.0, 5.0]);

@@ -1,9 +1,9 @@
 //! GGUF: every element type, and transformers that run from quantised files.
 use crate::common::executors;
 use crate::transformer::{Inputs, sample};
-use pentimento::folder::{ModelFolder, open_tensors};
-use pentimento::model::mmdit;
-use pentimento::weights::{Base, Weights};
+use pentimento_runtime::folder::{ModelFolder, open_tensors};
+use pentimento_runtime::model::mmdit;
+use pentimento_runtime::weights::{Base, Weights};
 use serde_json::Value;
 use std::path::PathBuf;
 use tests::fixture::{Check, Golden};
@@ -59,15 +59,15 @@ fn quantised_blocks_are_exact() {
 }
 
 /// `t` under its own name or with the prefix of stable-diffusion.cpp.
-fn stored<'a>(weights: &'a Weights, t: &str) -> pentimento::weights::TensorView<'a> {
+fn stored<'a>(weights: &'a Weights, t: &str) -> pentimento_runtime::weights::TensorView<'a> {
     weights.get(t).or_else(|_| weights.get(&format!("model.diffusion_model.{t}"))).expect("a tensor")
 }
 
 /// The configuration of a set of files.
-fn config(golden: &Golden, set: &str) -> mmdit::Config {
+fn config(golden: &Golden, set: &str) -> mmdit::MmditConfig {
     let text = std::fs::read_to_string(golden.path.join(format!("config_{set}.json"))).expect("a config");
     let json = serde_json::from_str(&text).expect("JSON");
-    mmdit::Config::from_value(&json, "config.json").expect("a config")
+    mmdit::MmditConfig::from_value(&json, "config.json").expect("a config")
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn transformers_run_from_quantised_files() {
         // The norms of queries tell the width of a head.
         if cfg.qk_norm {
             let inferred = folder.component_config("transformer").expect("a config");
-            assert_eq!(mmdit::Config::from_value(&inferred, "shapes").expect("a config"), cfg);
+            assert_eq!(mmdit::MmditConfig::from_value(&inferred, "shapes").expect("a config"), cfg);
         }
         let weights = folder.single_file().and_then(|s| s.component("transformer")).expect("weights");
         let inputs = Inputs::with_prefix(&golden, &format!("{set}."));
@@ -130,6 +130,6 @@ fn another_files_weights_fail() {
     let cfg = config(&golden, set);
     let weights = folder.single_file().and_then(|s| s.component("transformer")).expect("weights");
     let inputs = Inputs::with_prefix(&golden, &format!("{set}."));
-    let got = sample(&mut pentimento::exec::cpu::Cpu::new(), &cfg, None, weights, &inputs);
+    let got = sample(&mut pentimento_runtime::exec::cpu::Cpu::new(), &cfg, None, weights, &inputs);
     assert!(tests::fixture::within(&got, golden.floats(b), golden.tolerance(b)).is_err(), "{a} is not {b}");
 }

@@ -1,8 +1,8 @@
 //! Advantages, the clipped loss with its gradients, the KL term, optimisers and the averaged weights, as released.
 use crate::common::executors;
-use pentimento::exec::{LeafData, compile};
-use pentimento::grad::gradients;
-use pentimento::graph::Graph;
+use pentimento_runtime::exec::{LeafData, compile};
+use pentimento_runtime::grad::gradients;
+use pentimento_runtime::graph::Graph;
 use pentimento_trainer::advantage::{Spread, grouped, groups};
 use pentimento_trainer::config::Config;
 use pentimento_trainer::objective::grpo::{clipped, distance};

@@ -1,6 +1,6 @@
 //! The reward head: losses, gradients, Adam steps and rewards as released.
 use crate::common::executors;
-use pentimento::weights::Weights;
+use pentimento_runtime::weights::Weights;
 use pentimento_trainer::reward::head::{Head, NAMES, Patches, Settings, Shape, rewards};
 use tests::fixture::{Check, Golden, within};
 
@@ -97,7 +97,7 @@ fn heads_train_and_reward_as_released() {
 /// Rewards of the first step's generated images, and their parts.
 fn reward(
     case: &Case,
-    exec: &mut dyn pentimento::exec::Executor,
+    exec: &mut dyn pentimento_runtime::exec::Executor,
     head: &mut Head,
     when: &str,
     check: &mut Check,
@@ -125,7 +125,7 @@ fn reward(
 fn wrong_patches_are_refused() {
     let shape = Shape { tokens: 5, width: 8, hidden: 4 };
     let config = Settings { batch: 1, ..Settings::default() };
-    let mut exec = pentimento::exec::cpu::Cpu::new();
+    let mut exec = pentimento_runtime::exec::cpu::Cpu::new();
     let mut head = Head::new(&mut exec, shape, &config, 0, 2).expect("a head");
     let image = vec![0.5; shape.tokens * shape.width];
     let mut begin = |lists: &[Vec<u32>]| {

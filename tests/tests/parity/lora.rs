@@ -1,15 +1,15 @@
 //! Adapters: forward and every gradient.
 use crate::common::{all_executors, executors, model};
 use crate::transformer::{Inputs, sample};
-use pentimento::exec::{Executor, LeafData, compile, upload};
-use pentimento::grad::{Recompute, gradients};
-use pentimento::graph::{Graph, Id};
-use pentimento::layout::{self, Rename};
-use pentimento::model::channels_last;
-use pentimento::model::lora::{Layer, Layers, Lora, upload as upload_pairs};
-use pentimento::model::mmdit::{self, lora_targets};
-use pentimento::plan::Command;
-use pentimento::weights::Weights;
+use pentimento_runtime::exec::{Executor, LeafData, compile, upload};
+use pentimento_runtime::grad::{Recompute, gradients};
+use pentimento_runtime::graph::{Graph, Id};
+use pentimento_runtime::layout::{self, Rename};
+use pentimento_runtime::model::channels_last;
+use pentimento_runtime::model::lora::{Layer, Layers, Lora, upload as upload_pairs};
+use pentimento_runtime::model::mmdit::{self, lora_targets};
+use pentimento_runtime::plan::Command;
+use pentimento_runtime::weights::Weights;
 use pentimento_trainer::adapter::Adapter;
 use pentimento_wgsl::kernel::Rounding;
 use tests::fixture::{Check, Golden, safetensors, within};
@@ -17,7 +17,7 @@ use tests::fixture::{Check, Golden, safetensors, within};
 /// The golden LoRA folder with its base model and adapter.
 struct Adapted {
     golden: Golden,
-    cfg: mmdit::Config,
+    cfg: mmdit::MmditConfig,
     weights: Weights,
     adapter: Weights,
     rank: usize,
@@ -34,7 +34,7 @@ impl Adapted {
             return None;
         }
         let (_, config, weights) = model(&path);
-        let cfg = mmdit::Config::from_value(&config, "config.json").expect("a config");
+        let cfg = mmdit::MmditConfig::from_value(&config, "config.json").expect("a config");
         let file = golden.path.join("diffusers/pytorch_lora_weights.safetensors");
         let adapter =
             Weights::from_bytes("adapter", std::fs::read(file).expect("an adapter")).expect("an adapter");
@@ -240,7 +240,7 @@ fn a_lost_scale_fails() {
         return;
     }
     let inputs = Inputs::new(&a.golden);
-    let mut exec = pentimento::exec::cpu::Cpu::new();
+    let mut exec = pentimento_runtime::exec::cpu::Cpu::new();
     a.set_params(&mut exec, 1.0);
     let unscaled = Lora::joint(&a.cfg, a.rank, 1.0);
     let got = sample(&mut exec, &a.cfg, Some(&unscaled), &a.weights, &inputs);

@@ -1,7 +1,7 @@
 //! The ways of an image into the networks that judge it.
 use crate::common::{executors, run};
-use pentimento::graph::Graph;
-use pentimento::model::{Constants, Cubic, bicubic, bicubic_matrix, channels_first, dino};
+use pentimento_runtime::graph::Graph;
+use pentimento_runtime::model::{Constants, Cubic, bicubic, bicubic_matrix, channels_first, dino};
 use pentimento_trainer::images::{Filter, Picture};
 use pentimento_trainer::preprocess;
 use tests::fixture::{Check, Golden, Tolerance, within};
@@ -54,7 +54,7 @@ fn quantised(golden: &Golden, check: &mut Check) {
     let rounded: Vec<i64> = (0..256).collect();
     assert_ne!(rounded, golden.ints("u8_roundtrip"));
     let &[_, c, h, w] = golden.shape("quant_in") else { panic!("quant_in is [1, C, H, W]") };
-    let signed = pentimento::model::channels_last(golden.floats("quant_in"), c, h * w, c);
+    let signed = pentimento_runtime::model::channels_last(golden.floats("quant_in"), c, h * w, c);
     let got: Vec<i64> = signed.iter().map(|&v| preprocess::truncated(v).into()).collect();
     check.exact("quant_u8", &got, golden.ints("quant_u8"));
 }

@@ -1,10 +1,10 @@
 //! Noise levels, guidance and steps, against diffusers' scheduler and the released step functions.
 use crate::common::executors;
-use pentimento::exec::{Executor, LeafData, compile};
-use pentimento::grad::gradients;
-use pentimento::graph::Graph;
-use pentimento::sampler::{CpsCoefficients, SdeCoefficients, cfg_combine, euler};
-use pentimento::schedule::{DynamicShift, Schedule, TimeShift};
+use pentimento_runtime::exec::{Executor, LeafData, compile};
+use pentimento_runtime::grad::gradients;
+use pentimento_runtime::graph::Graph;
+use pentimento_runtime::sampler::{CpsCoefficients, SdeCoefficients, cfg_combine, euler};
+use pentimento_runtime::schedule::{DynamicShift, Schedule, TimeShift};
 use pentimento_trainer::objective::grpo::{distance, step_mean};
 use tests::fixture::{Check, Golden, within};
 

@@ -4,10 +4,10 @@ use crate::text;
 use crate::transformer::{Inputs, sample};
 use crate::vae;
 use half::{bf16, f16};
-use pentimento::folder::{ModelFolder, open_component};
-use pentimento::layout::SingleFile;
-use pentimento::model::{clip, mmdit};
-use pentimento::weights::Weights;
+use pentimento_runtime::folder::{ModelFolder, open_component};
+use pentimento_runtime::layout::SingleFile;
+use pentimento_runtime::model::{clip, mmdit};
+use pentimento_runtime::weights::Weights;
 use std::path::{Path, PathBuf};
 use tests::fixture::{Check, Golden, rewritten, root};
 
@@ -53,13 +53,13 @@ fn transformers_from_single_files_agree() {
     let Some((path, base)) = fixture() else { return };
     let golden = Golden::open(&base);
     let (_, config, _) = model(&base);
-    let cfg = mmdit::Config::from_value(&config, "config.json").expect("a config");
-    let file = pentimento::folder::open_tensors(&path).expect("a file");
+    let cfg = mmdit::MmditConfig::from_value(&config, "config.json").expect("a config");
+    let file = pentimento_runtime::folder::open_tensors(&path).expect("a file");
     let single = SingleFile::split(&file).expect("a single file");
     // The norms of queries tell the width of a head.
     if cfg.qk_norm {
         let inferred = single.config("transformer").expect("shapes that make a configuration");
-        let inferred = mmdit::Config::from_value(&inferred, "shapes").expect("a config");
+        let inferred = mmdit::MmditConfig::from_value(&inferred, "shapes").expect("a config");
         assert_eq!(inferred, cfg, "shapes tell everything");
     }
     let keep = |name: &str| Some(name.to_string());
@@ -83,7 +83,7 @@ fn transformers_from_single_files_agree() {
 #[test]
 fn every_tensor_of_a_single_file_is_the_folders() {
     let Some((path, base)) = fixture() else { return };
-    let file = pentimento::folder::open_tensors(&path).expect("a file");
+    let file = pentimento_runtime::folder::open_tensors(&path).expect("a file");
     let keep = |name: &str| Some(name.to_string());
     let bf16s = rewritten(&file, "BF16", keep, |v| bf16::from_f32(v).to_le_bytes().to_vec());
     let f32s = rewritten(&file, "F32", keep, |v| v.to_le_bytes().to_vec());
@@ -132,7 +132,8 @@ fn autoencoders_and_text_encoders_from_single_files_agree() {
     let Some((path, _)) = fixture() else { return };
     if let Some(golden) = Golden::find("vae") {
         let (_, config, _) = model(&golden.path);
-        let cfg = pentimento::model::vae::Config::from_value(&config, "config.json").expect("a config");
+        let cfg =
+            pentimento_runtime::model::vae::VaeConfig::from_value(&config, "config.json").expect("a config");
         let weights = component(&path, "vae");
         for (name, mut exec) in executors("VAE of a single file") {
             let place = format!("{name}, single file");
@@ -145,7 +146,7 @@ fn autoencoders_and_text_encoders_from_single_files_agree() {
     for (folder, name) in [("text/clip_l", "text_encoder"), ("text/clip_g", "text_encoder_2")] {
         let Some(golden) = Golden::find(folder) else { continue };
         let (_, config, _) = model(&golden.path);
-        let cfg = clip::Config::from_value(&config, "config.json").expect("a config");
+        let cfg = clip::ClipConfig::from_value(&config, "config.json").expect("a config");
         text::compare(&golden, &cfg, &component(&path, name), "_f16w");
     }
 }
@@ -156,7 +157,7 @@ fn wrong_splits_fail() {
     let Some((path, base)) = fixture() else { return };
     let golden = Golden::open(&base);
     let (_, config, folder) = model(&base);
-    let cfg = mmdit::Config::from_value(&config, "config.json").expect("a config");
+    let cfg = mmdit::MmditConfig::from_value(&config, "config.json").expect("a config");
     let good = component(&path, "transformer");
     let change = |from: &'static str, to: &'static str| {
         let name = move |n: &str| {
@@ -180,7 +181,7 @@ fn wrong_splits_fail() {
         assert_ne!(back, stored, "the file has the other order");
         swapped
     };
-    let mut exec = pentimento::exec::cpu::Cpu::new();
+    let mut exec = pentimento_runtime::exec::cpu::Cpu::new();
     let got = sample(&mut exec, &cfg, None, &unswapped, &Inputs::new(&golden));
     let tol = golden.tolerance("sample_f16w");
     assert!(tests::fixture::within(&got, golden.floats("sample_f16w"), tol).is_err(), "q and k exchanged");

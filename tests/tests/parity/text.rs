@@ -1,15 +1,15 @@
 //! Text encoders, one by one and as the pipeline joins them.
 use crate::common::{executors, model, run};
-use pentimento::caps::Caps;
-use pentimento::exec::cpu::Cpu;
-use pentimento::exec::{Executor, LeafData, Memory, PlanId};
-use pentimento::folder::open_component;
-use pentimento::graph::Graph;
-use pentimento::model::lora::Lora;
-use pentimento::model::{clip, t5};
-use pentimento::plan::{Plan, Slot};
-use pentimento::text::{Clip, T5, Text, TextEncoders};
-use pentimento::weights::Weights;
+use pentimento_runtime::caps::Caps;
+use pentimento_runtime::exec::cpu::Cpu;
+use pentimento_runtime::exec::{Executor, LeafData, Memory, PlanId};
+use pentimento_runtime::folder::open_component;
+use pentimento_runtime::graph::Graph;
+use pentimento_runtime::model::lora::Lora;
+use pentimento_runtime::model::{clip, t5};
+use pentimento_runtime::plan::{Plan, Slot};
+use pentimento_runtime::text::{Clip, T5, Text, TextEncoders};
+use pentimento_runtime::weights::Weights;
 use pentimento_wgsl::Stored;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -24,14 +24,14 @@ fn ids(golden: &Golden, name: &str) -> Vec<Vec<u32>> {
     all.chunks_exact(t).map(<[u32]>::to_vec).collect()
 }
 
-pub fn clip_config(path: &Path, config: &Value) -> clip::Config {
-    clip::Config::from_value(config, &path.display().to_string()).expect("a config")
+pub fn clip_config(path: &Path, config: &Value) -> clip::ClipConfig {
+    clip::ClipConfig::from_value(config, &path.display().to_string()).expect("a config")
 }
 
 /// Penultimate states and pooled features of all sequences.
 pub fn clip_outputs(
     exec: &mut dyn Executor,
-    cfg: &clip::Config,
+    cfg: &clip::ClipConfig,
     component: &str,
     lora: Option<&Lora>,
     weights: &Weights,
@@ -49,7 +49,7 @@ pub fn clip_outputs(
 }
 
 /// Every output of a CLIP encoder on every executor, against the expectations with a suffix.
-pub fn compare(golden: &Golden, cfg: &clip::Config, weights: &Weights, suffix: &str) {
+pub fn compare(golden: &Golden, cfg: &clip::ClipConfig, weights: &Weights, suffix: &str) {
     let ids = ids(golden, "input_ids");
     for (name, mut exec) in executors("CLIP") {
         let mut check = Check::new(golden, &name);
@@ -67,7 +67,7 @@ fn clip_encoders_agree() {
         let (_, config, weights) = model(&path);
         let cfg = clip_config(&path, &config);
         let eot = golden.json["vocab"]["eot"].as_u64().expect("vocab.eot") as u32;
-        let modern = clip::Config { eos_token_id: eot, ..cfg.clone() };
+        let modern = clip::ClipConfig { eos_token_id: eot, ..cfg.clone() };
         let ids = ids(&golden, "input_ids");
         for (name, mut exec) in executors("CLIP") {
             let exec = exec.as_mut();
@@ -76,7 +76,7 @@ fn clip_encoders_agree() {
             check.tensor("hidden_states_0", &embeds);
             // The state before the last of k + 1 layers is hidden state k.
             for k in 1..cfg.num_hidden_layers {
-                let part = clip::Config { num_hidden_layers: k + 1, ..cfg.clone() };
+                let part = clip::ClipConfig { num_hidden_layers: k + 1, ..cfg.clone() };
                 let [states, _] = clip_outputs(exec, &part, "text_encoder", None, &weights, &ids);
                 check.optional(&format!("hidden_states_{k}"), &states);
             }
@@ -94,8 +94,8 @@ fn clip_encoders_agree() {
     }
 }
 
-fn t5_config(path: &Path, config: &Value) -> t5::Config {
-    t5::Config::from_value(config, &path.display().to_string()).expect("a config")
+fn t5_config(path: &Path, config: &Value) -> t5::T5Config {
+    t5::T5Config::from_value(config, &path.display().to_string()).expect("a config")
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn a_changed_block_is_noticed() {
         let (_, config, weights) = model(&path);
         let right = t5_config(&path, &config);
         let farthest = 2 * right.relative_attention_max_distance;
-        let cfg = t5::Config { relative_attention_max_distance: farthest, ..right.clone() };
+        let cfg = t5::T5Config { relative_attention_max_distance: farthest, ..right.clone() };
         for prefix in golden.names().filter_map(|n| n.strip_suffix("input_ids")) {
             let ids = ids(&golden, &format!("{prefix}input_ids"));
             if (0..ids[0].len() as i64).all(|d| cfg.relative_bucket(d) == right.relative_bucket(d)) {
@@ -171,7 +171,7 @@ impl Executor for Counting {
     fn stored(&self, name: &str) -> Stored {
         self.0.stored(name)
     }
-    fn set_leaf(&mut self, name: &str, data: LeafData<'_>) -> pentimento::Result<()> {
+    fn set_leaf(&mut self, name: &str, data: LeafData<'_>) -> pentimento_runtime::Result<()> {
         let len = match data {
             LeafData::F32(d) => d.len(),
             LeafData::Packed(kind, bytes) => kind.numbers(bytes.len()),
@@ -185,34 +185,34 @@ impl Executor for Counting {
     fn components(&self) -> BTreeMap<String, u64> {
         self.0.components()
     }
-    fn forget(&mut self, plan: PlanId) -> pentimento::Result<()> {
+    fn forget(&mut self, plan: PlanId) -> pentimento_runtime::Result<()> {
         self.0.forget(plan)
     }
-    fn forget_leaves(&mut self, prefix: &str) -> pentimento::Result<()> {
+    fn forget_leaves(&mut self, prefix: &str) -> pentimento_runtime::Result<()> {
         self.0.forget_leaves(prefix)
     }
-    fn prepare(&mut self, plan: Plan) -> pentimento::Result<PlanId> {
+    fn prepare(&mut self, plan: Plan) -> pentimento_runtime::Result<PlanId> {
         self.0.prepare(plan)
     }
-    fn write(&mut self, plan: PlanId, input: &str, data: &[f32]) -> pentimento::Result<()> {
+    fn write(&mut self, plan: PlanId, input: &str, data: &[f32]) -> pentimento_runtime::Result<()> {
         self.0.write(plan, input, data)
     }
     fn rewind(&mut self, plan: PlanId) {
         self.0.rewind(plan);
     }
-    fn advance(&mut self, plan: PlanId) -> pentimento::Result<bool> {
+    fn advance(&mut self, plan: PlanId) -> pentimento_runtime::Result<bool> {
         self.0.advance(plan)
     }
-    fn peek(&mut self, plan: PlanId, output: &str) -> pentimento::Result<Vec<f32>> {
+    fn peek(&mut self, plan: PlanId, output: &str) -> pentimento_runtime::Result<Vec<f32>> {
         self.0.peek(plan, output)
     }
     fn plan(&self, plan: PlanId) -> &Plan {
         self.0.plan(plan)
     }
-    fn argument(&mut self, plan: PlanId, slot: &Slot) -> pentimento::Result<Vec<f32>> {
+    fn argument(&mut self, plan: PlanId, slot: &Slot) -> pentimento_runtime::Result<Vec<f32>> {
         self.0.argument(plan, slot)
     }
-    fn one(&mut self, plan: PlanId) -> pentimento::Result<bool> {
+    fn one(&mut self, plan: PlanId) -> pentimento_runtime::Result<bool> {
         self.0.one(plan)
     }
 }
@@ -234,7 +234,7 @@ fn t5_keeps_one_block_on_the_device() {
         let held: usize = exec.1.values().sum();
         assert_eq!(held, block + cfg.d_model, "one block and the final norm: {:?}", exec.1);
 
-        let deeper = t5::Config { num_layers: cfg.num_layers + 1, ..cfg.clone() };
+        let deeper = t5::T5Config { num_layers: cfg.num_layers + 1, ..cfg.clone() };
         let error = t5::Encoder::new(&mut Cpu::new(), &deeper, "t5", &weights, Arc::default(), 7)
             .err()
             .expect("refused");
@@ -261,7 +261,7 @@ pub fn parts(golden: &Golden) -> Parts {
     let paths: Vec<PathBuf> = encoders.iter().map(|name| golden.path.join(name)).collect();
     let tokenizer = |path: &Path| {
         let folder = tokenizers.join(path.file_name().expect("a name"));
-        pentimento::folder::tokenizer_folder(&folder).expect("a tokenizer folder")
+        pentimento_runtime::folder::tokenizer_folder(&folder).expect("a tokenizer folder")
     };
     let clips = paths[..2].iter().map(|path| {
         let (_, config, weights) = model(path);
@@ -370,7 +370,7 @@ fn tokenizer_folders_need_no_config() {
         let tokenizers = path.join("../tiny_tokenizers/t5");
         if tokenizers.is_dir() {
             assert!(open_component(&tokenizers).is_err());
-            assert!(pentimento::folder::tokenizer_folder(&tokenizers).is_ok());
+            assert!(pentimento_runtime::folder::tokenizer_folder(&tokenizers).is_ok());
         }
     }
 }

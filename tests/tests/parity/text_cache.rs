@@ -1,9 +1,9 @@
 //! Prompts through a whole model folder: the cache that makes text encoders unnecessary, and T5 where there is one.
-use pentimento::exec::cpu::Cpu;
-use pentimento::folder::ModelFolder;
-use pentimento::model::lora::{Pair, Pairs};
-use pentimento::pipeline::{self, Pipeline, TextSettings};
-use pentimento::text::TextCache;
+use pentimento_runtime::exec::cpu::Cpu;
+use pentimento_runtime::folder::ModelFolder;
+use pentimento_runtime::model::lora::{Pair, Pairs};
+use pentimento_runtime::pipeline::{self, Pipeline, TextSettings};
+use pentimento_runtime::text::TextCache;
 use pentimento_trainer::texts;
 use std::path::Path;
 use tests::fixture::root;
@@ -153,7 +153,7 @@ fn t5_reaches_the_transformer() {
     let velocity = pipeline.velocity(1, side).expect("a plan");
     let latents: Vec<f32> =
         (0..side[0] * side[1] * pipeline.mmdit.in_channels).map(|i| (i as f32 * 0.7).sin()).collect();
-    let mut of = |text: &pentimento::pipeline::Text| {
+    let mut of = |text: &pentimento_runtime::pipeline::Text| {
         pipeline.write_velocity(velocity, &latents, 0.5, &[text], None).expect("inputs");
         pipeline.exec.run(velocity.plan).expect("a run");
         pipeline.read_velocity(velocity, None).expect("a velocity")

@@ -1,6 +1,6 @@
 //! Tokenizers against transformers: exact ids.
-use pentimento::folder::{Component, tokenizer_folder};
-use pentimento::tokenizer::{Tokenizer, TokenizerFiles, Unigram};
+use pentimento_runtime::folder::{Component, tokenizer_folder};
+use pentimento_runtime::tokenizer::{Tokenizer, TokenizerFiles, Unigram};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,18 +1,18 @@
 //! The released training loop, replayed: recorded noise, patches and prompt order in; latents, rewards, losses,
 //! gradients, adapter and head out, in the order in which they were computed.
 use crate::common::executors;
-use pentimento::exec::Executor;
-use pentimento::folder::ModelFolder;
-use pentimento::model::{channels_first, channels_last};
-use pentimento::pipeline;
-use pentimento::weights::Weights;
+use pentimento_runtime::exec::Executor;
+use pentimento_runtime::folder::ModelFolder;
+use pentimento_runtime::model::{channels_first, channels_last};
+use pentimento_runtime::pipeline;
+use pentimento_runtime::weights::Weights;
 use pentimento_trainer::adapter::Adapter;
 use pentimento_trainer::advantage::Spread;
 use pentimento_trainer::config::Config;
 use pentimento_trainer::images::Picture;
 use pentimento_trainer::objective::grpo;
 use pentimento_trainer::optim;
-use pentimento_trainer::recipe::released::{Schedule, Script};
+use pentimento_trainer::recipe::released::{ReleasedSchedule, Script};
 use pentimento_trainer::references::Reference;
 use pentimento_trainer::stage::rollout;
 use pentimento_trainer::train::{Event, Setup, Trainer};
@@ -82,11 +82,11 @@ impl Recorded {
             ..config.optim
         };
         config.head.rate = real("d_lr");
-        let schedule = Schedule {
+        let schedule = ReleasedSchedule {
             d_times: whole("d_times"),
             ema_interval: whole("ema_interval"),
             hidden: whole("h_hidden"),
-            ..Schedule::default()
+            ..ReleasedSchedule::default()
         };
         let prompts: Vec<String> =
             c["prompts"].as_array().expect("config.prompts").iter().map(text).collect();

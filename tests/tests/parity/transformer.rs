@@ -1,12 +1,12 @@
 //! `SD3Transformer2DModel` forward.
 use crate::common::{all_executors, executors, model, run};
-use pentimento::exec::cpu::Cpu;
-use pentimento::exec::{Executor, LeafData};
-use pentimento::graph::{Graph, Id};
-use pentimento::model::lora::Lora;
-use pentimento::model::mmdit;
-use pentimento::model::{channels_first, channels_last};
-use pentimento::weights::Weights;
+use pentimento_runtime::exec::cpu::Cpu;
+use pentimento_runtime::exec::{Executor, LeafData};
+use pentimento_runtime::graph::{Graph, Id};
+use pentimento_runtime::model::lora::Lora;
+use pentimento_runtime::model::mmdit;
+use pentimento_runtime::model::{channels_first, channels_last};
+use pentimento_runtime::weights::Weights;
 use std::collections::BTreeMap;
 use tests::fixture::{Check, Golden, Tolerance, folders, rewritten, to_f16, within};
 
@@ -59,7 +59,7 @@ impl Inputs {
 /// Velocity of a golden folder's inputs, in the file's layout.
 pub fn sample(
     exec: &mut dyn Executor,
-    cfg: &mmdit::Config,
+    cfg: &mmdit::MmditConfig,
     lora: Option<&Lora>,
     w: &Weights,
     inputs: &Inputs,
@@ -97,7 +97,7 @@ fn module(expectation: &str) -> Option<String> {
 /// Every expectation of an intermediate value with what the network computed, in order of execution, velocity last.
 fn intermediates(
     exec: &mut dyn Executor,
-    cfg: &mmdit::Config,
+    cfg: &mmdit::MmditConfig,
     w: &Weights,
     golden: &Golden,
 ) -> Vec<(String, Vec<f32>)> {
@@ -126,7 +126,7 @@ fn transformers_predict_the_same_velocity() {
     for path in folders("transformer", "_class_name", "SD3Transformer2DModel") {
         let golden = Golden::open(&path);
         let (_, config, weights) = model(&path);
-        let cfg = mmdit::Config::from_value(&config, &path.display().to_string()).expect("a config");
+        let cfg = mmdit::MmditConfig::from_value(&config, &path.display().to_string()).expect("a config");
         let inputs = Inputs::new(&golden);
         for (name, mut exec, half) in all_executors("transformer") {
             let mut check = Check::new(&golden, &name).halves(half, 3.0);
@@ -149,7 +149,7 @@ fn limits_for_halves_notice_bfloat16() {
     for path in folders("transformer", "_class_name", "SD3Transformer2DModel") {
         let golden = Golden::open(&path);
         let (_, config, weights) = model(&path);
-        let cfg = mmdit::Config::from_value(&config, &path.display().to_string()).expect("a config");
+        let cfg = mmdit::MmditConfig::from_value(&config, &path.display().to_string()).expect("a config");
         let bf16 = |v| half::bf16::from_f32(v).to_le_bytes().to_vec();
         let coarse = rewritten(&weights, "BF16", |n| Some(n.into()), bf16);
         let got = sample(&mut Cpu::new(), &cfg, None, &coarse, &Inputs::new(&golden));
@@ -165,7 +165,7 @@ fn intermediate_activations_agree() {
     for path in folders("transformer", "_class_name", "SD3Transformer2DModel") {
         let golden = Golden::open(&path);
         let (_, config, weights) = model(&path);
-        let cfg = mmdit::Config::from_value(&config, &path.display().to_string()).expect("a config");
+        let cfg = mmdit::MmditConfig::from_value(&config, &path.display().to_string()).expect("a config");
         for (name, mut exec, half) in all_executors("intermediate activations") {
             let place = format!("{name}, intermediate activations");
             let mut check = Check::new(&golden, &place).halves(half, 3.0);
@@ -189,9 +189,9 @@ fn the_first_difference_is_named() {
     for path in folders("transformer", "_class_name", "SD3Transformer2DModel") {
         let golden = Golden::open(&path);
         let (_, config, weights) = model(&path);
-        let cfg = mmdit::Config::from_value(&config, &path.display().to_string()).expect("a config");
+        let cfg = mmdit::MmditConfig::from_value(&config, &path.display().to_string()).expect("a config");
         let tensor = "transformer_blocks.0.ff.net.2.bias";
-        let mut exec = pentimento::exec::cpu::Cpu::new();
+        let mut exec = pentimento_runtime::exec::cpu::Cpu::new();
         let values: Vec<f32> =
             weights.get(tensor).expect("a tensor").to_f32().iter().map(|v| v + 1.0).collect();
         exec.set_leaf(&format!("{}/{tensor}", mmdit::COMPONENT), LeafData::F32(&values)).expect("a leaf");
@@ -212,7 +212,7 @@ fn repeated_context_tokens_can_be_one() {
     for path in folders("transformer", "_class_name", "SD3Transformer2DModel") {
         let golden = Golden::open(&path);
         let (_, config, weights) = model(&path);
-        let cfg = mmdit::Config::from_value(&config, "config.json").expect("a config");
+        let cfg = mmdit::MmditConfig::from_value(&config, "config.json").expect("a config");
         let with_zeros = |n: usize| {
             let mut inputs = Inputs::new(&golden);
             let &[_, t, j] = inputs.shapes[3].as_slice() else { panic!("context is [B, T, J]") };

@@ -1,11 +1,11 @@
 //! `AutoencoderKL` both ways.
 use crate::common::{executors, model, run};
-use pentimento::caps::Caps;
-use pentimento::exec::Executor;
-use pentimento::graph::{Graph, Id};
-use pentimento::model::{channels_first, channels_last, vae};
-use pentimento::plan::Plan;
-use pentimento::weights::Weights;
+use pentimento_runtime::caps::Caps;
+use pentimento_runtime::exec::Executor;
+use pentimento_runtime::graph::{Graph, Id};
+use pentimento_runtime::model::{channels_first, channels_last, vae};
+use pentimento_runtime::plan::Plan;
+use pentimento_runtime::weights::Weights;
 use pentimento_wgsl::Stored;
 use tests::fixture::{Check, Golden, folders, to_f16, within};
 
@@ -14,7 +14,7 @@ fn autoencoders_decode_and_encode() {
     for path in folders("vae", "_class_name", "AutoencoderKL") {
         let golden = Golden::open(&path);
         let (_, config, weights) = model(&path);
-        let cfg = vae::Config::from_value(&config, &path.display().to_string()).expect("a config");
+        let cfg = vae::VaeConfig::from_value(&config, &path.display().to_string()).expect("a config");
         for (suffix, weights) in [("", weights.clone()), ("_f16w", to_f16(&weights))] {
             for (name, mut exec) in executors("VAE") {
                 let mut check = Check::new(&golden, &name);
@@ -51,7 +51,7 @@ fn autoencoders_agree_module_by_module() {
     for path in folders("vae", "_class_name", "AutoencoderKL") {
         let golden = Golden::open(&path);
         let (_, config, weights) = model(&path);
-        let cfg = vae::Config::from_value(&config, &path.display().to_string()).expect("a config");
+        let cfg = vae::VaeConfig::from_value(&config, &path.display().to_string()).expect("a config");
         let expected = || golden.expectations().filter_map(|e| Some((e, module(e)?)));
         for (name, mut exec) in executors("VAE, intermediate values") {
             let mut check = Check::new(&golden, &name);
@@ -87,7 +87,7 @@ fn autoencoders_agree_module_by_module() {
 }
 
 /// Numbers in the largest tensor of one of the golden images.
-fn widest(cfg: &vae::Config, golden: &Golden, name: &str, scale: usize) -> usize {
+fn widest(cfg: &vae::VaeConfig, golden: &Golden, name: &str, scale: usize) -> usize {
     let shape = golden.shape(name);
     cfg.widest([shape[2] * scale, shape[3] * scale])
 }
@@ -98,7 +98,7 @@ fn bands_have_no_seams() {
     for path in folders("vae", "_class_name", "AutoencoderKL") {
         let golden = Golden::open(&path);
         let (_, config, weights) = model(&path);
-        let cfg = vae::Config::from_value(&config, &path.display().to_string()).expect("a config");
+        let cfg = vae::VaeConfig::from_value(&config, &path.display().to_string()).expect("a config");
         for (name, mut exec) in executors("VAE in bands") {
             let mut check = Check::new(&golden, &name);
             for parts in [2, 3, 7] {
@@ -118,7 +118,7 @@ fn separate_tiles_are_another_image() {
     for path in folders("vae", "_class_name", "AutoencoderKL") {
         let golden = Golden::open(&path);
         let (_, config, weights) = model(&path);
-        let cfg = vae::Config::from_value(&config, &path.display().to_string()).expect("a config");
+        let cfg = vae::VaeConfig::from_value(&config, &path.display().to_string()).expect("a config");
         let &[_, c, h, w] = golden.shape("latents") else { panic!("latents are [B, C, h, w]") };
         // Less than the whole image, however few rows that has.
         let tile = (h.div_ceil(2) + 1).min(h.saturating_sub(1));
@@ -132,7 +132,7 @@ fn separate_tiles_are_another_image() {
         let mut g = Graph::new();
         let input = g.input("z", &[1, tile, w, c]);
         let y = vae::decode(&mut g, &cfg, input);
-        let mut exec = pentimento::exec::cpu::Cpu::new();
+        let mut exec = pentimento_runtime::exec::cpu::Cpu::new();
         let z = [("z", &z[..tile * w * c])];
         let out = run(&mut exec, g, &[(vae::COMPONENT, &weights)], &z, &[("y", y)]);
         let d = cfg.downscale();
@@ -146,7 +146,7 @@ fn separate_tiles_are_another_image() {
 /// The published autoencoder at published sizes, within the bindings that WebGPU guarantees.
 #[test]
 fn large_images_fit_small_bindings() {
-    let (cfg, caps) = (vae::Config::sd3(), Caps::webgpu());
+    let (cfg, caps) = (vae::VaeConfig::sd3(), Caps::webgpu());
     let most = (caps.max_binding / 4) as usize;
     let fits = |g: Graph, y: Id| Plan::new(g, &[("y", y)], &caps, &|_| Stored::F32).map(|_| ());
     for (batch, h, w) in [(1, 128, 128), (4, 128, 128), (1, 96, 168), (1, 256, 256)] {
@@ -168,7 +168,7 @@ fn large_images_fit_small_bindings() {
 }
 
 /// The golden latents as the autoencoder wants them: input `x` and its numbers.
-fn latents(g: &mut Graph, cfg: &vae::Config, golden: &Golden) -> (Id, Vec<f32>) {
+fn latents(g: &mut Graph, cfg: &vae::VaeConfig, golden: &Golden) -> (Id, Vec<f32>) {
     let &[b, c, h, w] = golden.shape("latents") else { panic!("latents are [B, C, h, w]") };
     let z = golden.floats("latents").iter().map(|z| z / cfg.scaling_factor + cfg.shift_factor);
     let z = channels_last(&z.collect::<Vec<f32>>(), c, h * w, c);
@@ -184,7 +184,7 @@ fn image(g: &mut Graph, golden: &Golden) -> (Id, Vec<f32>) {
 
 pub fn decode(
     exec: &mut dyn Executor,
-    cfg: &vae::Config,
+    cfg: &vae::VaeConfig,
     w: &Weights,
     golden: &Golden,
     check: &mut Check,
@@ -206,7 +206,7 @@ pub fn decode(
 
 pub fn encode(
     exec: &mut dyn Executor,
-    cfg: &vae::Config,
+    cfg: &vae::VaeConfig,
     w: &Weights,
     golden: &Golden,
     check: &mut Check,

@@ -1,6 +1,6 @@
 //! How a training goes, from its lines of `metrics.jsonl`: series of numbers, and words for a person. The same while it runs and
 //! afterwards, from the file, whose lines may then hold anything.
-use pentimento::shown::Shown;
+use pentimento_runtime::shown::Shown;
 use serde_json::Value;
 use std::collections::BTreeMap;
 

@@ -1,8 +1,10 @@
 //! The device options that commands share.
 use clap::{Args as ClapArgs, ValueEnum};
-use pentimento::caps::{Caps, Class};
-use pentimento::exec::Executor;
-use pentimento::exec::wgpu::{AdapterInfo, Checked, Limits, Options, Wgpu, adapter_index, adapters_within};
+use pentimento_runtime::caps::{Caps, Class};
+use pentimento_runtime::exec::Executor;
+use pentimento_runtime::exec::wgpu::{
+    AdapterInfo, Checked, Limits, Options, Wgpu, adapter_index, adapters_within,
+};
 use pentimento_trainer::estimate::megabytes;
 use pentimento_trainer::pipeline_cache::{self, Kept, Place};
 use pentimento_trainer::{Error, Result};
@@ -78,7 +80,7 @@ impl DeviceArgs {
         if !self.bisect {
             return Ok((Box::new(exec), keeper));
         }
-        let note = |d: &pentimento::exec::wgpu::Difference| {
+        let note = |d: &pentimento_runtime::exec::wgpu::Difference| {
             println!("no disagreement in {} commands; closest to its limit: {d}", d.commands);
         };
         Ok((Box::new(Checked::new(exec, Box::new(note))), keeper))

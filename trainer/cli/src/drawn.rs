@@ -1,7 +1,7 @@
 //! What `generate` leaves: a file for each picture that says how it was made, and one of all.
 use crate::page::{slug, within};
-use pentimento::file;
-use pentimento::pipeline::Sampling;
+use pentimento_runtime::file;
+use pentimento_runtime::pipeline::Sampling;
 use pentimento_trainer::adapted::Source;
 use pentimento_trainer::adapter;
 use pentimento_trainer::files::write_atomically;

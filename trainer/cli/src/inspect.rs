@@ -1,10 +1,10 @@
 //! `pentimento inspect`: what a file or folder holds, compared with what the networks read.
 use clap::Args as ClapArgs;
-use pentimento::exec::cpu::Cpu;
-use pentimento::folder::{Component, ModelFolder, open_component, open_tensors};
-use pentimento::model::contents::{self, Contents};
-use pentimento::pipeline::TextSettings;
-use pentimento::shown;
+use pentimento_runtime::exec::cpu::Cpu;
+use pentimento_runtime::folder::{Component, ModelFolder, open_component, open_tensors};
+use pentimento_runtime::model::contents::{self, Contents};
+use pentimento_runtime::pipeline::TextSettings;
+use pentimento_runtime::shown;
 use pentimento_trainer::adapted::{self, Source};
 use pentimento_trainer::adapter::{self, Adapter, is_adapter, layers};
 use pentimento_trainer::{Error, Result};
@@ -42,7 +42,7 @@ pub fn run(args: &Args) -> Result<()> {
         return file(args, &source);
     }
     if path.join("model_index.json").is_file() {
-        return Report::default()
+        return Findings::default()
             .pipeline(&ModelFolder::open_with(path, args.config.as_deref())?, true)
             .finish();
     }
@@ -50,7 +50,7 @@ pub fn run(args: &Args) -> Result<()> {
         return adapter(args, &source);
     }
     if path.join("config.json").is_file() {
-        let mut report = Report::default();
+        let mut report = Findings::default();
         let place = path.display().to_string();
         report.component(&place, &path.join("config.json").display().to_string(), &open_component(path)?);
         return report.finish();
@@ -64,11 +64,11 @@ pub fn run(args: &Args) -> Result<()> {
 
 /// Everything wrong is kept, so that one look shows all of it; the first is the reason of the failure.
 #[derive(Default)]
-struct Report {
+struct Findings {
     wrong: Vec<Error>,
 }
 
-impl Report {
+impl Findings {
     fn note<T>(&mut self, result: Result<T>) -> Option<T> {
         result.map_err(|e| self.wrong.push(e)).ok()
     }
@@ -176,7 +176,7 @@ fn file(args: &Args, source: &Source) -> Result<()> {
         return adapter(args, source);
     }
     let folder = ModelFolder::open_with(&source.path, args.config.as_deref())?;
-    Report::default().pipeline(&folder, args.config.is_some()).finish()
+    Findings::default().pipeline(&folder, args.config.is_some()).finish()
 }
 
 /// With a model, by the same calls as `generate`.

@@ -9,10 +9,10 @@ use crate::progress::Spinner;
 use crate::report::{Previews, Report, save_sheet};
 use crate::settings::toml;
 use crate::stop::Stop;
-use pentimento::exec::Executor;
-use pentimento::folder::ModelFolder;
-use pentimento::pipeline::{Sampling, Text};
-use pentimento::shown::shown;
+use pentimento_runtime::exec::Executor;
+use pentimento_runtime::folder::ModelFolder;
+use pentimento_runtime::pipeline::{Sampling, Text};
+use pentimento_runtime::shown::shown;
 use pentimento_trainer::config::Config;
 use pentimento_trainer::estimate;
 use pentimento_trainer::files::write_atomically;
@@ -63,7 +63,7 @@ impl Job<'_> {
         let (mut device, mut config, mut state) = (Some(device), self.settings.config.clone(), None);
         if out.resumes {
             let path = out.path(STATE);
-            state = Some((path.display().to_string(), pentimento::file::read(&path, MOST_STATE)?));
+            state = Some((path.display().to_string(), pentimento_runtime::file::read(&path, MOST_STATE)?));
         }
         let mut drawn = out.resumes && out.path(BEFORE).is_file();
         loop {

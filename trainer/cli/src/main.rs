@@ -27,7 +27,7 @@ mod settings;
 mod stop;
 
 use clap::{Parser, Subcommand};
-use pentimento::Error;
+use pentimento_runtime::Error;
 use std::process::ExitCode;
 use stop::Stop;
 
@@ -90,7 +90,7 @@ fn main() -> ExitCode {
 }
 
 /// The exit status, after a word on standard error about what went wrong.
-fn end(result: pentimento::Result<()>, good: i32) -> ExitCode {
+fn end(result: pentimento_runtime::Result<()>, good: i32) -> ExitCode {
     match result.and_then(|()| say::failure().map_or(Ok(()), Err)) {
         Ok(()) => ExitCode::from(u8::try_from(good).unwrap_or(1)),
         Err(Error::Cancelled) => {

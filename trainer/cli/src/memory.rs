@@ -1,6 +1,6 @@
 //! What `--memory` gave up, `--estimate`, and how long a preset takes.
-use pentimento::caps::Caps;
-use pentimento::grad::Recompute;
+use pentimento_runtime::caps::Caps;
+use pentimento_runtime::grad::Recompute;
 use pentimento_trainer::config::{AtOnce, Config};
 use pentimento_trainer::estimate::{BUS, Estimate, Work, megabytes};
 

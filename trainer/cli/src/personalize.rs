@@ -10,8 +10,8 @@ use crate::report::save_sheet;
 use crate::settings::SettingArgs;
 use crate::stop::Stop;
 use clap::Args as ClapArgs;
-use pentimento::caps::Caps;
-use pentimento::folder::ModelFolder;
+use pentimento_runtime::caps::Caps;
+use pentimento_runtime::folder::ModelFolder;
 use pentimento_trainer::config::Config;
 use pentimento_trainer::estimate::{self, Estimate};
 use pentimento_trainer::files::write_atomically;
@@ -209,7 +209,7 @@ fn references(args: &Args, settings: &Settings, size: [usize; 2]) -> Result<Vec<
         _ => unread.iter().for_each(|e| eprintln!("passed over: {e}")),
     }
     if let Some(limit) = args.limit {
-        pentimento::rng::Philox::new(settings.config.seed, 0x11).shuffle(&mut references);
+        pentimento_runtime::rng::Philox::new(settings.config.seed, 0x11).shuffle(&mut references);
         references.truncate(limit);
         references.sort_by(|a, b| a.name.cmp(&b.name));
     }
@@ -244,7 +244,8 @@ fn size(args: &Args, settings: &Settings) -> Result<[usize; 2]> {
     let sample =
         folder.component_config("transformer")?.get("sample_size").and_then(serde_json::Value::as_u64);
     let label = folder.config_label("vae");
-    let vae = pentimento::model::vae::Config::from_value(&folder.component_config("vae")?, &label)?;
+    let vae =
+        pentimento_runtime::model::vae::VaeConfig::from_value(&folder.component_config("vae")?, &label)?;
     let native = sample.unwrap_or(128) as usize * vae.downscale();
     let Config { width, height, .. } = settings.config;
     Ok([width, height].map(|side| if side == 0 { native } else { side }))

@@ -36,7 +36,7 @@ impl Log {
     /// Keeps the lines of what a run had come to when it was saved.
     fn go_on(&mut self, from: &Progress) -> Result<()> {
         (self.text, self.start) = (String::new(), Instant::now());
-        let old = pentimento::file::text_if_there(&self.path, MOST_METRICS)?.unwrap_or_default();
+        let old = pentimento_runtime::file::text_if_there(&self.path, MOST_METRICS)?.unwrap_or_default();
         for line in old.lines() {
             let Ok(row) = serde_json::from_str::<serde_json::Value>(line) else { continue };
             let kept = |key: &str, most: Option<usize>| {

@@ -1,7 +1,7 @@
 //! All that the tool prints. What cannot be printed must not cost anybody's work: a closed pipe (`| head`) is no error, a
 //! full disk is one, told at the end; either way the work goes on, without words. Names and texts of others are in what is
 //! printed, so that no line leaves here longer than a screen, or with characters that a terminal would act on.
-use pentimento::shown::Shown;
+use pentimento_runtime::shown::Shown;
 use std::fmt::Arguments;
 use std::io::{self, ErrorKind, Write};
 use std::sync::{Mutex, PoisonError};
@@ -49,8 +49,8 @@ pub fn note(failure: io::Error) {
 }
 
 /// Why standard output is not complete, if anybody still wanted it.
-pub fn failure() -> Option<pentimento::Error> {
+pub fn failure() -> Option<pentimento_runtime::Error> {
     let failed = FAILED.lock().unwrap_or_else(PoisonError::into_inner);
     let e = failed.as_ref().filter(|e| e.kind() != ErrorKind::BrokenPipe)?;
-    Some(pentimento::Error::io("standard output", "write", e.to_string()))
+    Some(pentimento_runtime::Error::io("standard output", "write", e.to_string()))
 }

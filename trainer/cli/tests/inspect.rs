@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use pentimento::exec::cpu::Cpu;
-use pentimento::folder::open_component;
+use pentimento_runtime::exec::cpu::Cpu;
+use pentimento_runtime::folder::open_component;
 use pentimento_trainer::adapted::{self, Source};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;

@@ -3,8 +3,8 @@
 //! A key is a prefix that says whose layer it is, the layer's name, and an ending that says which factor. Names are those of
 //! the diffusers model or the original one, where q, k and v are one layer, with dots or with underscores.
 use super::OF_ENCODER;
-use pentimento::layout::{Rename, any_module, numbered, same};
-use pentimento::{Error, Result};
+use pentimento_runtime::layout::{Rename, any_module, numbered, same};
+use pentimento_runtime::{Error, Result};
 
 /// What a key holds.
 #[derive(Clone, Copy)]

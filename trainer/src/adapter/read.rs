@@ -5,19 +5,19 @@ use std::path::{Path, PathBuf};
 use super::keys::{self, Half};
 use super::scale::Scales;
 use super::{Adapter, FILES, Layer, Layers, Pair, encoder, finite};
-use pentimento::folder::{MAX_CONFIG, open_tensors};
-use pentimento::layout::{Rename, numbered};
-use pentimento::weights::{TensorView, Weights};
-use pentimento::{Error, Result};
+use pentimento_runtime::folder::{MAX_CONFIG, open_tensors};
+use pentimento_runtime::layout::{Rename, numbered};
+use pentimento_runtime::weights::{TensorView, Weights};
+use pentimento_runtime::{Error, Result};
 
 /// The adapter's file: `path`, or one of the known names in that folder.
 ///
 /// # Errors
 /// A folder without an adapter.
 pub fn file(path: &Path) -> Result<PathBuf> {
-    match FILES.iter().map(|name| path.join(name)).find(|file| pentimento::file::is_file(file)) {
+    match FILES.iter().map(|name| path.join(name)).find(|file| pentimento_runtime::file::is_file(file)) {
         Some(file) => Ok(file),
-        None if pentimento::file::is_dir(path) => {
+        None if pentimento_runtime::file::is_dir(path) => {
             let what = format!("`{}` or `{}`", FILES[0], FILES[1]);
             Err(Error::missing(path.display().to_string(), what))
         }
@@ -42,7 +42,7 @@ impl Adapter {
         let weights = open_tensors(&file)?;
         let beside = file.with_file_name("adapter_config.json");
         let is_peft = file.file_name().is_some_and(|name| name == FILES[1]);
-        let config = match pentimento::file::text_if_there(&beside, MAX_CONFIG)? {
+        let config = match pentimento_runtime::file::text_if_there(&beside, MAX_CONFIG)? {
             None if is_peft => return Err(Error::missing(label, "`adapter_config.json` beside it")),
             config => config,
         };

@@ -1,6 +1,6 @@
 //! The scale alpha / r of each layer, from the two JSON forms that PEFT and diffusers write.
 use super::encoder;
-use pentimento::{Error, Result};
+use pentimento_runtime::{Error, Result};
 use serde_json::{Map, Value};
 
 /// Where alpha and r are read from.

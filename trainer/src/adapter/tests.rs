@@ -1,7 +1,7 @@
 //! Tests of adapter files: round trips, every source of the scale, every way to be wrong.
 use super::*;
 use crate::files::tests::Scratch;
-use pentimento::weights::Weights;
+use pentimento_runtime::weights::Weights;
 
 const Q: &str = "transformer_blocks.0.attn.to_q";
 
@@ -269,7 +269,8 @@ fn goldens_of_peft_and_diffusers() {
     let json: serde_json::Value =
         serde_json::from_str(&std::fs::read_to_string(root.join("lora/golden.json")).unwrap()).unwrap();
     let base = json["checkpoint"][0].as_str().unwrap().split(' ').next().unwrap();
-    let base = pentimento::folder::open_component(&root.join("lora").join(base)).unwrap().weights().unwrap();
+    let base =
+        pentimento_runtime::folder::open_component(&root.join("lora").join(base)).unwrap().weights().unwrap();
     let layer = |name: &str| match *base.shape(name)? {
         [outputs, inputs] => {
             Some((name.strip_suffix(".weight")?.to_string(), Layer { inputs, outputs, patch: 1 }))

@@ -1,7 +1,7 @@
 //! What a device does in a second.
 use crate::Result;
-use pentimento::exec::{Executor, LeafData, PlanId, compile};
-use pentimento::graph::{Graph, Layout};
+use pentimento_runtime::exec::{Executor, LeafData, PlanId, compile};
+use pentimento_runtime::graph::{Graph, Layout};
 use pentimento_wgsl::Stored;
 use std::time::Instant;
 

@@ -4,11 +4,11 @@ use super::ticket::{Phase, Picture, Ticket};
 use crate::adapted::{self, Source};
 use crate::adapter::Adapter;
 use crate::{Error, Result};
-use pentimento::exec::cpu::Cpu;
-use pentimento::exec::{Executor, PlanId};
-use pentimento::folder::ModelFolder;
-use pentimento::pipeline::{Images, Pipeline, Sampling, Text, TextSettings, Texts};
-use pentimento::weights::Base;
+use pentimento_runtime::exec::cpu::Cpu;
+use pentimento_runtime::exec::{Executor, PlanId};
+use pentimento_runtime::folder::ModelFolder;
+use pentimento_runtime::pipeline::{Images, Pipeline, Sampling, Text, TextSettings, Texts};
+use pentimento_runtime::weights::Base;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

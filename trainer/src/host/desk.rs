@@ -5,11 +5,11 @@ use super::training::Training;
 use super::{Drawing, Open, Task};
 use crate::pipeline_cache::Kept;
 use crate::{Error, Result};
-use pentimento::exec::Memory;
-use pentimento::exec::share::{Seat, Shared};
+use pentimento_runtime::exec::Memory;
+use pentimento_runtime::exec::share::{Seat, Shared};
 #[cfg(not(target_vendor = "apple"))]
-use pentimento::exec::wgpu::Target;
-use pentimento::exec::wgpu::{Pace, Wgpu};
+use pentimento_runtime::exec::wgpu::Target;
+use pentimento_runtime::exec::wgpu::{Pace, Wgpu};
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -7,7 +7,7 @@ use crate::references::Reference;
 use crate::settings::Settings;
 use crate::train::{Event, Setup, Trainer};
 use crate::{Error, Result};
-use pentimento::exec::Executor;
+use pentimento_runtime::exec::Executor;
 use std::path::PathBuf;
 use std::sync::Arc;
 

@@ -4,7 +4,7 @@ use std::io::Cursor;
 
 use image::metadata::Orientation;
 use image::{ColorType, DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
-use pentimento::{Error, Result};
+use pentimento_runtime::{Error, Result};
 
 use super::{MAX_SIDE, Picture, whole};
 

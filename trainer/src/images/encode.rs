@@ -1,7 +1,7 @@
 //! Pictures as files.
 use super::Picture;
 use image::codecs::jpeg::JpegEncoder;
-use pentimento::{Error, Result};
+use pentimento_runtime::{Error, Result};
 use png::{BitDepth, ColorType, Compression, Encoder, EncodingError};
 
 impl Picture {

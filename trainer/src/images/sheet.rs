@@ -1,6 +1,6 @@
 //! Contact sheets: many pictures of one size in one, and back.
 use super::{MAX_SIDE, Picture, byte_count};
-use pentimento::{Error, Result};
+use pentimento_runtime::{Error, Result};
 
 /// Pictures in a row of the tool's contact sheets.
 pub const COLUMNS: u32 = 8;

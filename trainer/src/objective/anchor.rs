@@ -7,7 +7,7 @@ use crate::machine::Machine;
 use crate::settings::field::between;
 use crate::settings::part::settings;
 use crate::train::state::State;
-use pentimento::exec::PlanId;
+use pentimento_runtime::exec::PlanId;
 
 settings! {
     /// Settings of the anchor.

@@ -3,12 +3,12 @@ use super::{At, Gradients, Objective, Params, compile, with_gradients};
 use crate::Result;
 use crate::machine::Machine;
 use crate::train::state::State;
-use pentimento::exec::PlanId;
-use pentimento::grad::Recompute;
-use pentimento::graph::Graph;
-use pentimento::model::mmdit::time_projection;
-use pentimento::pipeline::{Pipeline, Text};
-use pentimento::rng::Philox;
+use pentimento_runtime::exec::PlanId;
+use pentimento_runtime::grad::Recompute;
+use pentimento_runtime::graph::Graph;
+use pentimento_runtime::model::mmdit::time_projection;
+use pentimento_runtime::pipeline::{Pipeline, Text};
+use pentimento_runtime::rng::Philox;
 use pentimento_wgsl::kernel::Unary;
 
 /// Flow matching on clean latents: `mean((v(x_sigma) - (eps - x0))^2)` (Lipman et al. 2023, eq. 14 for straight paths).

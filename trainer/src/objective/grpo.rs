@@ -9,11 +9,11 @@ use crate::settings::Source;
 use crate::settings::field::{ANY, COUNT, between, positive};
 use crate::settings::part::settings;
 use crate::train::state::State;
-use pentimento::exec::PlanId;
-use pentimento::graph::{Graph, Id};
-use pentimento::model::mmdit::time_projection;
-use pentimento::pipeline::{Pipeline, Text};
-use pentimento::sampler::{CpsCoefficients, mean_square};
+use pentimento_runtime::exec::PlanId;
+use pentimento_runtime::graph::{Graph, Id};
+use pentimento_runtime::model::mmdit::time_projection;
+use pentimento_runtime::pipeline::{Pipeline, Text};
+use pentimento_runtime::sampler::{CpsCoefficients, mean_square};
 use pentimento_wgsl::kernel::{Binary, Unary};
 
 /// Which part of an image an advantage is credited to.

@@ -4,7 +4,7 @@ use crate::machine::Machine;
 use crate::optim::clip_norm;
 use crate::train::state::State;
 use crate::{Error, Result};
-use pentimento::exec::{PlanId, finite};
+use pentimento_runtime::exec::{PlanId, finite};
 use std::sync::Arc;
 
 /// Which run of which optimiser step of an iteration, both from 0.

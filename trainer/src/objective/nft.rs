@@ -10,9 +10,9 @@ use crate::settings::Source;
 use crate::settings::field::{COUNT, positive};
 use crate::settings::part::settings;
 use crate::train::state::State;
-use pentimento::exec::PlanId;
-use pentimento::graph::{Graph, Id};
-use pentimento::pipeline::Pipeline;
+use pentimento_runtime::exec::PlanId;
+use pentimento_runtime::graph::{Graph, Id};
+use pentimento_runtime::pipeline::Pipeline;
 use pentimento_wgsl::kernel::Unary;
 
 settings! {
@@ -172,10 +172,10 @@ fn plan(m: &mut Machine) -> Result<PlanId> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pentimento::exec::cpu::Cpu;
-    use pentimento::exec::{Executor, LeafData, compile};
-    use pentimento::grad::gradients;
-    use pentimento::rng::Philox;
+    use pentimento_runtime::exec::cpu::Cpu;
+    use pentimento_runtime::exec::{Executor, LeafData, compile};
+    use pentimento_runtime::grad::gradients;
+    use pentimento_runtime::rng::Philox;
 
     const SHAPE: [usize; 4] = [3, 2, 3, 4];
     const PER: usize = SHAPE[1] * SHAPE[2] * SHAPE[3];

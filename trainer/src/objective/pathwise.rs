@@ -10,10 +10,10 @@ use crate::settings::part::settings;
 use crate::stage::rollout;
 use crate::train::state::State;
 use crate::{Error, Result, config};
-use pentimento::exec::PlanId;
-use pentimento::graph::{Graph, Id};
-use pentimento::model::mmdit::time_projection;
-use pentimento::pipeline::{Pipeline, Text};
+use pentimento_runtime::exec::PlanId;
+use pentimento_runtime::graph::{Graph, Id};
+use pentimento_runtime::model::mmdit::time_projection;
+use pentimento_runtime::pipeline::{Pipeline, Text};
 
 /// Where the sampling step begins that gradients go through.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -9,7 +9,7 @@ use crate::settings::Source;
 use crate::settings::field::{COUNT, between};
 use crate::settings::part::settings;
 use crate::train::state::State;
-use pentimento::exec::PlanId;
+use pentimento_runtime::exec::PlanId;
 
 settings! {
     /// Settings of prior preservation.

@@ -47,7 +47,7 @@ use score::Score;
 settings! {
     /// What the released script has besides what all recipes have.
     #[derive(Clone, Debug, PartialEq)]
-    pub struct Schedule in "released." {
+    pub struct ReleasedSchedule in "released." {
         /// The head trains in every epoch but each `d_times`-th (released: 10).
         d_times: usize = 10, between(1.0, MOST_STEPS as f64), unit "epochs", from Source::Released;
         /// The average takes the adapter in at every `ema_interval`-th global step (released: 8).
@@ -71,7 +71,7 @@ pub(crate) struct Prompt {
 
 /// What the stages of an epoch work with.
 pub(crate) struct Bench {
-    schedule: Schedule,
+    schedule: ReleasedSchedule,
     prompts: Vec<Prompt>,
     pub judge: Box<dyn Judge>,
     pub script: Box<dyn Script>,

@@ -2,7 +2,7 @@
 use core::fmt;
 use core::str::FromStr;
 
-use pentimento::{Error, Result};
+use pentimento_runtime::{Error, Result};
 
 use super::Reference;
 use crate::images::{Filter, Picture};

@@ -3,8 +3,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
-use pentimento::folder::is_plain_name;
-use pentimento::{Error, Result, file, shown};
+use pentimento_runtime::folder::is_plain_name;
+use pentimento_runtime::{Error, Result, file, shown};
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 

@@ -3,7 +3,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use pentimento::{Error, Result, file, shown};
+use pentimento_runtime::{Error, Result, file, shown};
 use unicode_normalization::UnicodeNormalization;
 
 use super::metadata;

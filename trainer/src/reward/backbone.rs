@@ -1,26 +1,26 @@
 //! Frozen tokens that the reward head reads: DINOv2's, or those of a CLIP's image encoder, which know the prompt as well.
 use super::pickscore::{self, SCALE};
 use crate::{Error, Result};
-use pentimento::exec::{Executor, Home, PlanId, Way, compile, upload_as};
-use pentimento::folder::{open_component, tokenizer_folder};
-use pentimento::graph::{Graph, Id};
-use pentimento::model::{Constants, clip, clip_vision, dino};
-use pentimento::tokenizer::Tokenizer;
-use pentimento::weights::Weights;
+use pentimento_runtime::exec::{Executor, Home, PlanId, Way, compile, upload_as};
+use pentimento_runtime::folder::{open_component, tokenizer_folder};
+use pentimento_runtime::graph::{Graph, Id};
+use pentimento_runtime::model::{Constants, clip, clip_vision, dino};
+use pentimento_runtime::tokenizer::Tokenizer;
+use pentimento_runtime::weights::Weights;
 use std::path::Path;
 
 /// Prefix of the leaves.
 const COMPONENT: &str = "reward";
 
 enum Net {
-    Dino(dino::Config),
+    Dino(dino::DinoConfig),
     Clip(Box<Clip>),
 }
 
 /// What a CLIP has beside its weights.
 struct Clip {
-    vision: clip_vision::Config,
-    text: clip::Config,
+    vision: clip_vision::ClipVisionConfig,
+    text: clip::ClipConfig,
     /// What a cosine is multiplied with.
     scale: f32,
     tokenizer: Tokenizer,
@@ -28,7 +28,7 @@ struct Clip {
 
 /// The frozen backbone.
 pub struct Backbone {
-    /// As [`pentimento::pipeline::Pipeline::stream`], for its own weights.
+    /// As [`pentimento_runtime::pipeline::Pipeline::stream`], for its own weights.
     pub stream: bool,
     net: Net,
     pixels: dino::Pixels,
@@ -49,7 +49,7 @@ impl Backbone {
         if json.get("model_type").and_then(serde_json::Value::as_str) == Some("clip") {
             return Backbone::clip(path);
         }
-        let config = dino::Config::from_value(&json, &label)?;
+        let config = dino::DinoConfig::from_value(&json, &label)?;
         let file = "preprocessor_config.json";
         let pixels = if component.has_file(file) {
             dino::Pixels::from_value(&component.json(file)?, &path.join(file).display().to_string())?

@@ -9,9 +9,9 @@ use crate::settings::Source;
 use crate::settings::field::{ANY, COUNT, between, most};
 use crate::settings::part::settings;
 use crate::{Error, Result};
-use pentimento::exec::{Executor, LeafData, PlanId, finite};
-use pentimento::graph::{Graph, Id};
-use pentimento::rng::Philox;
+use pentimento_runtime::exec::{Executor, LeafData, PlanId, finite};
+use pentimento_runtime::graph::{Graph, Id};
+use pentimento_runtime::rng::Philox;
 use plans::{head, score_plan, step_plan};
 use std::sync::Arc;
 

@@ -4,13 +4,13 @@ mod pick;
 
 use super::{HeadStep, Learned};
 use crate::config::Config;
-use crate::recipe::released::{Schedule, Script};
+use crate::recipe::released::{ReleasedSchedule, Script};
 use crate::references::Reference;
 use crate::{Error, Result};
 use dino::DinoHead;
-use pentimento::exec::{Executor, PlanId};
-use pentimento::folder::open_component;
-use pentimento::pipeline::Pipeline;
+use pentimento_runtime::exec::{Executor, PlanId};
+use pentimento_runtime::folder::open_component;
+use pentimento_runtime::pipeline::Pipeline;
 use pick::Pick;
 use std::path::Path;
 
@@ -63,7 +63,7 @@ pub(crate) fn open(
     pipeline: &mut Pipeline,
     folder: &Path,
     config: &Config,
-    schedule: &Schedule,
+    schedule: &ReleasedSchedule,
     pixels: (usize, usize),
     most: usize,
 ) -> Result<Box<dyn Judge>> {

@@ -2,12 +2,12 @@
 //! references from generated images of the same prompt. Released as `train_sd3_fast_pickscore.py`.
 use super::{HeadStep, Learned};
 use crate::{Error, Result};
-use pentimento::exec::{Executor, LeafData, PlanId, compile, upload};
-use pentimento::folder::open_component;
-use pentimento::grad::gradients;
-use pentimento::graph::{Graph, Id, Leaf, Op};
-use pentimento::model::{Constants, clip, clip_vision, dino};
-use pentimento::weights::Weights;
+use pentimento_runtime::exec::{Executor, LeafData, PlanId, compile, upload};
+use pentimento_runtime::folder::open_component;
+use pentimento_runtime::grad::gradients;
+use pentimento_runtime::graph::{Graph, Id, Leaf, Op};
+use pentimento_runtime::model::{Constants, clip, clip_vision, dino};
+use pentimento_runtime::weights::Weights;
 use std::path::Path;
 
 /// Prefix of the leaves.
@@ -18,9 +18,9 @@ pub const SCALE: f32 = 26.0;
 /// A `CLIPModel` folder.
 pub struct Model {
     /// Text encoder.
-    pub text: clip::Config,
+    pub text: clip::ClipConfig,
     /// Image encoder.
-    pub vision: clip_vision::Config,
+    pub vision: clip_vision::ClipVisionConfig,
     /// Statistics that pixels are normalised with.
     pub pixels: dino::Pixels,
     /// All tensors.
@@ -37,7 +37,7 @@ impl Model {
     pub fn open(path: &Path) -> Result<Self> {
         let component = open_component(path)?;
         let label = path.join("config.json").display().to_string();
-        let (vision, text) = clip_vision::Config::from_value(&component.config()?, &label)?;
+        let (vision, text) = clip_vision::ClipVisionConfig::from_value(&component.config()?, &label)?;
         let file = "preprocessor_config.json";
         let pixels = if component.has_file(file) {
             dino::Pixels::from_value(&component.json(file)?, &path.join(file).display().to_string())?
@@ -392,7 +392,7 @@ fn text_plan(exec: &mut dyn Executor, model: &Model) -> Result<PlanId> {
 }
 
 /// Embedding of one prompt, `[1, P]`, not normalised; inputs as [`write_text`] writes them.
-pub(super) fn encode_text(g: &mut Graph, cfg: &clip::Config, component: &str) -> Id {
+pub(super) fn encode_text(g: &mut Graph, cfg: &clip::ClipConfig, component: &str) -> Id {
     let t = cfg.max_position_embeddings;
     let (x, pick) = (g.input("embeds", &[1, t, cfg.hidden_size]), g.input("pick", &[1, t]));
     clip::encode(g, cfg, component, None, x, pick).pooled
@@ -402,7 +402,7 @@ pub(super) fn encode_text(g: &mut Graph, cfg: &clip::Config, component: &str) ->
 pub(super) fn write_text(
     exec: &mut dyn Executor,
     plan: PlanId,
-    cfg: &clip::Config,
+    cfg: &clip::ClipConfig,
     weights: &Weights,
     ids: &[u32],
 ) -> Result<()> {

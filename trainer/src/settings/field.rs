@@ -7,8 +7,8 @@ use crate::references::{Colour, Fit};
 use crate::{Error, Result};
 use core::fmt;
 use core::str::FromStr;
-use pentimento::grad::Recompute;
-use pentimento::weights::Base;
+use pentimento_runtime::grad::Recompute;
+use pentimento_runtime::weights::Base;
 
 /// What a setting may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

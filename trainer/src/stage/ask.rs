@@ -7,7 +7,7 @@ use crate::reward::head::{Patches, rewards};
 use crate::reward::host::{Drawn, checked};
 use crate::train::Event;
 use crate::train::state::State;
-use pentimento::exec::PlanId;
+use pentimento_runtime::exec::PlanId;
 
 /// Asks for each image in turn.
 #[derive(Default)]

@@ -4,10 +4,10 @@ use crate::Result;
 use crate::machine::Machine;
 use crate::train::Event;
 use crate::train::state::State;
-use pentimento::exec::PlanId;
-use pentimento::pipeline::{Text, Velocity};
-use pentimento::rng::Philox;
-use pentimento::sampler;
+use pentimento_runtime::exec::PlanId;
+use pentimento_runtime::pipeline::{Text, Velocity};
+use pentimento_runtime::rng::Philox;
+use pentimento_runtime::sampler;
 
 /// Samples `prior.images`, a warm start's batch at a time, with Euler steps and the rollouts' steps and guidance. B is zero
 /// before training, so the adapter must not be kept away.

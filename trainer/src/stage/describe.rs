@@ -5,9 +5,9 @@ use crate::machine::Machine;
 use crate::reward::backbone::Backbone;
 use crate::train::Event;
 use crate::train::state::State;
-use pentimento::exec::PlanId;
-use pentimento::graph::Graph;
-use pentimento::pipeline::Pipeline;
+use pentimento_runtime::exec::PlanId;
+use pentimento_runtime::graph::Graph;
+use pentimento_runtime::pipeline::Pipeline;
 use std::sync::Arc;
 
 /// Whose latents.

@@ -6,7 +6,7 @@ use crate::reward::HeadStep;
 use crate::reward::head::Patches;
 use crate::train::Event;
 use crate::train::state::State;
-use pentimento::exec::PlanId;
+use pentimento_runtime::exec::PlanId;
 
 /// Head steps of an iteration: `head.warm` in the first, `head.steps` in the others.
 pub(crate) struct Teach {

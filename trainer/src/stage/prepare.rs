@@ -5,8 +5,8 @@ use crate::reward::pickscore::unit;
 use crate::train::state::State;
 use crate::train::{Event, Setup};
 use crate::{Error, Result};
-use pentimento::exec::PlanId;
-use pentimento::pipeline::{self, Text, encoder_pixels};
+use pentimento_runtime::exec::PlanId;
+use pentimento_runtime::pipeline::{self, Text, encoder_pixels};
 use std::path::{Path, PathBuf};
 
 /// What is known before training, and what of it is still to be encoded.

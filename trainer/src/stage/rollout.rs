@@ -8,9 +8,9 @@ use crate::settings::part::settings;
 use crate::train::Event;
 use crate::train::state::{Batch, State};
 use crate::{Error, Result};
-use pentimento::exec::PlanId;
-use pentimento::pipeline::{Text, Velocity};
-use pentimento::sampler;
+use pentimento_runtime::exec::PlanId;
+use pentimento_runtime::pipeline::{Text, Velocity};
+use pentimento_runtime::sampler;
 
 settings! {
     /// Settings of rollouts.

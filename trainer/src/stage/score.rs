@@ -6,7 +6,7 @@ use crate::machine::Machine;
 use crate::reward::head::{Patches, rewards};
 use crate::train::Event;
 use crate::train::state::State;
-use pentimento::exec::PlanId;
+use pentimento_runtime::exec::PlanId;
 
 /// Scores images, then references, from `first` on.
 #[derive(Default)]

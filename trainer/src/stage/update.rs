@@ -5,7 +5,7 @@ use crate::machine::Machine;
 use crate::objective::{Learn, Objective};
 use crate::train::Event;
 use crate::train::state::State;
-use pentimento::exec::PlanId;
+use pentimento_runtime::exec::PlanId;
 
 /// `grpo.updates` optimiser steps of an objective and its extra terms, then the average.
 pub(crate) struct Update {

@@ -8,7 +8,7 @@ use crate::settings::field::{COUNT, between, most};
 use crate::settings::part::settings;
 use crate::train::Event;
 use crate::train::state::{State, Warmed};
-use pentimento::exec::PlanId;
+use pentimento_runtime::exec::PlanId;
 
 settings! {
     /// Settings of the warm start.

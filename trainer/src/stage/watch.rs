@@ -19,10 +19,10 @@ use crate::settings::part::settings;
 use crate::train::Event;
 use crate::train::state::State;
 use crate::{Error, Result};
-use pentimento::exec::PlanId;
-use pentimento::pipeline::{Text, Velocity};
-use pentimento::rng::Philox;
-use pentimento::sampler;
+use pentimento_runtime::exec::PlanId;
+use pentimento_runtime::pipeline::{Text, Velocity};
+use pentimento_runtime::rng::Philox;
+use pentimento_runtime::sampler;
 use std::sync::Arc;
 use verdict::Verdict;
 

@@ -2,7 +2,7 @@
 use super::Trainer;
 use crate::stage::prepare;
 use crate::{Error, Result};
-use pentimento::pipeline::{Sampling, Text};
+use pentimento_runtime::pipeline::{Sampling, Text};
 
 /// Encoded prompts of drawings that are kept; those of SD3.5 take 5 MB each.
 const MOST_TEXTS: usize = 16;
@@ -12,7 +12,7 @@ impl Trainer {
     /// again. Otherwise the first steps do so, beside what was drawn before. `more` may stop it by returning false. Blocks.
     ///
     /// # Errors
-    /// A training that has begun; as [`pentimento::pipeline::Pipeline::encode_while`].
+    /// A training that has begun; as [`pentimento_runtime::pipeline::Pipeline::encode_while`].
     pub fn encode(&mut self, others: &[&str], more: &mut dyn FnMut() -> bool) -> Result<Vec<Text>> {
         if self.machine.clock.now() > 0.0 {
             return Err(Error::call("training", "one that has not begun", "one that has"));
@@ -31,7 +31,7 @@ impl Trainer {
     /// is called with (done, all) sampling steps, often, and may stop the drawing by returning false.
     ///
     /// # Errors
-    /// As [`pentimento::pipeline::Pipeline::generate`].
+    /// As [`pentimento_runtime::pipeline::Pipeline::generate`].
     pub fn draw(
         &mut self,
         prompt: &str,

@@ -5,7 +5,7 @@ use crate::machine::Machine;
 use crate::settings::part::rows;
 use crate::train::Setup;
 use crate::{Error, Result};
-use pentimento::fingerprint::Hash;
+use pentimento_runtime::fingerprint::Hash;
 use serde_json::{Map, Value, json};
 
 /// Settings that a run may go on with in another way: they say how long and how, not what is learnt.

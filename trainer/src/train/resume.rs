@@ -2,7 +2,7 @@
 use super::Trainer;
 use super::state::Saved;
 use crate::{Error, Result};
-use pentimento::exec::Memory;
+use pentimento_runtime::exec::Memory;
 
 /// How far a saved training is.
 #[derive(Clone, Debug, PartialEq)]

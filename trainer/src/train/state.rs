@@ -12,8 +12,8 @@ use crate::stage::watch::Seen;
 use crate::train::identity::Identity;
 use crate::train::{Event, Metrics};
 use crate::{Error, Result};
-use pentimento::pipeline::Text;
-use pentimento::rng::Philox;
+use pentimento_runtime::pipeline::Text;
+use pentimento_runtime::rng::Philox;
 use std::collections::VecDeque;
 use std::sync::Arc;
 

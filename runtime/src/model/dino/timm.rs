@@ -1,6 +1,6 @@
 //! DINOv2 as timm stores it: the architecture by name, and other names for the same tensors.
 use super::super::{Cubic, Fields};
-use super::Config;
+use super::DinoConfig;
 use crate::Result;
 use crate::weights::{Part, Weights};
 use alloc::string::{String, ToString};
@@ -16,7 +16,7 @@ const SIZES: [(&str, usize, usize, usize, f64, bool); 4] = [
 ];
 
 /// Reads `architecture`, and what `model_args` and `pretrained_cfg` change about it.
-pub(super) fn config(f: &Fields) -> Result<Config> {
+pub(super) fn config(f: &Fields) -> Result<DinoConfig> {
     let architecture = f.get("architecture").and_then(Value::as_str).unwrap_or_default();
     let Some((size, patch_size, registers)) = parse(architecture) else {
         let expected = "vit_{small,base,large,giant}_patch{size}[_reg{count}]_dinov2";
@@ -33,7 +33,7 @@ pub(super) fn config(f: &Fields) -> Result<Config> {
     let ratio = args.number("mlp_ratio", Some(ratio))?;
     let inside = libm::trunc(hidden_size as f64 * ratio) as usize;
     let registers = or("reg_tokens", registers)?;
-    Ok(Config {
+    Ok(DinoConfig {
         hidden_size,
         num_hidden_layers: or("depth", depth)?,
         num_attention_heads: or("num_heads", heads)?,
@@ -85,7 +85,7 @@ fn parse(architecture: &str) -> Option<(usize, usize, usize)> {
 ///
 /// # Errors
 /// Names of both libraries at once; a fused projection that cannot be parted in three.
-pub fn transformers_names(cfg: &Config, weights: &Weights) -> Result<Weights> {
+pub fn transformers_names(cfg: &DinoConfig, weights: &Weights) -> Result<Weights> {
     if weights.contains("patch_embed.proj.weight") {
         weights.renamed(|name| rename(cfg, name))
     } else {
@@ -93,7 +93,7 @@ pub fn transformers_names(cfg: &Config, weights: &Weights) -> Result<Weights> {
     }
 }
 
-fn rename(cfg: &Config, name: &str) -> Vec<Part> {
+fn rename(cfg: &DinoConfig, name: &str) -> Vec<Part> {
     let whole = |name: &str| vec![Part::whole(name)];
     match name {
         "cls_token" => return whole("embeddings.cls_token"),
@@ -120,7 +120,7 @@ fn rename(cfg: &Config, name: &str) -> Vec<Part> {
 }
 
 /// A tensor of one layer; norms and plain MLPs have the same names in both libraries.
-fn inside_layer(cfg: &Config, rest: &str) -> String {
+fn inside_layer(cfg: &DinoConfig, rest: &str) -> String {
     let mlp = |name: &str| if cfg.use_swiglu_ffn { name.to_string() } else { String::new() };
     for (timm, transformers) in [
         ("attn.proj.", "attention.output.dense.".to_string()),
@@ -140,14 +140,14 @@ fn inside_layer(cfg: &Config, rest: &str) -> String {
 mod tests {
     use super::*;
 
-    fn read(json: &str) -> Result<Config> {
-        Config::from_value(&serde_json::from_str(json).unwrap(), "reward/config.json")
+    fn read(json: &str) -> Result<DinoConfig> {
+        DinoConfig::from_value(&serde_json::from_str(json).unwrap(), "reward/config.json")
     }
 
     #[test]
     fn architectures_are_read_by_name() {
         let base = read(r#"{"architecture":"vit_base_patch14_dinov2.lvd142m"}"#).unwrap();
-        assert_eq!(base, Config { position_resampling: Cubic::Antialiased, ..Config::base() });
+        assert_eq!(base, DinoConfig { position_resampling: Cubic::Antialiased, ..DinoConfig::base() });
         let giant = read(r#"{"architecture":"vit_giant_patch14_reg4_dinov2"}"#).unwrap();
         assert_eq!((giant.intermediate_size, giant.num_register_tokens), (4096, 4));
         assert!(giant.use_swiglu_ffn && !giant.class_position);
@@ -172,8 +172,8 @@ mod tests {
     #[test]
     fn names_are_translated() {
         let name =
-            |cfg: &Config, name: &str| rename(cfg, name).into_iter().map(|p| p.name).collect::<Vec<_>>();
-        let (plain, gated) = (Config::base(), Config { use_swiglu_ffn: true, ..Config::base() });
+            |cfg: &DinoConfig, name: &str| rename(cfg, name).into_iter().map(|p| p.name).collect::<Vec<_>>();
+        let (plain, gated) = (DinoConfig::base(), DinoConfig { use_swiglu_ffn: true, ..DinoConfig::base() });
         assert_eq!(name(&plain, "blocks.3.mlp.fc1.bias"), ["encoder.layer.3.mlp.fc1.bias"]);
         assert_eq!(name(&gated, "blocks.3.mlp.fc1.bias"), ["encoder.layer.3.mlp.weights_in.bias"]);
         assert_eq!(name(&plain, "blocks.0.norm2.weight"), ["encoder.layer.0.norm2.weight"]);

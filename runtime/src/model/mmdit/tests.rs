@@ -3,7 +3,7 @@ use super::*;
 
 #[test]
 fn targets_leave_out_what_does_not_exist() {
-    let cfg = Config { num_layers: 2, ..Config::sd35_medium() };
+    let cfg = MmditConfig { num_layers: 2, ..MmditConfig::sd35_medium() };
     let targets = lora_targets(&cfg);
     assert_eq!(targets.len(), 15);
     assert_eq!(targets[3], ("transformer_blocks.0.attn.to_out.0".into(), 1536, 1536));
@@ -16,7 +16,7 @@ fn unsupported_settings_are_named() {
         "joint_attention_dim":8,"pooled_projection_dim":8,"pos_embed_max_size":4"#;
     let text = |more: &str| {
         let json: Value = serde_json::from_str(&format!("{{{base},{more}}}")).unwrap();
-        Config::from_value(&json, "config.json").map_or_else(|e| format!("{e}"), |_| "fine".into())
+        MmditConfig::from_value(&json, "config.json").map_or_else(|e| format!("{e}"), |_| "fine".into())
     };
     assert_eq!(text(r#""patch_size":2,"qk_norm":null,"caption_projection_dim":32"#), "fine");
     assert!(text(r#""patch_size":3"#).contains("`patch_size`: expected 1 or 2, found 3"));
@@ -30,7 +30,7 @@ fn unsupported_settings_are_named() {
 
 #[test]
 fn broken_shapes_are_sentences() {
-    let cfg = Config { num_layers: 1, pos_embed_max_size: 4, ..Config::sd3_medium() };
+    let cfg = MmditConfig { num_layers: 1, pos_embed_max_size: 4, ..MmditConfig::sd3_medium() };
     let mut g = Graph::new();
     let latents = g.input("latents", &[1, 16, 16, 16]);
     let (time, pooled) = (g.input("time", &[1, 256]), g.input("pooled", &[1, 2048]));

@@ -6,8 +6,8 @@ use crate::out::{
     numbered_pictures,
 };
 use crate::settings::toml;
-use pentimento::file;
-use pentimento::shown::Shown;
+use pentimento_runtime::file;
+use pentimento_runtime::shown::Shown;
 use pentimento_trainer::Result;
 use pentimento_trainer::images::{GAP, Picture, cells};
 use pentimento_trainer::settings::{Settings, list};
@@ -238,8 +238,9 @@ fn thinned<T>(all: Vec<T>) -> Vec<T> {
 fn read_run(folder: &Path) -> Result<Option<Value>> {
     let path = folder.join(RUN);
     let Some(text) = file::text_if_there(&path, MOST_RUN)? else { return Ok(None) };
-    let bad =
-        |e: serde_json::Error| pentimento::Error::bad(path.display().to_string(), "JSON", e.to_string());
+    let bad = |e: serde_json::Error| {
+        pentimento_runtime::Error::bad(path.display().to_string(), "JSON", e.to_string())
+    };
     serde_json::from_str(&text).map(Some).map_err(bad)
 }
 

@@ -1,6 +1,6 @@
 //! Settings as a TOML file, with what is known of each as comments.
 use crate::settings::Entry;
-use pentimento::file;
+use pentimento_runtime::file;
 use pentimento_trainer::settings::{Settings, list};
 use pentimento_trainer::{Error, Result};
 use std::fmt::Write;

@@ -7,8 +7,8 @@ use crate::objective::grpo::{self, Rows};
 use crate::stage::Stage;
 use crate::train::Event;
 use crate::train::state::State;
-use pentimento::exec::PlanId;
-use pentimento::pipeline::Text;
+use pentimento_runtime::exec::PlanId;
+use pentimento_runtime::pipeline::Text;
 
 /// The epoch in progress: batch by batch, trained step by trained step, micro-batch by micro-batch.
 #[derive(Default)]

@@ -7,7 +7,7 @@ use crate::reward::judge::Pairs;
 use crate::stage::Stage;
 use crate::train::Event;
 use crate::train::state::State;
-use pentimento::exec::PlanId;
+use pentimento_runtime::exec::PlanId;
 
 /// The step in progress.
 #[derive(Default)]

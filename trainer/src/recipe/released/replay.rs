@@ -4,8 +4,8 @@ use super::{Bench, Script};
 use crate::adapter::Adapter;
 use crate::train::Trainer;
 use crate::{Error, Result};
-use pentimento::pipeline::Text;
-use pentimento::sampler::CpsCoefficients;
+use pentimento_runtime::pipeline::Text;
+use pentimento_runtime::sampler::CpsCoefficients;
 use std::sync::Arc;
 
 impl Trainer {

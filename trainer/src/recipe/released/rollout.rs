@@ -6,9 +6,9 @@ use crate::objective::grpo::Taken;
 use crate::stage::Stage;
 use crate::train::Event;
 use crate::train::state::State;
-use pentimento::exec::PlanId;
-use pentimento::pipeline::{Text, Velocity};
-use pentimento::sampler::CpsCoefficients;
+use pentimento_runtime::exec::PlanId;
+use pentimento_runtime::pipeline::{Text, Velocity};
+use pentimento_runtime::sampler::CpsCoefficients;
 
 /// A batch on its way to the update.
 pub(super) struct Made {

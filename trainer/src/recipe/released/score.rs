@@ -6,7 +6,7 @@ use crate::machine::Machine;
 use crate::stage::Stage;
 use crate::train::Event;
 use crate::train::state::State;
-use pentimento::exec::PlanId;
+use pentimento_runtime::exec::PlanId;
 
 /// Generated images, then references, batch after batch.
 #[derive(Default)]

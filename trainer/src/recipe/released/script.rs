@@ -1,6 +1,6 @@
 //! Where a released run's randomness comes from, and who watches it.
 use crate::archive::kept;
-use pentimento::rng::Philox;
+use pentimento_runtime::rng::Philox;
 use std::cell::RefCell;
 use std::rc::Rc;
 

@@ -1,9 +1,9 @@
 //! What the head computes on the device: its outputs, and a step of its training.
 use super::{NAMES, STEADY, Shape};
 use crate::Result;
-use pentimento::exec::{Executor, PlanId, compile};
-use pentimento::grad::gradients;
-use pentimento::graph::{Graph, Id};
+use pentimento_runtime::exec::{Executor, PlanId, compile};
+use pentimento_runtime::grad::gradients;
+use pentimento_runtime::graph::{Graph, Id};
 use pentimento_wgsl::kernel::{Act, Unary};
 
 pub(super) fn head(g: &mut Graph, tokens: Id, shape: Shape) -> (Id, [Id; 4]) {

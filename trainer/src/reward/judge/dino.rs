@@ -2,14 +2,14 @@
 use super::{Judge, Pairs};
 use crate::config::Config;
 use crate::preprocess::{head_picture, head_pixels};
-use crate::recipe::released::{Schedule, Script};
+use crate::recipe::released::{ReleasedSchedule, Script};
 use crate::reward::backbone::Backbone;
 use crate::reward::head::{Head, NAMES, Patches, Settings, Shape, rewards};
 use crate::reward::{HeadStep, Learned};
 use crate::{Error, Result};
-use pentimento::exec::{Executor, PlanId, compile};
-use pentimento::graph::Graph;
-use pentimento::pipeline::Pipeline;
+use pentimento_runtime::exec::{Executor, PlanId, compile};
+use pentimento_runtime::graph::Graph;
+use pentimento_runtime::pipeline::Pipeline;
 use std::collections::VecDeque;
 use std::path::Path;
 
@@ -46,7 +46,7 @@ impl DinoHead {
         pipeline: &mut Pipeline,
         folder: &Path,
         config: &Config,
-        schedule: &Schedule,
+        schedule: &ReleasedSchedule,
         pixels: (usize, usize),
         most: usize,
     ) -> Result<Self> {

@@ -3,14 +3,14 @@ use super::{Judge, Pairs};
 use crate::config::Config;
 use crate::images::Picture;
 use crate::preprocess::{clip_pixels, head_picture};
-use crate::recipe::released::{Schedule, Script};
+use crate::recipe::released::{ReleasedSchedule, Script};
 use crate::reward::pickscore::{Model, PickScore};
 use crate::reward::{HeadStep, Learned};
 use crate::{Error, Result};
-use pentimento::exec::{Executor, PlanId};
-use pentimento::folder::tokenizer_folder;
-use pentimento::pipeline::Pipeline;
-use pentimento::tokenizer::Tokenizer;
+use pentimento_runtime::exec::{Executor, PlanId};
+use pentimento_runtime::folder::tokenizer_folder;
+use pentimento_runtime::pipeline::Pipeline;
+use pentimento_runtime::tokenizer::Tokenizer;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 
@@ -49,7 +49,7 @@ impl Pick {
         pipeline: &mut Pipeline,
         folder: &Path,
         config: &Config,
-        schedule: &Schedule,
+        schedule: &ReleasedSchedule,
         pixels: (usize, usize),
     ) -> Result<Self> {
         let tokenizer = tokenizer_folder(folder)?.tokenizer()?;
@@ -64,7 +64,7 @@ impl Pick {
     fn inputs(
         &self,
         images: &[&[f32]],
-        eight_bit: impl Fn(u32, u32, &[f32]) -> pentimento::Result<Picture>,
+        eight_bit: impl Fn(u32, u32, &[f32]) -> pentimento_runtime::Result<Picture>,
     ) -> Result<VecDeque<Vec<Vec<f32>>>> {
         let model = self.score.model();
         let side = model.vision.image_size as u32;
