@@ -62,8 +62,8 @@ if [ -n "$quick" ]; then
 else
     quiet "docs" env RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps
     quiet "tests' build" cargo test --release --workspace --no-run
-    # Two lanes: alone, a program leaves a processor idle while its last test runs. Trainings take as long as all the rest.
-    trainings=(learning trainer official resume kills) first=() second=()
+    # Two lanes: alone, a program leaves a processor idle while its last test runs. Trainings and what compiles programs take as long as all the rest.
+    trainings=(learning trainer official resume kills ffi package python) first=() second=()
     for file in {wgsl,runtime,trainer,trainer/cli,tests}/tests/{*.rs,*/main.rs}; do
         [ -e "$file" ] || continue
         name=${file%.rs} name=${name%/main} name=${name##*/}

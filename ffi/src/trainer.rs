@@ -289,7 +289,7 @@ pub unsafe extern "C" fn pmt_trainer_start(trainer: *mut pmt_trainer, job: *mut 
 }
 
 /// Begins a drawing with the adapter that `pmt_trainer_save_adapter` would write; training goes on as if nothing had been
-/// drawn. Not before it was loaded.
+/// drawn. One that is paused in the middle lets the training go on, and begins its image anew. No previews. Not before the training was loaded.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pmt_trainer_draw(
     trainer: *mut pmt_trainer,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ import pytest
 import pentimento
 
 ICONS = Path(__file__).resolve().parents[2] / "examples" / "models" / "icons"
+
+# What a shell runs in the background ignores Ctrl-C, and Python then leaves it so.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 #: The least training that has every part.
 QUICK: dict[str, Any] = {

@@ -8,17 +8,21 @@ use pentimento_trainer::train::{Event, Trainer};
 use tests::adapter::adapter;
 use tests::job::{ENOUGH, Job};
 
-/// The whole training, pictures first, as the estimate has it.
+/// The whole training, pictures first and last, as the estimate has it.
 fn used(trainer: &mut Trainer) -> Memory {
     let rows = trainer.config().at_once.sample.min(SHEET);
     let texts = trainer.encode(&["", "a cat"], &mut || true).expect("texts");
-    let pipeline = trainer.pipeline();
-    let side = pipeline.native_size();
-    let how = Sampling { steps: 1, guidance: 4.5, width: side, height: side };
-    let jobs: Vec<_> = (0..rows as u64).map(|seed| (&texts[1], seed)).collect();
-    pipeline.generate(&jobs, &texts[0], &how, &mut |_, _| true).expect("pictures");
+    let draw = |trainer: &mut Trainer| {
+        let pipeline = trainer.pipeline();
+        let side = pipeline.native_size();
+        let how = Sampling { steps: 1, guidance: 4.5, width: side, height: side };
+        let jobs: Vec<_> = (0..rows as u64).map(|seed| (&texts[1], seed)).collect();
+        pipeline.generate(&jobs, &texts[0], &how, &mut |_, _| true).expect("pictures");
+    };
+    draw(trainer);
     let ends = (0..ENOUGH).any(|_| matches!(trainer.step().expect("a step"), Event::Done));
     assert!(ends);
+    draw(trainer);
     trainer.memory()
 }
 

@@ -76,7 +76,21 @@ fn paced_training_learns_the_same_bits() {
     frames(&host, &picture, 2 * MS, |_| true);
     assert_eq!(picture.outcome(), Outcome::Done);
     assert_eq!(picture.picture(0).expect("an image").pixels.len(), 16 * 16 * 3);
+    // A drawing that is paused in the middle holds nobody up, and begins anew; one that is cancelled leaves nothing.
+    let long = Sampling { steps: 200, ..how() };
+    let draw = |seed| training.draw(Drawing::new("a dog", seed, long.clone())).expect("a drawing");
+    let paused = draw(2);
+    frames(&host, &paused, 2 * MS, |_| paused.progress().done < 3);
+    paused.pause(true);
     run.pause(false);
+    let before = run.progress().done;
+    frames(&host, &run, 2 * MS, |_| run.progress().done == before);
+    assert_eq!(paused.outcome(), Outcome::Running);
+    paused.cancel();
+    let dropped = draw(3);
+    frames(&host, &dropped, 2 * MS, |_| dropped.progress().done < 3);
+    dropped.cancel();
+    assert_eq!([paused.wait(None), dropped.wait(None)], [Outcome::Cancelled, Outcome::Cancelled]);
     frames(&host, &run, 2 * MS, |_| run.progress().phase != Phase::Iterating);
     run.cancel();
     assert_eq!(run.wait(None), Outcome::Cancelled);

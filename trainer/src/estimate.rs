@@ -16,7 +16,7 @@ use pentimento_runtime::caps::Caps;
 use pentimento_runtime::exec::null::Null;
 use pentimento_runtime::exec::{Kinds, Memory};
 use pentimento_runtime::grad::Recompute;
-use pentimento_runtime::pipeline::Sampling;
+use pentimento_runtime::pipeline::{Sampling, Text};
 use pentimento_wgsl::Class;
 use std::collections::BTreeMap;
 
@@ -270,9 +270,10 @@ impl Run {
     /// Runs to the end, or until more than `cap` is held.
     fn all(mut self, cap: u64) -> Result<Self> {
         self.note(OPENING.into(), cap);
+        let texts = self.trainer.encode(&["", ""], &mut || true)?;
+        [self.estimate.work.prepare, self.estimate.streamed.prepare] = self.spent();
         if self.over.is_none() {
-            self.draw()?;
-            self.note(DRAWING.into(), cap);
+            self.draw(&texts, cap)?;
         }
         while self.over.is_none() {
             let event = self.trainer.step()?;
@@ -280,6 +281,8 @@ impl Run {
             self.note(phase, cap);
             self.count(&event);
             if matches!(event, Event::Done) {
+                // Beside what the training holds, in the middle of it as well.
+                self.draw(&texts, cap)?;
                 break;
             }
         }
@@ -288,16 +291,15 @@ impl Run {
         Ok(self)
     }
     /// A picture sheet, as the command line draws one, of the training's size.
-    fn draw(&mut self) -> Result<()> {
+    fn draw(&mut self, texts: &[Text], cap: u64) -> Result<()> {
         let (width, height) = self.trainer.machine.pixels;
         let rows = self.trainer.config().at_once.sample.min(SHEET);
         let how = Sampling { steps: 1, guidance: 4.5, width, height };
-        let texts = self.trainer.encode(&["", ""], &mut || true)?;
-        [self.estimate.work.prepare, self.estimate.streamed.prepare] = self.spent();
         let pipeline = self.trainer.pipeline();
         let jobs: Vec<_> = (0..rows as u64).map(|seed| (&texts[0], seed)).collect();
         pipeline.generate(&jobs, &texts[1], &how, &mut |_, _| true)?;
         self.spent(); // pictures are no part of the training
+        self.note(DRAWING.into(), cap);
         Ok(())
     }
     /// Operations and streamed bytes since the last call.

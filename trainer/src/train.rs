@@ -20,6 +20,7 @@ use crate::stage::Stage;
 use crate::stage::prepare::Known;
 use crate::stage::watch::{Look, Looked};
 use crate::{Error, Result};
+pub use draw::Glimpse;
 use identity::Identity;
 use pentimento_runtime::exec::{Executor, PlanId};
 use pentimento_runtime::pipeline::{Pipeline, Text};
@@ -142,8 +143,10 @@ pub struct Trainer {
     running: Option<PlanId>,
     /// Prompts of drawings, encoded.
     texts: BTreeMap<String, Text>,
-    /// News of a run that [`Trainer::draw`] had to finish.
+    /// News of a run that a drawing had to finish.
     held: Option<Event>,
+    /// Whether the device holds the adapter of a drawing.
+    glimpsing: bool,
     /// Why training cannot go on.
     failed: Option<Error>,
     /// What a run must have in common with one that it goes on from.
@@ -223,6 +226,7 @@ impl Trainer {
             running: None,
             texts: BTreeMap::new(),
             held: None,
+            glimpsing: false,
             failed: None,
             identity,
             phase: "",
@@ -267,6 +271,7 @@ impl Trainer {
         if let Some(event) = self.held.take() {
             return Ok(event);
         }
+        self.put_away()?;
         if let Some(error) = &self.failed {
             return Err(error.clone());
         }

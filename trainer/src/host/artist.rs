@@ -3,6 +3,7 @@ use super::desk::{Device, Turn};
 use super::ticket::{Phase, Picture, Ticket};
 use crate::adapted::{self, Source};
 use crate::adapter::Adapter;
+use crate::train::Glimpse;
 use crate::{Error, Result};
 use pentimento_runtime::exec::cpu::Cpu;
 use pentimento_runtime::exec::{Executor, PlanId};
@@ -70,10 +71,12 @@ impl Drawing {
 #[derive(Default)]
 pub(super) struct State {
     /// Images that are there.
-    done: usize,
+    pub done: usize,
     texts: Option<Texts>,
     images: Option<Images>,
     running: Option<PlanId>,
+    /// Of a training's drawing.
+    pub glimpse: Option<Glimpse>,
 }
 
 /// How a model's weights are kept.

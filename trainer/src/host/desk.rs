@@ -198,7 +198,9 @@ impl Desk {
                 artist.turn(device, &draw.0, &mut draw.1, &work.ticket)
             }
             (Thing::Training(training), What::Train) => training.turn(device, &work.ticket),
-            (Thing::Training(training), What::Draw(draw)) => training.draw(&draw.0, &work.ticket),
+            (Thing::Training(training), What::Draw(draw)) => {
+                training.draw(&draw.0, &mut draw.1, &work.ticket)
+            }
             (Thing::Artist(_), What::Train) => Err(Error::call("job", "a training", "a drawing's model")),
         }
     }

@@ -1,5 +1,5 @@
 //! A training on a host's thread.
-use super::artist::Drawing;
+use super::artist::{Drawing, State};
 use super::desk::{Device, Turn};
 use super::ticket::{News, Phase, Picture, Progress, Ticket};
 use crate::estimate;
@@ -120,19 +120,23 @@ impl Training {
         Turn::Between
     }
 
-    /// Draws in the middle of training.
-    pub fn draw(&mut self, drawing: &Drawing, ticket: &Ticket) -> Result<Turn> {
-        let how = &drawing.how;
-        let mut pictures = Vec::new();
-        for (prompt, seed) in &drawing.images {
-            let mut progress = |done, all| {
-                ticket.at(Phase::Drawing, done, all);
-                !ticket.cancelled()
-            };
-            let pixels = self.trainer()?.draw(prompt, *seed, how, &mut progress)?;
-            pictures.push(Picture { width: how.width, height: how.height, pixels: Arc::new(pixels) });
+    /// A piece of a drawing in the middle of training. The training goes on where one is paused, which then begins its image anew.
+    pub fn draw(&mut self, drawing: &Drawing, state: &mut State, ticket: &Ticket) -> Result<Turn> {
+        let (how, count) = (&drawing.how, drawing.images.len());
+        let Some((prompt, seed)) = drawing.images.get(state.done) else { return Ok(Turn::Done) };
+        let trainer = self.trainer()?;
+        let new = || trainer.begin_drawing(prompt, &drawing.negative, *seed, how);
+        let mut glimpse = state.glimpse.take().unwrap_or_else(new);
+        let image = trainer.draw_on(&mut glimpse)?;
+        let (done, all) = glimpse.progress();
+        if let Some(pixels) = image {
+            state.done += 1;
+            ticket.at(Phase::Drawing, state.done * all, count * all);
+            ticket.deliver(vec![Picture { width: how.width, height: how.height, pixels: Arc::new(pixels) }]);
+            return Ok(if state.done == count { Turn::Done } else { Turn::Within });
         }
-        ticket.deliver(pictures);
-        Ok(Turn::Done)
+        ticket.at(Phase::Drawing, state.done * all + done, count * all);
+        state.glimpse = Some(glimpse);
+        Ok(Turn::Within)
     }
 }
