@@ -743,7 +743,7 @@ enum pmt_status pmt_trainer_start(struct pmt_trainer *trainer,
                                   struct pmt_job **job);
 
 // Begins a drawing with the adapter that `pmt_trainer_save_adapter` would write; training goes on as if nothing had been
-// drawn. Not before it was loaded.
+// drawn. One that is paused in the middle lets the training go on, and begins its image anew. No previews. Not before the training was loaded.
 enum pmt_status pmt_trainer_draw(struct pmt_trainer *trainer,
                                  const struct pmt_drawing *drawing,
                                  struct pmt_job **job);
