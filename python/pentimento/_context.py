@@ -94,6 +94,12 @@ class Context(Handle):
         self._wait(lib.pmt_context_memory, memory, ffi.sizeof("pmt_memory"))
         return Memory(**fields(memory[0]))
 
+    def limit_memory(self, most: int | None) -> None:
+        """Limits what all work of this context holds on the device together, in bytes; ``None`` lifts it. A training that begins later keeps
+        to it or is refused with the least that would do; a drawing without room keeps its weights in the host's memory, or is
+        :class:`OutOfMemoryError`."""
+        self._call(lib.pmt_context_limit_memory, 2**64 - 1 if most is None else whole(most, "most", 64))
+
     def poll(self, gpu_us: int, cpu_us: int) -> None:
         """Gives the context so many microseconds of the GPU and of its thread, for programs with frames; see ``pmt_context_poll``."""
         self._call(lib.pmt_context_poll, whole(gpu_us, "gpu_us"), whole(cpu_us, "cpu_us"))
