@@ -66,7 +66,8 @@ public:
         Picture p{};
         p.width = width, p.height = height;
         auto info = structure<VkImageCreateInfo>(VK_STRUCTURE_TYPE_IMAGE_CREATE_INFO);
-        info.imageType = VK_IMAGE_TYPE_2D, info.format = VK_FORMAT_R8G8B8A8_UNORM, info.extent = {width, height, 1};
+        info.imageType = VK_IMAGE_TYPE_2D, info.extent = {width, height, 1};
+        info.format = encodes_ ? VK_FORMAT_R8G8B8A8_SRGB : VK_FORMAT_R8G8B8A8_UNORM; // so that blits leave numbers as they are
         info.mipLevels = info.arrayLayers = 1, info.samples = VK_SAMPLE_COUNT_1_BIT;
         info.usage = VK_IMAGE_USAGE_TRANSFER_DST_BIT | VK_IMAGE_USAGE_TRANSFER_SRC_BIT;
         vk(vkCreateImage(device_, &info, nullptr, &p.image), "an image");
@@ -217,6 +218,7 @@ private:
         std::uint32_t one = 1;
         VkSurfaceFormatKHR format;
         vk(vkGetPhysicalDeviceSurfaceFormatsKHR(physical_, surface_, &one, &format), "a format");
+        encodes_ = format.format == VK_FORMAT_B8G8R8A8_SRGB || format.format == VK_FORMAT_R8G8B8A8_SRGB;
         swaps_ = format.format == VK_FORMAT_B8G8R8A8_UNORM || format.format == VK_FORMAT_B8G8R8A8_SRGB;
         size_ = can.currentExtent.width == UINT32_MAX ? VkExtent2D{WIDTH, HEIGHT} : can.currentExtent;
         auto info = structure<VkSwapchainCreateInfoKHR>(VK_STRUCTURE_TYPE_SWAPCHAIN_CREATE_INFO_KHR);
@@ -337,6 +339,7 @@ private:
     VkSwapchainKHR swapchain_{};
     VkExtent2D size_{};
     bool swaps_ = false; // whether blue comes first
+    bool encodes_ = false; // whether what is written is taken for linear
     std::vector<VkImage> images_;
     std::vector<VkImageView> views_;
     std::vector<VkSemaphore> shown_;
