@@ -688,7 +688,7 @@ enum pmt_status pmt_settings_describe(uint32_t index,
                                       struct pmt_setting *setting,
                                       size_t size);
 
-// Makes a training. `reward` is a Dinov2Model folder, or NULL for the folder `reward` inside the model's; `settings` NULL for the recommended
+// Makes a training. `reward` is the folder of a Dinov2Model, or of a CLIPModel such as PickScore's, or NULL for the folder `reward` inside the model's; `settings` NULL for the recommended
 // ones. Reads configurations, milliseconds.
 enum pmt_status pmt_trainer_new(const struct pmt_model *model,
                                 const char *reward,

@@ -8,9 +8,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <string>
 #include <vector>
 
@@ -24,7 +21,7 @@ inline double milliseconds(Clock::duration d) { return std::chrono::duration<dou
 
 // What the command line says.
 struct Options {
-    std::string model, folder, shot;
+    std::string model, folder, shot, prompt = "icon of red apple";
     std::uint32_t budget = 4000; // microseconds of the GPU a frame
     int frames = 0;
     std::vector<std::pair<std::string, std::string>> settings;
@@ -42,6 +39,7 @@ inline bool read_options(int argc, char **argv, Options &o) {
         if (name == "budget") o.budget = static_cast<std::uint32_t>(std::strtoul(value.c_str(), nullptr, 10));
         else if (name == "frames") o.frames = std::atoi(value.c_str());
         else if (name == "shot") o.shot = value;
+        else if (name == "prompt") o.prompt = value;
         else o.settings.emplace_back(name, value);
     }
     return true;
@@ -77,11 +75,9 @@ public:
         }
         if (auto s = context_.model(o.model.c_str(), model_); !s) return s;
         if (auto s = model_.trainer(settings_, trainer_); !s) return s;
-        for (const auto &entry : std::filesystem::directory_iterator(o.folder)) {
-            if (entry.path().extension() != ".ppm") continue;
-            if (auto s = add(entry.path()); !s) return s;
-        }
-        return {};
+        prompt_ = o.prompt;
+        std::uint32_t count = 0;
+        return trainer_.add_references(o.folder.c_str(), nullptr, count);
     }
     pentimento::Status start() { return trainer_.start(training_); }
     void pause() { (void)training_.pause(paused_ = !paused_); }
@@ -114,20 +110,6 @@ public:
     const std::string &words() const { return words_; }
 
 private:
-    pentimento::Status add(const std::filesystem::path &path) {
-        std::ifstream file(path, std::ios::binary);
-        std::string magic;
-        std::uint32_t width = 0, height = 0, most = 0;
-        file >> magic >> width >> height >> most;
-        file.get();
-        std::vector<char> rgb(std::size_t{std::min(width, 16384U)} * std::min(height, 16384U) * 3);
-        file.read(rgb.data(), static_cast<std::streamsize>(rgb.size()));
-        if (!file || magic != "P6" || most != 255) return {PMT_STATUS_BAD_FILE, path.string() + " is no PPM."};
-        std::ifstream words(std::filesystem::path(path).replace_extension(".txt"));
-        std::string caption(std::istreambuf_iterator<char>{words}, {});
-        if (prompt_.empty()) prompt_ = caption;
-        return trainer_.add_reference(pentimento::image(rgb.data(), rgb.size(), width, height), caption.c_str());
-    }
     void ask() {
         if (drawing_) return; // one is on its way
         pentimento::Drawing wanted;

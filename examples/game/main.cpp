@@ -3,9 +3,9 @@
 //
 //   cargo build --release -p pentimento-ffi
 //   c++ -std=c++17 -O2 examples/game/main.cpp -Iinclude -Ltarget/release -lpentimento $(sdl2-config --cflags --libs) -o game
-//   LD_LIBRARY_PATH=target/release ./game examples/models/icons FOLDER [budget=4000] [frames=0] [shot=FILE.bmp] [SETTING=VALUE ...]
+//   LD_LIBRARY_PATH=target/release ./game examples/models/icons FOLDER [budget=4000] [frames=0] [shot=FILE.bmp] [prompt=TEXT] [SETTING=VALUE ...]
 //
-// FOLDER holds references as NAME.ppm with captions in NAME.txt. Keys: P pauses, C cancels, S starts again, Escape ends. With `frames` it
+// FOLDER holds references (PNG, JPEG, WebP) with captions beside them. Keys: P pauses, C cancels, S starts again, Escape ends. With `frames` it
 // ends by itself, half of them without training and half with, and prints how long frames took.
 #include "game.hpp"
 
@@ -127,7 +127,7 @@ int play(const Options &o, SDL_Window *window, SDL_Renderer *renderer) {
 int main(int argc, char **argv) {
     Options o;
     if (!read_options(argc, argv, o)) {
-        return std::fprintf(stderr, "usage: game MODEL FOLDER [budget=US] [frames=N] [shot=FILE.bmp] [SETTING=VALUE ...]\n"), 2;
+        return std::fprintf(stderr, "usage: game MODEL FOLDER [budget=US] [frames=N] [shot=FILE.bmp] [prompt=TEXT] [SETTING=VALUE ...]\n"), 2;
     }
     if (SDL_Init(SDL_INIT_VIDEO) != 0) return std::fprintf(stderr, "game: %s\n", SDL_GetError()), 1;
     SDL_Window *window = SDL_CreateWindow("pentimento", SDL_WINDOWPOS_CENTERED, SDL_WINDOWPOS_CENTERED, WIDTH, HEIGHT, 0);

@@ -3,7 +3,7 @@
 //
 //   cargo build --release -p pentimento-ffi
 //   c++ -std=c++17 -O2 examples/game/vulkan.cpp -Iinclude -Ltarget/release -lpentimento $(sdl2-config --cflags --libs) -lvulkan -o game-vulkan
-//   LD_LIBRARY_PATH=target/release ./game-vulkan examples/models/icons FOLDER [budget=4000] [frames=0] [shot=FILE.bmp] [SETTING=VALUE ...]
+//   LD_LIBRARY_PATH=target/release ./game-vulkan examples/models/icons FOLDER [budget=4000] [frames=0] [shot=FILE.bmp] [prompt=TEXT] [SETTING=VALUE ...]
 //
 // FOLDER, keys and `frames` are those of main.cpp. SDL_VIDEODRIVER=dummy draws without a window (VK_EXT_headless_surface).
 #include "game.hpp"
@@ -434,7 +434,7 @@ int play(const Options &o, SDL_Window *window, Screen &screen) {
 int main(int argc, char **argv) {
     Options o;
     if (!read_options(argc, argv, o)) {
-        return std::fprintf(stderr, "usage: game-vulkan MODEL FOLDER [budget=US] [frames=N] [shot=FILE.bmp] [SETTING=VALUE ...]\n"), 2;
+        return std::fprintf(stderr, "usage: game-vulkan MODEL FOLDER [budget=US] [frames=N] [shot=FILE.bmp] [prompt=TEXT] [SETTING=VALUE ...]\n"), 2;
     }
     if (SDL_Init(SDL_INIT_VIDEO) != 0) return std::fprintf(stderr, "game: %s\n", SDL_GetError()), 1;
     const bool headless = std::strcmp(SDL_GetCurrentVideoDriver(), "dummy") == 0;

@@ -86,7 +86,7 @@ impl Session {
     }
 }
 
-/// Makes a training. `reward` is a Dinov2Model folder, or NULL for the folder `reward` inside the model's; `settings` NULL for the recommended
+/// Makes a training. `reward` is the folder of a Dinov2Model, or of a CLIPModel such as PickScore's, or NULL for the folder `reward` inside the model's; `settings` NULL for the recommended
 /// ones. Reads configurations, milliseconds.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pmt_trainer_new(

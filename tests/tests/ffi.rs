@@ -242,7 +242,11 @@ fn game(folder: &Path, model: &Path) {
     let text = [flags.stdout, b" ".to_vec(), libs.stdout].concat();
     let text = String::from_utf8(text).expect("flags");
     let more: Vec<&str> = text.split_whitespace().collect();
-    std::fs::write(folder.join("apple.txt"), "an apple").expect("a caption");
+    let pictures = folder.join("pictures");
+    std::fs::create_dir_all(&pictures).expect("a folder");
+    let picture = image::RgbImage::from_fn(64, 64, |x, y| image::Rgb([x as u8, y as u8, 99]));
+    picture.save(pictures.join("apple.png")).expect("an image");
+    std::fs::write(pictures.join("apple.txt"), "an apple").expect("a caption");
     if let Some(game) = compile("examples/game/main.cpp", folder, Link::Shared, &more) {
         let mut command = command(&game);
         command.env("SDL_VIDEODRIVER", "dummy");
@@ -262,7 +266,7 @@ fn game(folder: &Path, model: &Path) {
 fn play(mut command: Command, folder: &Path, model: &Path) {
     let shot = folder.join("shot.bmp");
     let _ = std::fs::remove_file(&shot);
-    command.arg(model).arg(folder).args([
+    command.arg(model).arg(folder.join("pictures")).args([
         "frames=400",
         "iterations=1",
         "warm.steps=8",
