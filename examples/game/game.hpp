@@ -3,6 +3,7 @@
 #define GAME_HPP
 #include <pentimento.hpp>
 
+#include <SDL.h>
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -126,6 +127,41 @@ private:
     std::string prompt_, words_ = "not training";
     bool paused_ = false;
 };
+
+// Frames until somebody leaves, or as many as the options say: `take` gets a new picture as Artist::fetch gives it, `draw` draws a frame
+// and, for a file that is named, keeps it. Tells how long frames took.
+template <typename Take, typename Draw> void play(const Options &o, Artist &artist, Take take, Draw draw) {
+    Times off, on, polls;
+    bool training = false;
+    auto start = [&] {
+        if (auto s = artist.start(); !s) std::fprintf(stderr, "game: %s\n", s.message().c_str());
+        training = true;
+    };
+    if (!o.frames) start();
+    for (int frame = 0; !o.frames || frame < o.frames; frame++) {
+        if (o.frames && frame == o.frames / 2) start();
+        const auto began = Clock::now();
+        for (SDL_Event e; SDL_PollEvent(&e);) {
+            if (e.type == SDL_QUIT || (e.type == SDL_KEYDOWN && e.key.keysym.sym == SDLK_ESCAPE)) return;
+            if (e.type != SDL_KEYDOWN) continue;
+            if (e.key.keysym.sym == SDLK_p) artist.pause();
+            if (e.key.keysym.sym == SDLK_c) artist.cancel();
+            if (e.key.keysym.sym == SDLK_s) start();
+        }
+        const auto before = Clock::now();
+        artist.frame(o.budget);
+        artist.fetch(take);
+        polls.add(milliseconds(Clock::now() - before));
+        draw(frame + 1 == o.frames ? o.shot : std::string());
+        const double took = milliseconds(Clock::now() - began);
+        (training ? on : off).add(took);
+        if (took * 1000 < FRAME_US) SDL_Delay(Uint32((FRAME_US - took * 1000) / 1000));
+    }
+    off.print("frames without training");
+    on.print("frames with training");
+    polls.print("of these, for pentimento");
+    std::printf("%s\n", artist.words().c_str());
+}
 
 } // namespace game
 

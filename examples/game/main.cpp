@@ -78,47 +78,22 @@ int play(const Options &o, SDL_Window *window, SDL_Renderer *renderer) {
     if (auto s = artist.open(o); !s) return std::fprintf(stderr, "game: %s\n", s.message().c_str()), 1;
     std::vector<Ball> balls = make_balls();
     std::vector<std::uint8_t> rgba;
-    Times off, on, polls;
-    bool training = false;
-    auto start = [&] {
-        if (auto s = artist.start(); !s) std::fprintf(stderr, "game: %s\n", s.message().c_str());
-        training = true;
+    auto take = [&](const pentimento::Job &job, std::uint32_t width, std::uint32_t height) {
+        rgba.resize(std::size_t{width} * height * 4);
+        bool there{job.image(0, pentimento::image(rgba.data(), rgba.size(), width, height, PMT_FORMAT_RGBA8))};
+        if (there) strip.add(renderer, rgba, width, height);
+        return there;
     };
-    if (!o.frames) start();
-    for (int frame = 0; !o.frames || frame < o.frames; frame++) {
-        if (o.frames && frame == o.frames / 2) start();
-        const auto began = Clock::now();
-        for (SDL_Event e; SDL_PollEvent(&e);) {
-            if (e.type == SDL_QUIT || (e.type == SDL_KEYDOWN && e.key.keysym.sym == SDLK_ESCAPE)) return 0;
-            if (e.type != SDL_KEYDOWN) continue;
-            if (e.key.keysym.sym == SDLK_p) artist.pause();
-            if (e.key.keysym.sym == SDLK_c) artist.cancel();
-            if (e.key.keysym.sym == SDLK_s) start();
-        }
-        const auto before = Clock::now();
-        artist.frame(o.budget);
-        artist.fetch([&](const pentimento::Job &job, std::uint32_t width, std::uint32_t height) {
-            rgba.resize(std::size_t{width} * height * 4);
-            bool there{job.image(0, pentimento::image(rgba.data(), rgba.size(), width, height, PMT_FORMAT_RGBA8))};
-            if (there) strip.add(renderer, rgba, width, height);
-            return there;
-        });
-        polls.add(milliseconds(Clock::now() - before));
+    game::play(o, artist, take, [&](const std::string &shot) {
         SDL_SetRenderDrawColor(renderer, 24, 26, 34, 255);
         SDL_RenderClear(renderer);
         for (Ball &b : balls) draw_ball(renderer, b);
         strip.draw(renderer);
         SDL_SetWindowTitle(window, ("pentimento: " + artist.words()).c_str());
-        if (frame + 1 == o.frames && !o.shot.empty()) save_shot(renderer, o.shot);
+        if (!shot.empty()) save_shot(renderer, shot);
         SDL_RenderPresent(renderer);
-        const double took = milliseconds(Clock::now() - began);
-        (training ? on : off).add(took);
-        if (took * 1000 < FRAME_US) SDL_Delay(Uint32((FRAME_US - took * 1000) / 1000));
-    }
-    off.print("frames without training");
-    on.print("frames with training");
-    polls.print("of these, for pentimento");
-    std::printf("%s; %zu pictures\n", artist.words().c_str(), strip.size());
+    });
+    std::printf("%zu pictures\n", strip.size());
     return 0;
 }
 

@@ -393,38 +393,13 @@ int play(const Options &o, SDL_Window *window, Screen &screen) {
     Artist artist; // goes before the device that it works on
     if (auto s = artist.open(o, &screen.lent()); !s) return std::fprintf(stderr, "game: %s\n", s.message().c_str()), 1;
     Boxes boxes;
-    Times off, on, polls;
-    bool training = false;
-    auto start = [&] {
-        if (auto s = artist.start(); !s) std::fprintf(stderr, "game: %s\n", s.message().c_str());
-        training = true;
-    };
-    if (!o.frames) start();
-    for (int frame = 0; !o.frames || frame < o.frames; frame++) {
-        if (o.frames && frame == o.frames / 2) start();
-        const auto began = Clock::now();
-        for (SDL_Event e; SDL_PollEvent(&e);) {
-            if (e.type == SDL_QUIT || (e.type == SDL_KEYDOWN && e.key.keysym.sym == SDLK_ESCAPE)) return 0;
-            if (e.type != SDL_KEYDOWN) continue;
-            if (e.key.keysym.sym == SDLK_p) artist.pause();
-            if (e.key.keysym.sym == SDLK_c) artist.cancel();
-            if (e.key.keysym.sym == SDLK_s) start();
-        }
-        const auto before = Clock::now();
-        artist.frame(o.budget);
-        artist.fetch([&](const pentimento::Job &job, std::uint32_t width, std::uint32_t height) { return screen.take(job, width, height); });
-        polls.add(milliseconds(Clock::now() - before));
+    auto take = [&](const pentimento::Job &job, std::uint32_t width, std::uint32_t height) { return screen.take(job, width, height); };
+    game::play(o, artist, take, [&](const std::string &shot) {
         boxes.move();
         if (window) SDL_SetWindowTitle(window, ("pentimento: " + artist.words()).c_str());
-        screen.draw(boxes.rects, boxes.colours, frame + 1 == o.frames ? o.shot : std::string());
-        const double took = milliseconds(Clock::now() - began);
-        (training ? on : off).add(took);
-        if (took * 1000 < FRAME_US) SDL_Delay(Uint32((FRAME_US - took * 1000) / 1000));
-    }
-    off.print("frames without training");
-    on.print("frames with training");
-    polls.print("of these, for pentimento");
-    std::printf("%s; %zu pictures\n", artist.words().c_str(), screen.pictures());
+        screen.draw(boxes.rects, boxes.colours, shot);
+    });
+    std::printf("%zu pictures\n", screen.pictures());
     screen.wait();
     return 0;
 }
