@@ -46,3 +46,14 @@ fn a_profile_is_of_the_plan() {
         println!("{clock:?}: {:.3} ms of {whole:?}", 1e3 * profile.seconds());
     }
 }
+
+/// As `pentimento devices --test` runs it: a good device agrees, and is left as it was.
+#[test]
+fn a_self_test_agrees_and_leaves_nothing() {
+    let Some(mut gpu) = adapter("the self-test") else { return };
+    let before = gpu.memory().now.leaves;
+    let tested = gpu.self_test().expect("a test");
+    assert!(tested.wrong.is_none(), "{}", tested.wrong.expect("a difference"));
+    assert!(tested.commands > 20 && tested.kernels.len() > 10, "{tested:?}");
+    assert_eq!(gpu.memory().now.leaves, before);
+}
