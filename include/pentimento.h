@@ -133,6 +133,9 @@ typedef enum pmt_event_kind {
     PMT_EVENT_KIND_NOTE = 8,
     // Over; `status`, and `text` where it failed.
     PMT_EVENT_KIND_OVER = 9,
+    // A training waits for others: `total` pieces are to be made by `pmt_trainer_work` and given to `pmt_trainer_give`; `text` is `rollout` or
+    // `gradients`.
+    PMT_EVENT_KIND_WANTED = 10,
 } pmt_event_kind;
 
 // What a device is to be made with.
@@ -357,6 +360,10 @@ typedef struct pmt_setting {
     const char *source;
 } pmt_setting;
 
+// Takes `len` bytes, all of them in one call. Not 0: it could not, which is PMT_STATUS_IO for the call it was given to. Called before that call
+// returns, on its thread.
+typedef int32_t (*pmt_write)(void *user, const uint8_t *bytes, size_t len);
+
 // What a training takes.
 typedef struct pmt_estimate {
     // Most bytes on the device at a time.
@@ -372,10 +379,6 @@ typedef struct pmt_estimate {
     // Floating-point operations of an iteration.
     double work_iteration;
 } pmt_estimate;
-
-// Takes `len` bytes, all of them in one call. Not 0: it could not, which is PMT_STATUS_IO for the call it was given to. Called before that call
-// returns, on its thread.
-typedef int32_t (*pmt_write)(void *user, const uint8_t *bytes, size_t len);
 
 // Takes or gives back the program's lock on a queue. Called on the context's own thread, and on those that free the last of a context.
 typedef void (*pmt_lock)(void *user);
@@ -687,6 +690,43 @@ enum pmt_status pmt_settings_check(const struct pmt_settings *settings);
 enum pmt_status pmt_settings_describe(uint32_t index,
                                       struct pmt_setting *setting,
                                       size_t size);
+
+// Lets others make rollouts and gradients of a training's iterations, in up to so many pieces; to be called before it is started. Whenever
+// PMT_EVENT_WANTED comes, give what `pmt_trainer_write_shared` writes to other trainers of the same model, settings, prompts and references, in
+// this process or on other machines; let each make some of the pieces with `pmt_trainer_work`, and bring them to `pmt_trainer_give`. A
+// piece that is lost can be made again by any of them. The warm start, the head, optimiser steps and looks stay here. The settings are those of one
+// machine that does it all; `memory` must leave all machines the same `at_once`. 0: everything is made here. Returns at once.
+enum pmt_status pmt_trainer_spread(struct pmt_trainer *trainer,
+                                   uint32_t pieces);
+
+// Gives what others must know to make the pieces that a training waits for: the adapter, and for gradients the pictures and the head.
+// PMT_STATUS_BAD_ARGUMENT while it waits for none.
+enum pmt_status pmt_trainer_write_shared(struct pmt_trainer *trainer,
+                                         pmt_write write,
+                                         void *user);
+
+// Takes in a piece, from 0, that `pmt_trainer_write_made` of another trainer wrote. Copied. `missing` gets how many are still to come, and may
+// be NULL; with the last one the training goes on. One that was given already changes nothing. What is not that piece is refused with a
+// sentence, and the training waits on. Waits for the piece of work in progress; milliseconds.
+enum pmt_status pmt_trainer_give(struct pmt_trainer *trainer,
+                                 uint32_t piece,
+                                 const uint8_t *made,
+                                 size_t len,
+                                 uint32_t *missing);
+
+// Begins to make a piece, from 0, for another trainer: `shared` is what its `pmt_trainer_write_shared` gave. Copied. A trainer that works for
+// others trains nothing of its own; its first job also reads prompts and references. One job at a time, of any iteration, in any order.
+// What does not fit is told by the job. Returns at once.
+enum pmt_status pmt_trainer_work(struct pmt_trainer *trainer,
+                                 const uint8_t *shared,
+                                 size_t len,
+                                 uint32_t piece,
+                                 struct pmt_job **job);
+
+// Gives the piece that the last job of `pmt_trainer_work` made, once. PMT_STATUS_MISSING where there is none.
+enum pmt_status pmt_trainer_write_made(struct pmt_trainer *trainer,
+                                       pmt_write write,
+                                       void *user);
 
 // Makes a training. `reward` is the folder of a Dinov2Model, or of a CLIPModel such as PickScore's, or NULL for the folder `reward` inside the model's; `settings` NULL for the recommended
 // ones. Reads configurations, milliseconds.

@@ -262,6 +262,23 @@ public:
         adopt(into, made, context_);
         return done;
     }
+    // Pieces of an iteration made by other trainers: see pmt_trainer_spread.
+    Status spread(std::uint32_t pieces) { return status(pmt_trainer_spread(own_, pieces)); }
+    Status shared(std::vector<std::uint8_t> &into) {
+        return status(pmt_trainer_write_shared(own_, detail::append, &into));
+    }
+    Status give(std::uint32_t piece, View<const std::uint8_t> made, std::uint32_t &missing) {
+        return status(pmt_trainer_give(own_, piece, made.data(), made.size(), &missing));
+    }
+    Status work(View<const std::uint8_t> shared, std::uint32_t piece, Job &into) {
+        pmt_job *made = nullptr;
+        Status done = status(pmt_trainer_work(own_, shared.data(), shared.size(), piece, &made));
+        adopt(into, made, context_);
+        return done;
+    }
+    Status made(std::vector<std::uint8_t> &into) {
+        return status(pmt_trainer_write_made(own_, detail::append, &into));
+    }
     Status save_adapter(const char *path) { return status(pmt_trainer_save_adapter(own_, path)); }
     Status save_state(const char *path) { return status(pmt_trainer_save_state(own_, path)); }
     Status adapter(std::vector<std::uint8_t> &into) {

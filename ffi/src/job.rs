@@ -155,6 +155,9 @@ fn told(news: News) -> pmt_event {
             text: chars(look.stop.as_deref().unwrap_or("")),
             ..of(kind::Look)
         },
+        News::Wanted(what, pieces) => {
+            pmt_event { total: pieces as u32, text: chars(what.name()), ..of(kind::Wanted) }
+        }
         News::Preview(step) => pmt_event { done: step as u32, ..of(kind::Preview) },
         News::Note(text) => pmt_event { text: chars(&text), ..of(kind::Note) },
         News::Over(outcome) => {

@@ -12,6 +12,7 @@ mod model;
 mod pipeline;
 mod settings;
 mod shared;
+mod spread;
 mod trainer;
 mod types;
 mod vulkan;

@@ -25,7 +25,7 @@ use runtime::exec::cpu::Cpu;
 use runtime::mount::Mount;
 use runtime::pipeline::TextSettings;
 use std::ffi::{c_char, c_void};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::ptr::null_mut;
 use std::sync::{Arc, Mutex};
 
@@ -34,9 +34,9 @@ const MOST_STATE: u64 = 1 << 36;
 
 /// A training.
 pub struct pmt_trainer {
-    shared: Arc<Shared>,
+    pub shared: Arc<Shared>,
     size: [u32; 2],
-    session: Mutex<Session>,
+    pub session: Mutex<Session>,
     /// Behind the session, so that it goes after it.
     _mount: Option<Arc<Mount>>,
 }
@@ -48,14 +48,14 @@ impl Handle for pmt_trainer {
 }
 
 /// A training before and after its first start.
-enum Session {
+pub enum Session {
     New(Box<Brief>),
     Started(Training),
 }
 
 impl Session {
     /// What may still be changed.
-    fn brief(&mut self, what: &str) -> Result<&mut Brief> {
+    pub fn brief(&mut self, what: &str) -> Result<&mut Brief> {
         match self {
             Session::New(brief) => Ok(brief),
             Session::Started(_) => {
@@ -63,26 +63,22 @@ impl Session {
             }
         }
     }
-    fn training(&self) -> Result<&Training> {
+    pub fn training(&self) -> Result<&Training> {
         match self {
             Session::Started(training) => Ok(training),
             Session::New(_) => Err(Failure::argument("trainer", "one that was started", "one that was not")),
         }
     }
     fn start(&mut self, shared: &Shared) -> Result<Job> {
+        Ok(self.placed(shared)?.start()?)
+    }
+    /// On its host, from now on if not before.
+    pub fn placed(&mut self, shared: &Shared) -> Result<&Training> {
         if let Session::New(brief) = self {
-            let none = Brief {
-                model: PathBuf::new(),
-                reward: None,
-                references: Vec::new(),
-                prompts: Vec::new(),
-                settings: Settings::default(),
-                state: None,
-            };
-            let brief = core::mem::replace(&mut **brief, none);
+            let brief = core::mem::take(&mut **brief);
             *self = Session::Started(shared.host.training(brief)?);
         }
-        Ok(self.training()?.start()?)
+        self.training()
     }
 }
 
@@ -102,8 +98,7 @@ pub unsafe extern "C" fn pmt_trainer_new(
         let reward = reward.map(|reward| absolute(Path::new(reward), "reward")).transpose()?;
         let settings = chosen(settings)?;
         let size = checked(model, reward.as_deref(), &settings)?;
-        let (references, prompts) = (Vec::new(), Vec::new());
-        let brief = Brief { model: model.path.clone(), reward, references, prompts, settings, state: None };
+        let brief = Brief { model: model.path.clone(), reward, settings, ..Brief::default() };
         let session = Mutex::new(Session::New(Box::new(brief)));
         let (shared, _mount) = (model.shared.clone(), model.mount.clone());
         *trainer = keep(pmt_trainer { shared, size, session, _mount });
@@ -372,7 +367,7 @@ pub unsafe extern "C" fn pmt_trainer_write_state(
 ///
 /// # Safety
 /// NULL, or a function that takes them.
-unsafe fn written(bytes: &[u8], write: pmt_write, user: *mut c_void) -> Result<()> {
+pub unsafe fn written(bytes: &[u8], write: pmt_write, user: *mut c_void) -> Result<()> {
     let write = write.ok_or_else(|| Failure::argument("write", "a function", "NULL"))?;
     // SAFETY: the caller's promise.
     match unsafe { write(user, bytes.as_ptr(), bytes.len()) } {

@@ -208,6 +208,9 @@ pub enum pmt_event_kind {
     Note = 8,
     /// Over; `status`, and `text` where it failed.
     Over = 9,
+    /// A training waits for others: `total` pieces are to be made by `pmt_trainer_work` and given to `pmt_trainer_give`; `text` is `rollout` or
+    /// `gradients`.
+    Wanted = 10,
 }
 
 /// An event. Fields that its kind does not name are 0.

@@ -55,7 +55,7 @@ class Event(NamedTuple):
     kind: str
     """``opened`` (the device, ``text``), ``phase`` (another ``phase``), ``step`` (``done`` of ``total``), ``warm`` (step ``done``, ``loss``),
     ``iteration`` (``iteration``, ``metrics``), ``look`` (fixed pictures: ``iteration``, ``silhouettes``, ``distance``; ``text`` where
-    training ends here), ``preview`` (of step ``done``), ``note`` (``text``), ``over`` (``status``, ``text``)."""
+    training ends here), ``wanted`` (``total`` pieces are waited for, ``text``: of what), ``preview`` (of step ``done``), ``note`` (``text``), ``over`` (``status``, ``text``)."""
     phase: str
     """``waiting``, ``opening``, ``loading``, ``encoding``, ``warm``, ``iterating``, ``drawing``, ``over``."""
     status: Status
@@ -79,6 +79,7 @@ class Event(NamedTuple):
             "step": f"{self.done} of {self.total}",
             "warm": f"warm start step {self.done}: loss {self.loss:.4f}",
             "look": f"look after iteration {self.iteration}: distance {self.distance:.3f} {self.text}".strip(),
+            "wanted": f"{self.total} pieces wanted: {self.text}",
             "preview": f"preview of step {self.done}",
             "over": self.text or f"over: {self.status.name}",
         }

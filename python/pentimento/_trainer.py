@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional, Union
 import numpy as np
 import numpy.typing as npt
 
-from ._c import Handle, ffi, fields, lib, optional, text, written
+from ._c import Handle, ffi, fields, lib, optional, text, whole, written
 from ._context import Model, Path
 from ._drawing import Drawing, How, begin, data_of
 from ._errors import argument
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: A path of a file or folder, an image of Pillow's, or an array.
 Image = Any
+#: Makes pieces: what is shared, and how many there are, to the bytes of each.
+Make = Callable[[bytes, int], Iterable[bytes]]
 References = Union[Image, Iterable[Union[Image, tuple[Image, Optional[str]]]]]
 
 
@@ -149,13 +151,25 @@ class Trainer(Handle):
         self._last = weakref.ref(job)
         return job
 
-    def rows(self, progress: Callable[[Event], object] | None = None) -> Iterator[Row]:
-        """Trains, and gives what each iteration did, as iterating does; ``progress`` is called with every :class:`Event` on the way."""
+    def rows(self, progress: Callable[[Event], object] | None = None, make: Make | None = None) -> Iterator[Row]:
+        """Trains, and gives what each iteration did, as iterating does; ``progress`` is called with every :class:`Event` on the way.
+
+        After :meth:`spread`, ``make`` is called with bytes and a number of pieces whenever others are to make some: it gives the bytes that
+        :meth:`work` of other trainers makes of them, for each piece in order, all at once or as they come.
+        """
         job = self.start()
         try:
             for event in job.events():
                 if progress is not None:
                     progress(event)
+                if event.kind == "wanted":
+                    if make is None:
+                        raise argument("make", "a function, since this training was spread", "none")
+                    missing = event.total
+                    for piece, made in enumerate(make(self.shared(), event.total)):
+                        missing = self.give(piece, made)
+                    if missing:
+                        raise argument("make", f"{event.total} pieces", f"{event.total - missing}")
                 if event.metrics is not None:
                     job.pause()
                     yield event.metrics
@@ -164,6 +178,35 @@ class Trainer(Handle):
         finally:
             if not (job.closed or self.closed):
                 job.stop()
+
+    def spread(self, pieces: int) -> None:
+        """Lets other trainers make rollouts and gradients, in up to so many pieces; to be called before the start. They have the same
+        model, settings, prompts and references, in other processes or on other machines; bytes go between them: :meth:`rows` with
+        ``make`` here, :meth:`work` there. Warm start, reward head, optimiser and looks stay here."""
+        self._call(lib.pmt_trainer_spread, whole(pieces, "pieces"))
+
+    def shared(self) -> bytes:
+        """What others must know to make the pieces that are waited for: the adapter, and for gradients the pictures and the head."""
+        return written(self._messages, lib.pmt_trainer_write_shared, self._c)
+
+    def give(self, piece: int, made: bytes) -> int:
+        """Takes in a piece, from 0, and gives how many are missing; with the last one the training goes on. What is not that piece is refused, and
+        the training waits on; what was given already changes nothing."""
+        missing, data = ffi.new("uint32_t *"), data_of(made, "made")
+        self._wait(lib.pmt_trainer_give, whole(piece, "piece"), data, len(data), missing)
+        return int(missing[0])
+
+    def work(self, shared: bytes, piece: int) -> bytes:
+        """Makes a piece, from 0, for another trainer whose :meth:`shared` was given. A trainer that works for others trains nothing of its own.
+        A piece follows from the bytes alone, so one that is lost can be made again, anywhere."""
+        data = data_of(shared, "shared")
+        job = Job(self, lib.pmt_trainer_work, data, len(data), whole(piece, "piece"))
+        try:
+            job.wait()
+        finally:
+            if not (job.closed or self.closed):
+                job.stop()
+        return written(self._messages, lib.pmt_trainer_write_made, self._c)
 
     def __iter__(self) -> Iterator[Row]:
         return self.rows()

@@ -167,3 +167,41 @@ def test_what_is_forgotten_is_freed(path: Path, references: References) -> None:
         if event.kind == "warm":
             break
     del job, event
+
+
+def test_others_make_the_pieces(model: pentimento.Model, references: References) -> None:
+    few = {**QUICK, "rollout.prompts": 2, "at_once.sample": 2, "pathwise.batch": 1}
+
+    def opened() -> pentimento.Trainer:
+        return pentimento.Trainer(model, few, references=references)
+
+    with opened() as alone:
+        rewards = [row["reward"] for row in alone]
+        whole = alone.adapter_bytes()
+    with opened() as trainer, opened() as first, opened() as second:
+        asked: list[int] = []
+
+        def make(shared: bytes, pieces: int) -> list[bytes]:
+            asked.append(pieces)
+            with pytest.raises(pentimento.Error, match="less than"):
+                first.work(shared, pieces)
+            with pytest.raises(pentimento.BadFileError):
+                trainer.give(0, b"nothing")
+            return [(first, second)[i % 2].work(shared, i) for i in range(pieces)]
+
+        trainer.spread(2)
+        events: list[pentimento.Event] = []
+        assert [row["reward"] for row in trainer.rows(events.append, make)] == rewards
+        assert trainer.adapter_bytes() == whole
+        assert len(asked) == 4 and set(asked) <= {1, 2} and 2 in asked
+        texts = [str(event) for event in events if event.kind == "wanted"]
+        assert len(texts) == 4 and "rollout" in texts[0] and "gradients" in texts[1]
+        with pytest.raises(pentimento.ArgumentError, match="trains nothing"):
+            trainer.work(b"", 0)
+        with pytest.raises(pentimento.ArgumentError):
+            trainer.shared()
+    with opened() as trainer, pytest.raises(pentimento.ArgumentError, match="make"):
+        trainer.spread(1)
+        list(trainer)
+    with pentimento.Trainer(model, {**QUICK, "recipe": "sft"}, references=references) as other, pytest.raises(pentimento.ArgumentError):
+        other.spread(2)

@@ -111,7 +111,8 @@ static pmt_status making(uint32_t which) {
         case 4: MADE_BY(PIPELINE, pmt_pipeline_new(at(MODEL), one_in(2) ? NULL : at(SETTINGS), (pmt_pipeline **)&made));
         case 5: MADE_BY(TRAINER, pmt_trainer_new(at(MODEL), one_in(9) ? word() : NULL, one_in(2) ? NULL : at(SETTINGS), (pmt_trainer **)&made));
         case 6: MADE_BY(JOB, pmt_trainer_start(at(TRAINER), (pmt_job **)&made));
-        case 7: {
+        case 7: MADE_BY(JOB, pmt_trainer_work(at(TRAINER), one_in(9) ? NULL : pixels, below(99), below(3), (pmt_job **)&made));
+        case 8: {
             pmt_drawing d = drawing(prompts);
             MADE_BY(JOB, pmt_pipeline_draw(at(PIPELINE), one_in(30) ? NULL : &d, (pmt_job **)&made));
         }
@@ -160,6 +161,10 @@ static pmt_status using(uint32_t which) {
         case 21: return pmt_trainer_write_adapter(at(TRAINER), one_in(9) ? NULL : takes, NULL);
         case 22: return pmt_trainer_save_state(at(TRAINER), "no/file");
         case 23: return pmt_trainer_write_state(at(TRAINER), one_in(9) ? NULL : takes, NULL);
+        case 35: return pmt_trainer_spread(at(TRAINER), below(3));
+        case 36: return pmt_trainer_write_shared(at(TRAINER), one_in(9) ? NULL : takes, NULL);
+        case 37: return pmt_trainer_give(at(TRAINER), a, pixels, below(99), one_in(2) ? NULL : &b);
+        case 38: return pmt_trainer_write_made(at(TRAINER), one_in(9) ? NULL : takes, NULL);
         case 24: return pmt_job_progress(at(JOB), &progress, one_in(9) ? below(30) * 4 % (sizeof progress + 1) : sizeof progress);
         case 25: return pmt_job_event(at(JOB), &event, sizeof event);
         case 26: return pmt_job_wait(at(JOB), below(3));
@@ -200,7 +205,7 @@ int main(int argc, char **argv) {
             if (which != 3) making(which);
     for (unsigned long n = 0; n < count; n++) {
         // What makes handles is rarer than what uses them, and starting work rarer still.
-        pmt_status status = one_in(12) ? making(one_in(6) ? below(9) : below(6)) : using(below(36));
+        pmt_status status = one_in(12) ? making(one_in(6) ? below(10) : below(6)) : using(below(40));
         if ((unsigned)status > PMT_STATUS_OUT_OF_MEMORY || status == PMT_STATUS_INTERNAL) {
             return printf("call %lu gave %d\n", n, (int)status), 1;
         }

@@ -16,7 +16,12 @@ fn run(recipe: &str, at_once: AtOnce) -> (Vec<Metrics>, Vec<f32>, Vec<f32>) {
             Event::Iteration(m) => all.push(m),
             Event::Warm(_, _, loss) => losses.push(loss),
             Event::Done => break,
-            Event::Working | Event::Encoded(..) | Event::Part(..) | Event::Looking(..) | Event::Watch(_) => {}
+            Event::Working
+            | Event::Encoded(..)
+            | Event::Part(..)
+            | Event::Looking(..)
+            | Event::Watch(_)
+            | Event::Wanted => {}
         }
     }
     let pairs = trainer.adapter().expect("an adapter").pairs;

@@ -22,11 +22,10 @@ fn host() -> Option<Host> {
 fn brief(job: &job::Job) -> Brief {
     Brief {
         model: job.model.clone(),
-        reward: None,
         references: job.references.clone(),
         prompts: job.prompts.clone(),
         settings: Settings { config: job.config.clone(), ..Settings::default() },
-        state: None,
+        ..Brief::default()
     }
 }
 /// The same without a host.

@@ -217,6 +217,7 @@ impl Kept for String {
     }
 }
 
+impl Item for String {}
 impl Item for Vec<f32> {}
 impl Item for Vec<bool> {}
 impl<T: Kept + Default> Item for Arc<T> {}

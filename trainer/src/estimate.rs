@@ -345,7 +345,7 @@ impl Run {
                 Event::Warm(..) => of.warm = spent * warm,
                 Event::Iteration(_) => of.iteration = spent,
                 Event::Watch(_) => of.look = spent,
-                Event::Working | Event::Part(..) | Event::Looking(..) | Event::Done => {}
+                Event::Working | Event::Part(..) | Event::Looking(..) | Event::Wanted | Event::Done => {}
             }
         }
     }

@@ -265,6 +265,43 @@ impl Training {
     pub fn start(&self) -> Result<Job> {
         self.host.begin(self.id, desk::What::Train)
     }
+    /// What others must be given to make the pieces that it waits for, see [`News::Wanted`]; then each goes to [`Training::give`]. Waits for the
+    /// piece of work in progress.
+    ///
+    /// # Errors
+    /// A training that waits for none.
+    pub fn shared(&self) -> Result<Vec<u8>> {
+        let id = self.id;
+        let none = || Error::call("training", "one that waits for pieces", "one that does not");
+        self.host.call(move |desk| {
+            let trainer = desk.training(id)?.trainer()?;
+            Ok(trainer.wanted().ok_or_else(none)?.shared.to_vec())
+        })
+    }
+    /// Takes in a piece that another training made; gives how many are still missing. The last one lets the training go on.
+    ///
+    /// # Errors
+    /// As [`crate::train::Trainer::give`].
+    pub fn give(&self, piece: usize, bytes: Vec<u8>) -> Result<usize> {
+        let id = self.id;
+        self.host.call(move |desk| desk.give(id, piece, &bytes))
+    }
+    /// Makes a piece for another training, whose [`Training::shared`] is `shared`; [`Training::made`] has it when the job is done.
+    ///
+    /// # Errors
+    /// The thread is gone; all else is told by the job.
+    pub fn work(&self, shared: Vec<u8>, piece: usize) -> Result<Job> {
+        self.host.begin(self.id, desk::What::Work(Some((shared, piece))))
+    }
+    /// The piece that [`Training::work`] has made, once.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn made(&self) -> Result<Vec<u8>> {
+        let id = self.id;
+        let none = || Error::missing("training", "a piece that was made for another");
+        self.host.call(move |desk| desk.training(id)?.trainer()?.take_made().ok_or_else(none))
+    }
     /// Draws one image with the adapter that would be saved.
     ///
     /// # Errors

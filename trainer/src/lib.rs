@@ -24,6 +24,7 @@ pub mod references;
 mod resize;
 pub mod reward;
 pub mod settings;
+pub mod spread;
 pub mod stage;
 pub mod texts;
 pub mod train;

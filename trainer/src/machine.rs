@@ -5,9 +5,11 @@ use crate::objective::Params;
 use crate::recipe::released::Bench;
 use crate::reward::host::HostReward;
 use crate::reward::{self, Critic, Learned};
+use crate::spread::{Away, Made};
 use crate::stage::prepare::Known;
 use crate::stage::watch::Looked;
 use crate::train::Setup;
+use crate::train::identity::Identity;
 use crate::train::state::State;
 use crate::{Result, texts};
 use pentimento_runtime::exec::{Executor, PlanId};
@@ -40,6 +42,14 @@ pub(crate) struct Machine {
     pub clock: Clock,
     /// What the last look saw, until it is taken.
     pub looked: Option<Looked>,
+    /// What a run must have in common with one that it goes on from, or works for.
+    pub identity: Identity,
+    /// Pieces that rollouts and gradients are made of elsewhere; 0: they are made here.
+    pub spread: usize,
+    /// Those that are waited for.
+    pub away: Option<Away>,
+    /// What was made for another trainer so far.
+    pub made: Made,
     plans: BTreeMap<&'static str, PlanId>,
 }
 
@@ -67,6 +77,10 @@ impl Clock {
     }
     pub fn now(&self) -> f64 {
         self.spent + self.since.map_or(0.0, |since| since.elapsed().as_secs_f64())
+    }
+    /// What a step waited for others counts, too.
+    pub fn waited(&mut self, seconds: f64) {
+        self.spent += seconds;
     }
     /// Seconds left of a part of the deadline's time, where there is one.
     pub fn left(&self, part: f64) -> Option<f64> {
@@ -129,6 +143,10 @@ impl Machine {
             bench,
             clock,
             looked,
+            identity: Identity::default(),
+            spread: 0,
+            away: None,
+            made: Made::default(),
             plans,
         };
         Ok((machine, state))

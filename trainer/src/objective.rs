@@ -2,12 +2,14 @@
 //! gradients of an optimiser step from an objective and any extra terms, which are objectives, too.
 pub mod anchor;
 pub mod flow;
+mod gave;
 pub mod grpo;
 mod learn;
 pub mod nft;
 pub mod pathwise;
 pub mod prior;
 
+pub(crate) use gave::{Gives, Outputs};
 pub(crate) use learn::{At, Gradients, Learn, Objective};
 
 use crate::Result;
@@ -43,6 +45,10 @@ impl Params {
             [(a, [self.rank, *i]), (b, [*o, self.rank])]
         };
         self.targets.iter().flat_map(pair).collect()
+    }
+    /// Whether values, or gradients, have these shapes.
+    pub(crate) fn fit(&self, values: &[Vec<f32>]) -> bool {
+        values.iter().map(Vec::len).eq(self.leaves().iter().map(|(_, [rows, columns])| rows * columns))
     }
     fn ids(&self, g: &mut Graph) -> Vec<Id> {
         let device = Params { targets: self.targets.clone(), rank: device_rank(self.rank) };

@@ -11,10 +11,11 @@ pub(crate) mod update;
 pub mod warm;
 pub mod watch;
 
-use crate::Result;
 use crate::machine::Machine;
+use crate::spread::Made;
 use crate::train::Event;
 use crate::train::state::State;
+use crate::{Error, Result};
 use pentimento_runtime::exec::PlanId;
 
 /// A part of a training. It keeps only what must not outlive it: an interrupted stage begins anew.
@@ -23,6 +24,11 @@ pub(crate) trait Stage {
     fn launch(&mut self, m: &mut Machine, s: &mut State) -> Result<Option<PlanId>>;
     /// Reads the finished run.
     fn collect(&mut self, m: &mut Machine, s: &mut State) -> Result<Event>;
+    /// Takes in the pieces that it asked others for, in place of its own runs.
+    fn join(&mut self, m: &mut Machine, s: &mut State, made: Vec<Made>) -> Result<Event> {
+        let _ = (m, s, made);
+        Err(Error::Graph("pieces for a stage that asks for none".into()))
+    }
     /// Whether the stage, begun anew at this moment, would go on from here.
     fn rests(&self) -> bool {
         false

@@ -2,8 +2,9 @@
 //! been submitted, so a host may pause between any two calls, for as long as it likes. The work is in [`crate::stage`]s,
 //! their order in a [`crate::recipe`].
 mod draw;
-mod identity;
+pub(crate) mod identity;
 mod resume;
+mod spread;
 pub(crate) mod state;
 
 use crate::adapter::Adapter;
@@ -16,6 +17,7 @@ use crate::recipe::supervised::Supervised;
 use crate::recipe::{Course, Recipe};
 use crate::references::Reference;
 use crate::reward::host::HostReward;
+use crate::spread::errand::Errand;
 use crate::stage::Stage;
 use crate::stage::prepare::Known;
 use crate::stage::watch::{Look, Looked};
@@ -25,6 +27,7 @@ use identity::Identity;
 use pentimento_runtime::exec::{Executor, PlanId};
 use pentimento_runtime::pipeline::{Pipeline, Text};
 pub use resume::Progress;
+pub use spread::Wanted;
 use state::{Saved, State};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -113,7 +116,9 @@ pub enum Event {
     Looking(usize, usize),
     /// A look at fixed pictures, see [`crate::stage::watch`].
     Watch(Look),
-    /// All iterations are complete.
+    /// [`Trainer::wanted`] is to be made elsewhere and given; nothing goes on here until then.
+    Wanted,
+    /// All iterations are complete, or the piece for another trainer is.
     Done,
 }
 
@@ -149,8 +154,10 @@ pub struct Trainer {
     glimpsing: bool,
     /// Why training cannot go on.
     failed: Option<Error>,
-    /// What a run must have in common with one that it goes on from.
-    identity: Identity,
+    /// A piece for another trainer, in progress or to come; whether this one works for another; what it made.
+    errand: Option<Errand>,
+    serves: bool,
+    made: Option<Vec<u8>>,
     /// The stage in progress, by its recipe's names.
     phase: &'static str,
     /// The last moment that another process could go on from.
@@ -217,7 +224,7 @@ impl Trainer {
             Recipe::Supervised => Box::new(Supervised::default()),
             _ => Box::new(Adversarial::open(&mut machine)?),
         };
-        let identity = Identity::new(&machine, setup, &config)?;
+        machine.identity = Identity::new(&machine, setup, &config)?;
         Ok(Trainer {
             machine,
             state,
@@ -228,7 +235,9 @@ impl Trainer {
             held: None,
             glimpsing: false,
             failed: None,
-            identity,
+            errand: None,
+            serves: false,
+            made: None,
             phase: "",
             kept: None,
             kept_at: 0.0,
@@ -249,7 +258,7 @@ impl Trainer {
     /// What a run that goes on from this one must have in common with it: settings, and names and hashes of the model, the reward's network,
     /// prompts and references, as an object of JSON.
     pub fn identity(&self) -> String {
-        self.identity.text()
+        self.machine.identity.text()
     }
     /// The model. Between steps it may be used to draw, too; a run in progress begins anew then, which [`Trainer::draw`] avoids.
     pub fn pipeline(&mut self) -> &mut Pipeline {
@@ -275,14 +284,14 @@ impl Trainer {
         if let Some(error) = &self.failed {
             return Err(error.clone());
         }
-        self.work().inspect_err(|error| {
+        self.advance().inspect_err(|error| {
             if matches!(error, Error::NotFinite { .. }) {
                 self.state.watch.verdict.diverge();
             }
             (self.failed, self.running) = (Some(error.clone()), None);
         })
     }
-    fn work(&mut self) -> Result<Event> {
+    fn advance(&mut self) -> Result<Event> {
         let (m, s) = (&mut self.machine, &mut self.state);
         if let (Some(plan), Some(stage)) = (self.running, &mut self.stage) {
             if !m.pipeline.exec.advance(plan)? {
@@ -297,6 +306,12 @@ impl Trainer {
         }
         loop {
             let (m, s) = (&mut self.machine, &mut self.state);
+            if let (Some(stage), Some(away)) = (&mut self.stage, &mut m.away) {
+                let Some(made) = away.complete() else { return Ok(Event::Wanted) };
+                m.clock.waited(away.since.elapsed().as_secs_f64());
+                m.away = None;
+                return stage.join(m, s, made);
+            }
             if let Some(stage) = &mut self.stage
                 && let Some(plan) = stage.launch(m, s)?
             {
@@ -306,6 +321,19 @@ impl Trainer {
             }
             self.stage = None;
             if let Some(phase) = self.course.phase() {
+                if let Some(errand) = &mut self.errand {
+                    self.stage = errand.next(m, s)?;
+                    if self.stage.is_none() {
+                        self.made = Some(errand.made(m, s)?);
+                        self.errand = None;
+                    }
+                }
+                if self.stage.is_some() {
+                    continue;
+                }
+                if self.serves {
+                    return Ok(Event::Done);
+                }
                 self.go_on()?;
                 self.phase = self.course.phase().unwrap_or(phase);
                 self.keep();

@@ -221,7 +221,7 @@ impl<'a> Report<'a> {
 
     fn tell(&mut self, trainer: &mut Trainer, event: Event) -> Result<()> {
         match event {
-            Event::Working | Event::Done => {}
+            Event::Working | Event::Wanted | Event::Done => {}
             Event::Encoded(done, all) => self.phase.set(done, all, ""),
             Event::Warm(done, all, loss) => {
                 self.trained = true;

@@ -46,6 +46,8 @@ impl Thing {
 /// What is asked of it.
 pub(super) enum What {
     Train,
+    /// What another training shares, and a piece of it, until it is begun.
+    Work(Option<(Vec<u8>, usize)>),
     Draw(Box<(Drawing, State)>),
 }
 
@@ -141,7 +143,8 @@ impl Desk {
             let of_same = self.works.iter().find(|other| draws(other) && other.thing == work.thing);
             of_same.is_some_and(|other| Arc::ptr_eq(&other.ticket, &work.ticket))
         };
-        let ready = |work: &Work| !work.ticket.paused() && (!draws(work) || first(work));
+        let ready =
+            |work: &Work| !work.ticket.paused() && !work.ticket.asks() && (!draws(work) || first(work));
         let cancelled = find(&|work| work.ticket.cancelled());
         let drawing = || find(&|work| draws(work) && ready(work));
         cancelled.or_else(drawing).or_else(|| find(&ready))
@@ -197,11 +200,14 @@ impl Desk {
             (Thing::Artist(artist), What::Draw(draw)) => {
                 artist.turn(device, &draw.0, &mut draw.1, &work.ticket)
             }
-            (Thing::Training(training), What::Train) => training.turn(device, &work.ticket),
+            (Thing::Training(training), What::Train) => training.turn(device, &mut None, &work.ticket),
+            (Thing::Training(training), What::Work(errand)) => training.turn(device, errand, &work.ticket),
             (Thing::Training(training), What::Draw(draw)) => {
                 training.draw(&draw.0, &mut draw.1, &work.ticket)
             }
-            (Thing::Artist(_), What::Train) => Err(Error::call("job", "a training", "a drawing's model")),
+            (Thing::Artist(_), What::Train | What::Work(_)) => {
+                Err(Error::call("job", "a training", "a drawing's model"))
+            }
         }
     }
 
@@ -252,9 +258,9 @@ impl Desk {
         self.things.remove(&id);
     }
     pub fn begin(&mut self, thing: u64, what: What, ticket: Arc<Ticket>) {
-        let train = matches!(what, What::Train);
-        let twice = |work: &Work| work.thing == thing && matches!(work.what, What::Train);
-        if train && self.works.iter().any(twice) {
+        let trains = |what: &What| matches!(what, What::Train | What::Work(_));
+        let twice = |work: &Work| work.thing == thing && trains(&work.what);
+        if trains(&what) && self.works.iter().any(twice) {
             let error = Error::call("training", "one that is not started", "one that is");
             return ticket.end(Outcome::Failed(error));
         }
@@ -265,6 +271,13 @@ impl Desk {
             Some(Thing::Training(training)) => Ok(training),
             _ => Err(lost("training")),
         }
+    }
+    /// Takes in a piece that another trainer made; gives how many are missing.
+    pub fn give(&mut self, id: u64, piece: usize, bytes: &[u8]) -> Result<usize> {
+        let left = self.training(id)?.trainer()?.give(piece, bytes)?;
+        let own = |work: &&Work| left == 0 && work.thing == id;
+        self.works.iter().filter(own).for_each(|work| work.ticket.answer());
+        Ok(left)
     }
     /// One that draws nothing.
     pub fn idle_artist(&mut self, id: u64) -> Result<&mut Artist> {

@@ -1,5 +1,6 @@
 //! What a job's owner and its worker both see of it.
 use super::Host;
+use crate::spread::What;
 use crate::stage::watch::Look;
 use crate::train::Metrics;
 use crate::{Error, Result};
@@ -71,6 +72,8 @@ pub enum News {
     Iteration(Box<Metrics>),
     /// A look at fixed pictures.
     Look(Look),
+    /// A training waits for so many pieces that others are to make, see [`crate::spread`].
+    Wanted(What, usize),
     /// [`Job::preview`] shows the sampling step of that number.
     Preview(usize),
     /// Something that is to be known, a sentence.
@@ -119,6 +122,8 @@ pub(super) struct Ticket {
     changed: Condvar,
     paused: AtomicBool,
     cancelled: AtomicBool,
+    /// Whether others' pieces are waited for.
+    asks: AtomicBool,
 }
 
 impl Default for Ticket {
@@ -131,8 +136,8 @@ impl Default for Ticket {
             preview: None,
             since: (Instant::now(), 0),
         };
-        let (paused, cancelled) = (AtomicBool::new(false), AtomicBool::new(false));
-        Ticket { state: Mutex::new(state), changed: Condvar::new(), paused, cancelled }
+        let [paused, cancelled, asks] = [(); 3].map(|()| AtomicBool::new(false));
+        Ticket { state: Mutex::new(state), changed: Condvar::new(), paused, cancelled, asks }
     }
 }
 
@@ -145,6 +150,20 @@ impl Ticket {
     }
     pub fn cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Acquire)
+    }
+    /// Whether there is nothing to do before others' pieces are there.
+    pub fn asks(&self) -> bool {
+        self.asks.load(Ordering::Acquire)
+    }
+    /// Asks others for pieces.
+    pub fn ask(&self, what: What, pieces: usize) {
+        if !self.asks.swap(true, Ordering::AcqRel) {
+            self.tell(News::Wanted(what, pieces));
+        }
+    }
+    /// They are there.
+    pub fn answer(&self) {
+        self.asks.store(false, Ordering::Release);
     }
     pub fn tell(&self, news: News) {
         self.state().tell(news);

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 /// What a training is made from.
+#[derive(Default)]
 pub struct Brief {
     /// A diffusers folder or a single file.
     pub model: PathBuf,
@@ -25,6 +26,8 @@ pub struct Brief {
     pub settings: Settings,
     /// A state to go on from, see [`Trainer::resume`], and its name for errors.
     pub state: Option<(String, Vec<u8>)>,
+    /// Pieces that other trainers make of rollouts and gradients, see [`Trainer::spread`]; 0: they are made here.
+    pub pieces: usize,
 }
 
 /// Before and after its model is loaded.
@@ -47,8 +50,13 @@ impl Training {
         self.trainer.as_deref_mut().ok_or_else(early)
     }
 
-    /// A piece of work.
-    pub fn turn(&mut self, device: &Device, ticket: &Ticket) -> Result<Turn> {
+    /// A piece of work. `errand`: what another training shares, and which piece of it is to be made.
+    pub fn turn(
+        &mut self,
+        device: &Device,
+        errand: &mut Option<(Vec<u8>, usize)>,
+        ticket: &Ticket,
+    ) -> Result<Turn> {
         ticket.begin(&self.seen);
         if self.trainer.is_none() {
             ticket.at(Phase::Loading, 0, 0);
@@ -61,6 +69,9 @@ impl Training {
             self.read = true;
             return Ok(Turn::Between);
         }
+        if let Some((shared, piece)) = errand.take() {
+            self.trainer()?.work("what is shared", &shared, piece)?;
+        }
         let event = self.trainer()?.step()?;
         let turn = self.note(event, ticket);
         if turn != Turn::Within {
@@ -69,7 +80,7 @@ impl Training {
         Ok(turn)
     }
     fn load(&mut self, device: &Device, ticket: &Ticket) -> Result<()> {
-        let Brief { model, reward, references, prompts, settings, state } = &self.brief;
+        let Brief { model, reward, references, prompts, settings, state, pieces } = &self.brief;
         let reward = reward.as_deref();
         let setup = Setup { model, config: None, reward, references, prompts, text_cache: None };
         let exec = device.seat(&format!("{} {:?}", model.display(), settings.config.base))?;
@@ -80,6 +91,9 @@ impl Training {
         let mut trainer = Trainer::new(exec, &setup, config)?;
         if let Some(seconds) = settings.seconds {
             trainer.set_deadline(seconds);
+        }
+        if *pieces > 0 {
+            trainer.spread(*pieces)?;
         }
         if let Some((label, bytes)) = state {
             self.seen.iteration = trainer.resume(label, bytes)?.iteration;
@@ -114,6 +128,11 @@ impl Training {
             Event::Watch(look) => {
                 ticket.update(|p| p.look = Some(look.clone()));
                 ticket.tell(News::Look(look));
+            }
+            Event::Wanted => {
+                if let Some(wanted) = self.trainer.as_ref().and_then(|t| t.wanted()) {
+                    ticket.ask(wanted.what, wanted.pieces);
+                }
             }
             Event::Done => return Turn::Done,
         }

@@ -1,7 +1,7 @@
 //! The layout anchor: where noise is high, a sampling step decides the layout, so there the velocity is held to that of the
 //! frozen warm start. Style, decided later, stays free.
 use super::flow::{Pull, Rows};
-use super::{At, Gradients, Objective};
+use super::{At, Gives, Gradients, Objective, Outputs};
 use crate::Result;
 use crate::machine::Machine;
 use crate::settings::field::between;
@@ -48,14 +48,30 @@ impl Objective for Anchor {
     fn runs(&self, m: &Machine) -> usize {
         Pull::runs(m)
     }
-    fn launch(&mut self, m: &mut Machine, s: &mut State, at: At) -> Result<PlanId> {
+    fn unit(&self, _: &Machine, _: usize) -> usize {
+        0
+    }
+    fn deal(&mut self, m: &Machine, s: &mut State, at: At) -> Result<()> {
         if at.run == 0 {
             self.draw(m, s);
         }
+        Ok(())
+    }
+    fn launch(&mut self, m: &mut Machine, s: &State, at: At) -> Result<PlanId> {
         self.0.launch(m, at.run, &s.warm, m.config.anchor.weight)
     }
-    fn collect(&mut self, m: &mut Machine, s: &mut State, at: At, sum: &mut Gradients) -> Result<()> {
-        let loss = self.0.collect(m, at.run, &s.values, sum)?;
+    fn gives(&self, m: &Machine, run: usize) -> Gives {
+        Pull::gives(m, run)
+    }
+    fn collect(
+        &mut self,
+        m: &mut Machine,
+        s: &mut State,
+        at: At,
+        gave: Outputs,
+        sum: &mut Gradients,
+    ) -> Result<()> {
+        let loss = self.0.collect(m, at.run, &s.values, gave, sum)?;
         s.metrics.anchor_loss = loss.unwrap_or(s.metrics.anchor_loss);
         Ok(())
     }

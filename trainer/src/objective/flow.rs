@@ -1,5 +1,5 @@
 //! Supervised flow matching on the references.
-use super::{At, Gradients, Objective, Params, compile, with_gradients};
+use super::{At, Gives, Gradients, Objective, Outputs, Params, compile, with_gradients};
 use crate::Result;
 use crate::machine::Machine;
 use crate::train::state::State;
@@ -134,14 +134,21 @@ impl Steps {
         exec.write(plan, "seed", &seed.collect::<Vec<f32>>())?;
         Ok(plan)
     }
+    fn gives(m: &Machine) -> Gives {
+        Gives::gradients(vec![("loss", m.config.warm_rows())])
+    }
     /// Adds the gradients of a finished run; the mean of the losses, without their weight, when it was the last.
-    fn collect(&mut self, m: &mut Machine, run: usize, sum: &mut Gradients) -> Result<Option<f32>> {
-        let plan = supervised_plan(m)?;
+    fn collect(
+        &mut self,
+        m: &Machine,
+        run: usize,
+        gave: Outputs,
+        sum: &mut Gradients,
+    ) -> Result<Option<f32>> {
         let batch = m.config.warm.batch;
         let real = Part { run, rows: m.config.warm_rows() }.real(batch);
-        let loss = m.pipeline.exec.read(plan, "loss")?;
-        sum.add(m, plan)?;
-        self.loss += loss.iter().take(real).sum::<f32>();
+        self.loss += gave.of("loss")?.iter().take(real).sum::<f32>();
+        sum.add(gave.gradients);
         if run + 1 < runs(m) {
             return Ok(None);
         }
@@ -174,14 +181,27 @@ impl Objective for Supervised {
     fn runs(&self, m: &Machine) -> usize {
         runs(m)
     }
-    fn launch(&mut self, m: &mut Machine, s: &mut State, at: At) -> Result<PlanId> {
+    fn deal(&mut self, m: &Machine, s: &mut State, at: At) -> Result<()> {
         if at.run == 0 {
             self.draw(m, s);
         }
+        Ok(())
+    }
+    fn launch(&mut self, m: &mut Machine, _: &State, at: At) -> Result<PlanId> {
         self.steps.launch(m, &self.rows, &self.rows.straight, at.run, 1.0)
     }
-    fn collect(&mut self, m: &mut Machine, s: &mut State, at: At, sum: &mut Gradients) -> Result<()> {
-        let loss = self.steps.collect(m, at.run, sum)?;
+    fn gives(&self, m: &Machine, _: usize) -> Gives {
+        Steps::gives(m)
+    }
+    fn collect(
+        &mut self,
+        m: &mut Machine,
+        s: &mut State,
+        at: At,
+        gave: Outputs,
+        sum: &mut Gradients,
+    ) -> Result<()> {
+        let loss = self.steps.collect(m, at.run, gave, sum)?;
         s.metrics.supervised_loss = loss.unwrap_or(s.metrics.supervised_loss);
         Ok(())
     }
@@ -199,6 +219,12 @@ pub(crate) struct Pull {
 impl Pull {
     pub fn runs(m: &Machine) -> usize {
         2 * runs(m)
+    }
+    pub fn gives(m: &Machine, run: usize) -> Gives {
+        if run < runs(m) {
+            return Gives::only(vec![("velocity", m.config.warm_rows() * m.per_image())]);
+        }
+        Steps::gives(m)
     }
     /// Launches a run: the velocity with `values` for the adapter, or the gradients of `weight mean((v - target)^2)`.
     pub fn launch(
@@ -223,14 +249,14 @@ impl Pull {
         m: &mut Machine,
         run: usize,
         current: &[Vec<f32>],
+        gave: Outputs,
         sum: &mut Gradients,
     ) -> Result<Option<f32>> {
         if let Some(run) = run.checked_sub(runs(m)) {
-            return self.steps.collect(m, run, sum);
+            return self.steps.collect(m, run, gave, sum);
         }
         let part = Part { run, rows: m.config.warm_rows() };
-        let velocity = m.pipeline.velocity(part.rows, m.size)?;
-        let v = m.pipeline.exec.read(velocity.plan, "velocity")?;
+        let v = gave.of("velocity")?;
         if run == 0 {
             self.target.clear();
         }

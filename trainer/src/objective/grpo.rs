@@ -1,5 +1,5 @@
 //! The clipped group-relative objective, and stochastic steps as they were taken, which are its inputs.
-use super::{At, Gradients, Objective, Params, compile, with_gradients};
+use super::{At, Gives, Gradients, Objective, Outputs, Params, compile, with_gradients};
 use crate::Result;
 use crate::advantage::{Spread, advantages, resample, within};
 use crate::archive::kept;
@@ -236,7 +236,7 @@ impl Objective for Grpo {
     fn norm(&self, m: &Machine) -> f32 {
         m.config.grpo.norm * self.worth
     }
-    fn launch(&mut self, m: &mut Machine, s: &mut State, at: At) -> Result<PlanId> {
+    fn launch(&mut self, m: &mut Machine, s: &State, at: At) -> Result<PlanId> {
         let plan = plan(m)?;
         let c = &m.config;
         let ((step, first), n, all) = (self.place(c, at), c.optim.micro_batch, c.images());
@@ -253,22 +253,34 @@ impl Objective for Grpo {
         s.batch.taken[step].write(&mut m.pipeline, plan, c, &inputs, &m.known.null)?;
         Ok(plan)
     }
-    fn collect(&mut self, m: &mut Machine, s: &mut State, at: At, sum: &mut Gradients) -> Result<()> {
-        let plan = plan(m)?;
+    fn gives(&self, m: &Machine, _: usize) -> Gives {
+        let all = m.config.optim.micro_batch * places(&m.config, m.size);
+        let kl = (m.config.grpo.beta > 0.0).then_some(("kl", all));
+        Gives::gradients([("ratio", all)].into_iter().chain(kl).collect())
+    }
+    fn collect(
+        &mut self,
+        m: &mut Machine,
+        s: &mut State,
+        at: At,
+        gave: Outputs,
+        sum: &mut Gradients,
+    ) -> Result<()> {
         let c = &m.config;
         let (_, first) = self.place(c, at);
         let real = c.optim.micro_batch.min(c.images() - first) * places(c, m.size);
-        let ratio = m.pipeline.exec.read(plan, "ratio")?;
+        let ratio = gave.of("ratio")?;
         let outside = ratio.iter().take(real).filter(|r| (**r - 1.0).abs() > c.grpo.clip);
         self.clipped += outside.count();
         self.ratios += real;
         s.metrics.clip_fraction = self.clipped as f32 / self.ratios.max(1) as f32;
         if c.grpo.beta > 0.0 {
-            let kl = m.pipeline.exec.read(plan, "kl")?;
+            let kl = gave.of("kl")?;
             self.kl += kl.iter().take(real).map(|v| f64::from(*v)).sum::<f64>();
             s.metrics.kl = Some((self.kl / self.ratios.max(1) as f64) as f32);
         }
-        sum.add(m, plan)
+        sum.add(gave.gradients);
+        Ok(())
     }
 }
 

@@ -1,4 +1,5 @@
 //! From objectives to an optimiser step.
+use super::{Gives, Outputs};
 use crate::archive::{Kept, Read, Written};
 use crate::machine::Machine;
 use crate::optim::clip_norm;
@@ -34,10 +35,29 @@ pub(crate) trait Objective {
         let _ = m;
         at.run.is_multiple_of(2)
     }
-    /// Writes the inputs of a run and returns its plan.
-    fn launch(&mut self, m: &mut Machine, s: &mut State, at: At) -> Result<PlanId>;
-    /// Reads the finished run and adds its gradients.
-    fn collect(&mut self, m: &mut Machine, s: &mut State, at: At, sum: &mut Gradients) -> Result<()>;
+    /// Runs of one number need each other's results, so one machine makes them all; numbers rise with the runs.
+    fn unit(&self, m: &Machine, run: usize) -> usize {
+        let _ = m;
+        run
+    }
+    /// Draws all that a run needs of chance. For every run, in order, wherever it is made.
+    fn deal(&mut self, m: &Machine, s: &mut State, at: At) -> Result<()> {
+        let _ = (m, s, at);
+        Ok(())
+    }
+    /// Writes the inputs of a run that was dealt and returns its plan.
+    fn launch(&mut self, m: &mut Machine, s: &State, at: At) -> Result<PlanId>;
+    /// What a run gives.
+    fn gives(&self, m: &Machine, run: usize) -> Gives;
+    /// Takes in a run, and adds its gradients.
+    fn collect(
+        &mut self,
+        m: &mut Machine,
+        s: &mut State,
+        at: At,
+        gave: Outputs,
+        sum: &mut Gradients,
+    ) -> Result<()>;
 }
 
 const DIVERGED: &str = "Training diverged: use a smaller learning rate.";
@@ -56,15 +76,14 @@ impl Kept for Gradients {
 }
 
 impl Gradients {
-    /// Adds a finished run's, outputs named by their leaves.
-    pub fn add(&mut self, m: &mut Machine, plan: PlanId) -> Result<()> {
-        for (i, grad) in m.params.gradients(&mut *m.pipeline.exec, plan)?.into_iter().enumerate() {
+    /// Adds a run's.
+    pub fn add(&mut self, run: Vec<Vec<f32>>) {
+        for (i, grad) in run.into_iter().enumerate() {
             match self.0.get_mut(i) {
                 Some(sum) => sum.iter_mut().zip(grad).for_each(|(s, g)| *s += g),
                 None => self.0.push(grad),
             }
         }
-        Ok(())
     }
     /// Scalar product, 0 with none.
     fn dot(&self, other: &Gradients) -> f64 {
@@ -118,6 +137,7 @@ pub(crate) struct Learn {
     /// Whose run is next.
     who: usize,
     at: At,
+    running: Option<PlanId>,
     sum: Gradients,
     /// The objective's gradients from the other half of the images.
     other: Gradients,
@@ -137,11 +157,46 @@ impl Learn {
     pub fn updates(&self) -> usize {
         self.at.update
     }
+    /// Deals and launches the next run.
     pub fn launch(&mut self, m: &mut Machine, s: &mut State) -> Result<PlanId> {
-        let Some(objective) = self.objectives.get_mut(self.who) else {
-            return Err(Error::bad("objective", "at least one", "none"));
-        };
-        objective.launch(m, s, self.at)
+        let at = self.at;
+        self.deal(m, s)?;
+        let plan = self.next()?.launch(m, s, at)?;
+        self.running = Some(plan);
+        Ok(plan)
+    }
+    fn next(&mut self) -> Result<&mut Box<dyn Objective>> {
+        let none = || Error::bad("objective", "at least one", "none");
+        self.objectives.get_mut(self.who).ok_or_else(none)
+    }
+    /// Draws for the next run.
+    pub fn deal(&mut self, m: &Machine, s: &mut State) -> Result<()> {
+        let at = self.at;
+        self.next()?.deal(m, s, at)
+    }
+    /// Which run is next in this optimiser step, over all objectives, and its unit; `None` when all are done.
+    pub fn turn(&self, m: &Machine) -> Option<(usize, usize)> {
+        let own = self.objectives.get(self.who)?;
+        let before = self.objectives[..self.who].iter().map(|o| (o.runs(m), units(&**o, m)));
+        let (runs, units) = before.fold((0, 0), |(a, b), (runs, units)| (a + runs, b + units));
+        Some((runs + self.at.run, units + own.unit(m, self.at.run)))
+    }
+    /// Units of an optimiser step, and for each run its unit and what it gives.
+    pub fn plan(&self, m: &Machine) -> (usize, Vec<(usize, Gives)>) {
+        let (mut first, mut runs) = (0, Vec::new());
+        for objective in &self.objectives {
+            let each = |run| (first + objective.unit(m, run), objective.gives(m, run));
+            runs.extend((0..objective.runs(m)).map(each));
+            first += units(&**objective, m);
+        }
+        (first, runs)
+    }
+    /// Reads the run that is finished.
+    pub fn read(&mut self, m: &mut Machine) -> Result<Outputs> {
+        let run = self.at.run;
+        let gives = self.next()?.gives(m, run);
+        let plan = self.running.take().ok_or_else(|| Error::missing("a training run", "its plan"))?;
+        Outputs::read(m, plan, &gives)
     }
     /// Whether no run of an optimiser step is done yet.
     pub fn rests(&self) -> bool {
@@ -149,10 +204,20 @@ impl Learn {
     }
     /// True when the gradients of the step are complete: [`Learn::apply`] is next.
     pub fn collect(&mut self, m: &mut Machine, s: &mut State) -> Result<bool> {
+        let gave = self.read(m)?;
+        self.take(m, s, gave)
+    }
+    /// As [`Learn::collect`], of what a run gave, wherever it was made.
+    pub fn take(&mut self, m: &mut Machine, s: &mut State, gave: Outputs) -> Result<bool> {
         let Some(objective) = self.objectives.get_mut(self.who) else { return Ok(true) };
         let first = self.who > 0 || objective.first_half(m, self.at);
         let sum = if first { &mut self.sum } else { &mut self.other };
-        objective.collect(m, s, self.at, sum)?;
+        objective.collect(m, s, self.at, gave, sum)?;
+        Ok(self.pass(m))
+    }
+    /// Goes on to the next run; true when there is none.
+    pub fn pass(&mut self, m: &Machine) -> bool {
+        let Some(objective) = self.objectives.get(self.who) else { return true };
         self.at.run += 1;
         if self.at.run >= objective.runs(m) {
             if self.who == 0 {
@@ -166,7 +231,7 @@ impl Learn {
             self.at.run = 0;
             self.who += 1;
         }
-        Ok(self.who >= self.objectives.len())
+        self.who >= self.objectives.len()
     }
     /// How well the objective's gradients from two halves of an iteration's images agree: the cosine. With n images a half and
     /// a signal that is the part p of one image's gradient it is n p / (n p + 1 - p), about: near 0 a step is a random walk.
@@ -176,10 +241,19 @@ impl Learn {
     }
     /// Moves the adapter; returns the gradients' norm before clipping.
     pub fn apply(&mut self, m: &mut Machine, s: &mut State, rate: f32) -> Result<f32> {
-        self.who = 0;
-        self.at = At { update: self.at.update + 1, run: 0 };
+        self.again();
         self.sum.apply(m, s, rate)
     }
+    /// Goes on to the next optimiser step.
+    pub fn again(&mut self) {
+        self.who = 0;
+        self.at = At { update: self.at.update + 1, run: 0 };
+    }
+}
+
+/// Units of an objective's optimiser step.
+fn units(objective: &dyn Objective, m: &Machine) -> usize {
+    objective.runs(m).checked_sub(1).map_or(0, |last| objective.unit(m, last) + 1)
 }
 
 #[cfg(test)]

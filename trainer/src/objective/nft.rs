@@ -2,7 +2,7 @@
 //! velocity is pulled towards the good ones and pushed from the bad ones. It needs no log-probabilities, no guidance and no
 //! noise in the sampling steps. Rollouts are drawn by the current adapter, where the paper draws them by the averaged one.
 use super::flow::{Part, Rows};
-use super::{At, Gradients, Objective, Params, compile, grpo, with_gradients};
+use super::{At, Gives, Gradients, Objective, Outputs, Params, compile, grpo, with_gradients};
 use crate::Result;
 use crate::config::Config;
 use crate::machine::Machine;
@@ -130,12 +130,19 @@ impl Objective for Nft {
     fn norm(&self, m: &Machine) -> f32 {
         m.config.grpo.norm * self.worth
     }
-    fn launch(&mut self, m: &mut Machine, s: &mut State, at: At) -> Result<PlanId> {
+    /// A micro-batch's two runs.
+    fn unit(&self, _: &Machine, run: usize) -> usize {
+        run / 2
+    }
+    fn deal(&mut self, m: &Machine, s: &mut State, at: At) -> Result<()> {
+        if at.run.is_multiple_of(2) && Self::part(m, at.run).run == 0 {
+            self.draw(m, s);
+        }
+        Ok(())
+    }
+    fn launch(&mut self, m: &mut Machine, s: &State, at: At) -> Result<PlanId> {
         let (part, all) = (Self::part(m, at.run), m.config.images());
         if at.run.is_multiple_of(2) {
-            if part.run == 0 {
-                self.draw(m, s);
-            }
             m.set_adapter(s.average())?;
             let velocity = m.pipeline.velocity(part.rows, m.size)?;
             self.rows.part(part).write(m, velocity.plan)?;
@@ -154,14 +161,26 @@ impl Objective for Nft {
         exec.write(plan, "seed", &seed)?;
         Ok(plan)
     }
-    fn collect(&mut self, m: &mut Machine, s: &mut State, at: At, sum: &mut Gradients) -> Result<()> {
+    fn gives(&self, m: &Machine, run: usize) -> Gives {
+        if run.is_multiple_of(2) {
+            return Gives::only(vec![("velocity", m.config.optim.micro_batch * m.per_image())]);
+        }
+        Gives::gradients(Vec::new())
+    }
+    fn collect(
+        &mut self,
+        m: &mut Machine,
+        s: &mut State,
+        at: At,
+        gave: Outputs,
+        sum: &mut Gradients,
+    ) -> Result<()> {
         if at.run.is_multiple_of(2) {
-            let velocity = m.pipeline.velocity(m.config.optim.micro_batch, m.size)?;
-            self.old = m.pipeline.exec.read(velocity.plan, "velocity")?;
+            self.old = gave.of("velocity")?.to_vec();
             return m.set_adapter(&s.values);
         }
-        let plan = plan(m)?;
-        sum.add(m, plan)
+        sum.add(gave.gradients);
+        Ok(())
     }
 }
 

@@ -1,7 +1,7 @@
 //! The pathwise adversarial objective: the gradient of the head's reward through backbone, resize, decoder and one sampling
 //! step into the adapter (as DRaFT, arXiv 2309.17400, with one step). It needs no log-probabilities and no groups, and its
 //! gradients of independent batches agree much better than those of the clipped objective.
-use super::{At, Gradients, Objective, Params, compile, with_gradients};
+use super::{At, Gives, Gradients, Objective, Outputs, Params, compile, with_gradients};
 use crate::machine::Machine;
 use crate::reward::Critic;
 use crate::settings::Source;
@@ -121,8 +121,19 @@ fn rows(c: &config::Config) -> usize {
 pub(crate) struct Pathwise {
     /// Which images.
     chosen: Vec<usize>,
+    /// Of the next run.
+    dealt: Dealt,
     /// Sum of their rewards so far.
     reward: f64,
+}
+
+/// Images of a run, the states that their step begins with, their noise levels and spans.
+#[derive(Default)]
+struct Dealt {
+    images: Vec<usize>,
+    latents: Vec<f32>,
+    sigmas: Vec<f32>,
+    spans: Vec<f32>,
 }
 
 impl Pathwise {
@@ -148,28 +159,38 @@ impl Objective for Pathwise {
         let mut all: Vec<usize> = (0..s.batch.images.len()).collect();
         s.rng.shuffle(&mut all);
         all.truncate(m.config.pathwise.images);
-        *self = Pathwise { chosen: all, reward: 0.0 };
+        *self = Pathwise { chosen: all, ..Pathwise::default() };
         Ok(())
     }
     fn runs(&self, m: &Machine) -> usize {
         chosen(&m.config).div_ceil(rows(&m.config))
     }
-    fn launch(&mut self, m: &mut Machine, s: &mut State, at: At) -> Result<PlanId> {
+    fn deal(&mut self, m: &Machine, s: &mut State, at: At) -> Result<()> {
+        let n = rows(&m.config);
+        let own = self.chosen.iter().skip(at.run * n).take(n).copied();
+        // Places that are left over repeat the last image.
+        let last = self.chosen.last().copied().ok_or_else(|| Error::bad("pathwise", "images", "none"))?;
+        let mut dealt = Dealt::default();
+        for image in own.chain(core::iter::repeat(last)).take(n) {
+            let (latents, sigma, span) = self.row(m, s, image)?;
+            dealt.images.push(image);
+            dealt.latents.extend(latents);
+            dealt.sigmas.push(sigma);
+            dealt.spans.push(span);
+        }
+        self.dealt = dealt;
+        Ok(())
+    }
+    fn launch(&mut self, m: &mut Machine, s: &State, at: At) -> Result<PlanId> {
         let plan = plan(m)?;
         let n = rows(&m.config);
-        let rows: Vec<usize> = self.chosen.iter().skip(at.run * n).take(n).copied().collect();
-        // The loss is the mean of minus the rewards; places that are left over repeat the last image and weigh nothing.
-        let mut seed = vec![-1.0 / self.chosen.len() as f32; rows.len()];
+        let Dealt { images: rows, latents: x, sigmas, spans: span } = &self.dealt;
+        // The loss is the mean of minus the rewards; places that are left over weigh nothing.
+        let real = self.chosen.len().saturating_sub(at.run * n).min(n);
+        let mut seed = vec![-1.0 / self.chosen.len() as f32; real];
         seed.resize(n, 0.0);
-        let last = *rows.last().ok_or_else(|| Error::bad("pathwise", "images", "none"))?;
-        let rows: Vec<usize> = rows.into_iter().chain(core::iter::repeat(last)).take(n).collect();
-        let (mut x, mut time, mut span) = (Vec::new(), Vec::new(), Vec::new());
-        for &image in &rows {
-            let (latents, sigma, by) = self.row(m, s, image)?;
-            x.extend(latents);
-            time.extend(time_projection(m.pipeline.schedule.timestep(sigma)));
-            span.push(by);
-        }
+        let time = |&sigma: &f32| time_projection(m.pipeline.schedule.timestep(sigma));
+        let time: Vec<f32> = sigmas.iter().flat_map(time).collect();
         let texts = s.batch.texts(&m.known, m.config.rollout.group);
         let texts: Vec<&Text> = rows.iter().map(|&i| texts[i]).collect();
         super::write_condition(&mut m.pipeline, plan, "", &time, &texts)?;
@@ -183,18 +204,28 @@ impl Objective for Pathwise {
         if !aligned.is_empty() {
             exec.write(plan, "text", &aligned)?;
         }
-        exec.write(plan, "latents", &x)?;
-        exec.write(plan, "span", &span)?;
+        exec.write(plan, "latents", x)?;
+        exec.write(plan, "span", span)?;
         exec.write(plan, "seed", &seed)?;
         Ok(plan)
     }
-    fn collect(&mut self, m: &mut Machine, s: &mut State, at: At, sum: &mut Gradients) -> Result<()> {
-        let plan = plan(m)?;
-        let rewards = m.pipeline.exec.read(plan, "reward")?;
+    fn gives(&self, m: &Machine, _: usize) -> Gives {
+        Gives::gradients(vec![("reward", rows(&m.config))])
+    }
+    fn collect(
+        &mut self,
+        _: &mut Machine,
+        s: &mut State,
+        at: At,
+        gave: Outputs,
+        sum: &mut Gradients,
+    ) -> Result<()> {
+        let rewards = gave.of("reward")?;
         let real = self.chosen.len().saturating_sub(at.run * rewards.len());
         self.reward += rewards.iter().take(real).map(|&r| f64::from(r)).sum::<f64>();
         s.metrics.reward_pathwise = (self.reward / self.chosen.len() as f64) as f32;
-        sum.add(m, plan)
+        sum.add(gave.gradients);
+        Ok(())
     }
 }
 

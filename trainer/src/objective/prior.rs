@@ -2,7 +2,7 @@
 //! to the base model's. What the references' captions share with other prompts is held, too: at weight 1 supervised training
 //! hardly takes on a style that its captions do not name.
 use super::flow::{Pull, Rows};
-use super::{At, Gradients, Objective};
+use super::{At, Gives, Gradients, Objective, Outputs};
 use crate::Result;
 use crate::machine::Machine;
 use crate::settings::Source;
@@ -46,14 +46,30 @@ impl Objective for Prior {
     fn runs(&self, m: &Machine) -> usize {
         Pull::runs(m)
     }
-    fn launch(&mut self, m: &mut Machine, s: &mut State, at: At) -> Result<PlanId> {
+    fn unit(&self, _: &Machine, _: usize) -> usize {
+        0
+    }
+    fn deal(&mut self, m: &Machine, s: &mut State, at: At) -> Result<()> {
         if at.run == 0 {
             self.draw(m, s);
         }
+        Ok(())
+    }
+    fn launch(&mut self, m: &mut Machine, s: &State, at: At) -> Result<PlanId> {
         self.0.launch(m, at.run, &without_b(&s.values), m.config.prior.weight)
     }
-    fn collect(&mut self, m: &mut Machine, s: &mut State, at: At, sum: &mut Gradients) -> Result<()> {
-        let loss = self.0.collect(m, at.run, &s.values, sum)?;
+    fn gives(&self, m: &Machine, run: usize) -> Gives {
+        Pull::gives(m, run)
+    }
+    fn collect(
+        &mut self,
+        m: &mut Machine,
+        s: &mut State,
+        at: At,
+        gave: Outputs,
+        sum: &mut Gradients,
+    ) -> Result<()> {
+        let loss = self.0.collect(m, at.run, &s.values, gave, sum)?;
         s.metrics.prior_loss = loss.unwrap_or(s.metrics.prior_loss);
         Ok(())
     }

@@ -15,7 +15,7 @@ use crate::objective::{
 use crate::reward::Critic;
 use crate::stage::Stage;
 use crate::stage::ask::Ask;
-use crate::stage::describe::{Describe, Of};
+use crate::stage::describe::Describe;
 use crate::stage::head::Teach;
 use crate::stage::prepare::{Aligned, Latents, Texts};
 use crate::stage::rollout::Rollout;
@@ -73,31 +73,29 @@ impl Adversarial {
         Ok(Adversarial { next: Next::Texts })
     }
 
-    /// The objective, and extra terms whose gradients are added to its own.
-    fn objectives(m: &Machine) -> Vec<Box<dyn Objective>> {
-        let mut all: Vec<Box<dyn Objective>> = vec![match m.config.recipe {
-            Recipe::Pathwise => Box::new(Pathwise::default()),
-            Recipe::Nft => Box::new(Nft::default()),
-            Recipe::Grpo | Recipe::FlowGrpo | Recipe::Supervised | Recipe::Released => {
-                Box::new(Grpo::default())
-            }
-        }];
-        if m.config.anchor.weight > 0.0 {
-            all.push(Box::new(Anchor::default()));
-        }
-        all
-    }
-
     /// Begins an iteration, if there is to be one.
     fn iteration(&mut self, m: &mut Machine, s: &mut State) -> Result<Option<Box<dyn Stage>>> {
         if s.watch.verdict.stopped() || !super::begins(m, s) {
             return Ok(None);
         }
         let c = &m.config;
-        let runs: usize = Self::objectives(m).iter().map(|o| o.runs(m)).sum();
+        let runs: usize = objectives(m).iter().map(|o| o.runs(m)).sum();
         s.parts = (0, c.rollout.steps + c.images().div_ceil(c.at_once.describe) + c.grpo.updates * runs);
         Ok(Some(Box::new(Rollout::begin(m, s)?)))
     }
+}
+
+/// The objective, and extra terms whose gradients are added to its own.
+pub(crate) fn objectives(m: &Machine) -> Vec<Box<dyn Objective>> {
+    let mut all: Vec<Box<dyn Objective>> = vec![match m.config.recipe {
+        Recipe::Pathwise => Box::new(Pathwise::default()),
+        Recipe::Nft => Box::new(Nft::default()),
+        Recipe::Grpo | Recipe::FlowGrpo | Recipe::Supervised | Recipe::Released => Box::new(Grpo::default()),
+    }];
+    if m.config.anchor.weight > 0.0 {
+        all.push(Box::new(Anchor::default()));
+    }
+    all
 }
 
 impl Course for Adversarial {
@@ -106,7 +104,7 @@ impl Course for Adversarial {
             Next::Texts => (Box::new(Texts::default()), Next::Latents),
             Next::Latents => (Box::new(Latents), if m.host.is_some() { Next::Warm } else { Next::Aligned }),
             Next::Aligned => (Box::new(Aligned), Next::References),
-            Next::References => (Box::new(Describe::new(Of::References)), Next::Warm),
+            Next::References => (Box::new(Describe::references()), Next::Warm),
             Next::Warm => (Box::new(Warm::new(m, s, vec![Box::<Supervised>::default()])), Next::Restart),
             Next::Restart => {
                 s.restart(&m.config);
@@ -133,12 +131,12 @@ impl Course for Adversarial {
                 return Ok(stage);
             }
             Next::Ask => (Box::new(Ask::default()), Next::Update),
-            Next::Describe => (Box::new(Describe::new(Of::Images)), Next::Teach),
+            Next::Describe => (Box::new(Describe::images(s)), Next::Teach),
             Next::Teach => (Box::new(Teach::new(m, s)), Next::Score),
             Next::Score => (Box::new(Score::default()), Next::Update),
             Next::Update => {
                 let updates = m.config.grpo.updates;
-                (Box::new(Update::begin(m, s, updates, Self::objectives(m))?), Next::Seen)
+                (Box::new(Update::begin(m, s, updates, objectives(m))?), Next::Seen)
             }
         };
         self.next = next;

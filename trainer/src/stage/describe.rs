@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 /// Whose latents.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Of {
+enum Of {
     References,
     Images,
 }
@@ -24,8 +24,12 @@ pub(crate) struct Describe {
 }
 
 impl Describe {
-    pub fn new(of: Of) -> Self {
-        Describe { of, first: 0 }
+    pub fn references() -> Self {
+        Describe { of: Of::References, first: 0 }
+    }
+    /// Of the iteration's images, those that are not described yet.
+    pub fn images(s: &State) -> Self {
+        Describe { of: Of::Images, first: s.batch.tokens.len() }
     }
     fn latents<'a>(&self, m: &'a Machine, s: &'a State) -> &'a [Vec<f32>] {
         match self.of {

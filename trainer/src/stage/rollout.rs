@@ -5,9 +5,11 @@ use crate::objective::grpo::Taken;
 use crate::settings::Source;
 use crate::settings::field::{ANY, COUNT, between};
 use crate::settings::part::settings;
+use crate::spread::{Away, Made};
 use crate::train::Event;
 use crate::train::state::{Batch, State};
 use crate::{Error, Result};
+use core::ops::Range;
 use pentimento_runtime::exec::PlanId;
 use pentimento_runtime::pipeline::{Text, Velocity};
 use pentimento_runtime::sampler;
@@ -85,12 +87,21 @@ pub(crate) struct Rollout {
     /// Guided velocities of the step so far: a step takes several runs where there are more rows than go through at once.
     v: Vec<f32>,
     apart: bool,
+    /// Which groups; all of them, but for a piece.
+    groups: Range<usize>,
     velocity: Option<Velocity>,
 }
 
 impl Rollout {
     /// Draws prompts, window and initial noise.
-    pub fn begin(m: &Machine, s: &mut State) -> Result<Self> {
+    pub fn begin(m: &mut Machine, s: &mut State) -> Result<Self> {
+        let away = if m.spread > 0 { Some(Away::rollout(m, s)?) } else { None };
+        let rollout = Rollout::part(m, s, 0..m.config.rollout.prompts)?;
+        m.away = away.map(|away| away.of(&s.batch.prompts));
+        Ok(rollout)
+    }
+    /// Some of its groups. What is drawn by chance is drawn for all.
+    pub fn part(m: &Machine, s: &mut State, groups: Range<usize>) -> Result<Self> {
         let c = &m.config.rollout;
         while s.order.len() < c.prompts {
             let mut more: Vec<usize> = (0..m.known.prompts.len()).collect();
@@ -98,6 +109,7 @@ impl Rollout {
             s.order.extend(more);
         }
         let prompts: Vec<usize> = s.order.drain(..c.prompts).collect();
+        let prompts = prompts[groups.clone()].to_vec();
         let sigmas = sigmas(m)?;
         let last = (c.steps - c.window) as u32;
         let window = c.window_start.unwrap_or_else(|| s.rng.below(last + 1) as usize);
@@ -105,14 +117,15 @@ impl Rollout {
         let rows = if !apart { c.prompts } else { c.prompts * c.group };
         let mut x = vec![0.0; rows * m.per_image()];
         s.rng.normals(&mut x);
+        let each = x.len() / c.prompts;
+        let x = x[groups.start * each..groups.end * each].to_vec();
         s.batch = Batch { prompts, ..Batch::default() };
-        Ok(Rollout { sigmas, step: 0, window, x, v: Vec::new(), apart, velocity: None })
+        Ok(Rollout { sigmas, step: 0, window, x, v: Vec::new(), apart, groups, velocity: None })
     }
-
-    /// Flow-CPS: `x' = mean + std z`.
-    fn stochastic_step(&self, m: &Machine, s: &mut State, v: &[f32], sigmas: [f32; 2]) -> Result<Taken> {
-        let mut z = vec![0.0; v.len()];
+    /// Noise of a stochastic step, of all images.
+    fn noise(m: &Machine, s: &mut State) -> Vec<f32> {
         let per = m.per_image();
+        let mut z = vec![0.0; m.config.images() * per];
         if m.config.rollout.antithetic {
             for pair in z.chunks_exact_mut(2 * per) {
                 let (a, b) = pair.split_at_mut(per);
@@ -122,8 +135,16 @@ impl Rollout {
         } else {
             s.rng.normals(&mut z);
         }
+        z
+    }
+
+    /// Flow-CPS: `x' = mean + std z`.
+    fn stochastic_step(&self, m: &Machine, s: &mut State, v: &[f32], sigmas: [f32; 2]) -> Result<Taken> {
+        let (z, per) = (Self::noise(m, s), m.per_image());
+        let each = z.len() / m.config.rollout.prompts;
+        let z = &z[self.groups.start * each..self.groups.end * each];
         let shape = [per, m.pipeline.mmdit.in_channels];
-        Taken::step(&m.config, sigmas, &self.x, v, &z, shape)
+        Taken::step(&m.config, sigmas, &self.x, v, z, shape)
     }
 }
 
@@ -139,7 +160,7 @@ impl Stage for Rollout {
         }
         let (guided, repeat) = (c.guided(), if self.apart { c.group } else { 1 });
         let first = self.v.len() / per;
-        let rows = m.config.at_once.sample.min(c.prompts * repeat - first);
+        let rows = m.config.at_once.sample.min(self.groups.len() * repeat - first);
         let velocity = m.pipeline.velocity(if guided { 2 * rows } else { rows }, m.size)?;
         self.velocity = Some(velocity);
         let texts: Vec<&Text> = s.batch.texts(&m.known, repeat);
@@ -172,6 +193,19 @@ impl Stage for Rollout {
         if self.step + 1 == self.sigmas.len() {
             s.batch.images = self.x.chunks_exact(m.per_image()).map(<[f32]>::to_vec).collect();
         }
+        Ok(s.part())
+    }
+
+    fn join(&mut self, m: &mut Machine, s: &mut State, made: Vec<Made>) -> Result<Event> {
+        for piece in made {
+            s.batch.join(piece.batch)?;
+        }
+        for _ in 0..m.config.rollout.window {
+            Self::noise(m, s); // which the pieces have used
+        }
+        self.step = self.sigmas.len() - 1;
+        let described = s.batch.tokens.len().div_ceil(m.config.at_once.describe);
+        s.parts.0 += m.config.rollout.steps + described - 1;
         Ok(s.part())
     }
 }

@@ -13,7 +13,7 @@ const FREE: [&str; 6] =
     ["iterations", "recompute", "stream", "at_once.train", "at_once.sample", "at_once.describe"];
 
 /// Names and hashes. Of large weights a few hundred bytes a tensor are looked at: any training changes those.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Identity(Map<String, Value>);
 
 impl Identity {

@@ -50,7 +50,7 @@ impl Trainer {
         if self.machine.bench.is_some() && saved.script.is_none() {
             return Err(Error::call("script", "the schedule's own randomness", "a script of the host's"));
         }
-        saved.write(&self.identity)
+        saved.write(&self.machine.identity)
     }
 
     /// Goes on with a training that [`Trainer::save`] wrote, once prompts and references are prepared anew. `label` names the bytes in
@@ -64,7 +64,7 @@ impl Trainer {
             return Err(Error::call("training", "one that has not begun", "one that has"));
         }
         let empty = self.moment(String::new());
-        let saved = Saved::read(label, bytes, &self.identity, empty)?;
+        let saved = Saved::read(label, bytes, &self.machine.identity, empty)?;
         let made = self
             .course
             .finds(&saved.phase)

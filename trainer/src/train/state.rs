@@ -12,6 +12,7 @@ use crate::stage::watch::Seen;
 use crate::train::identity::Identity;
 use crate::train::{Event, Metrics};
 use crate::{Error, Result};
+use pentimento_runtime::exec::finite;
 use pentimento_runtime::pipeline::Text;
 use pentimento_runtime::rng::Philox;
 use std::collections::VecDeque;
@@ -218,8 +219,7 @@ impl Saved {
     /// Refuses sizes that the training's plans and lists do not have. `made`: what the phase finds of its iteration.
     pub fn check(&self, label: &str, m: &Machine, made: Finds) -> Result<()> {
         let s = &self.state;
-        let shapes: Vec<usize> = m.params.leaves().iter().map(|(_, [r, c])| r * c).collect();
-        let like = |t: &[Vec<f32>]| t.iter().map(Vec::len).eq(shapes.iter().copied());
+        let like = |t: &[Vec<f32>]| m.params.fit(t);
         let free = |t: &[Vec<f32>]| t.is_empty() || like(t);
         let moved = s.adam.fits(&s.values) && s.ema.as_ref().is_none_or(|e| like(&e.average));
         let known = |list: &[usize]| list.iter().all(|&p| p < m.known.count());
@@ -238,7 +238,7 @@ impl Saved {
             ("times that cannot be", 0.0 <= started && started <= spent && spent.is_finite()),
             ("other silhouettes", s.watch.fits(m)),
             ("another reward", reward),
-            ("other images of this iteration", s.batch.fits(m, tokens, made)),
+            ("other images of this iteration", s.batch.fits(m, tokens, made, m.config.rollout.prompts)),
             ("other earlier images", replay),
         ];
         match parts.iter().find(|(_, fits)| !fits) {
@@ -258,9 +258,9 @@ pub(crate) enum Finds {
 }
 
 impl Batch {
-    /// Whether everything has the iteration's size, or is missing where it is not needed.
-    fn fits(&self, m: &Machine, tokens: usize, made: Finds) -> bool {
-        let (c, per, all) = (&m.config, m.per_image(), m.config.images());
+    /// Whether everything has the size of so many groups, or is missing where it is not needed.
+    pub fn fits(&self, m: &Machine, tokens: usize, made: Finds, groups: usize) -> bool {
+        let (c, per, all) = (&m.config, m.per_image(), groups * m.config.rollout.group);
         let whole = |n: usize, of: usize, from: Finds| n == of || n == 0 && made < from;
         let each = |list: &[Vec<f32>], len: usize| list.iter().all(|x| x.len() == len);
         let places = all * grpo::places(c, m.size);
@@ -270,7 +270,7 @@ impl Batch {
         let scores = self.scores.first().map_or(0, Vec::len);
         let patches = scores.saturating_sub(1);
         let square = patches.isqrt().pow(2) == patches && (patches > 0 || c.grpo.credit == Credit::Image);
-        whole(self.prompts.len(), c.rollout.prompts, Finds::Images)
+        whole(self.prompts.len(), groups, Finds::Images)
             && whole(self.taken.len(), c.rollout.window, Finds::Images)
             && self.taken.iter().all(taken)
             && whole(self.before_last.len(), all * per, Finds::Images)
@@ -283,5 +283,42 @@ impl Batch {
             && each(&self.scores, scores)
             && (scores == 0 || square)
             && whole(self.rewards.len(), all, Finds::Rewards)
+    }
+
+    /// Refuses numbers that are none in what pictures are. `label` names where it comes from.
+    pub fn finite(&self, label: &str) -> Result<()> {
+        let taken = self.taken.iter().flat_map(|t| [&t.x, &t.next, &t.old]);
+        let lists = self.images.iter().chain(taken).chain([&self.before_last, &self.alignment]);
+        let mut all = lists.chain(self.tokens.iter().map(|t| &**t));
+        all.try_for_each(|list| finite(label, list))
+    }
+    /// Adds the groups of another, up to what rewards are made of.
+    ///
+    /// # Errors
+    /// Steps that are not the same.
+    pub fn join(&mut self, other: Batch) -> Result<()> {
+        if self.taken.is_empty() {
+            self.taken = other
+                .taken
+                .iter()
+                .map(|t| Taken { x: vec![], next: vec![], old: vec![], ..t.clone() })
+                .collect();
+        }
+        if self.taken.len() != other.taken.len() {
+            return Err(Error::bad("pieces", "steps of one rollout", "others"));
+        }
+        for (own, other) in self.taken.iter_mut().zip(other.taken) {
+            if own.sigma != other.sigma {
+                return Err(Error::bad("pieces", "steps of one rollout", "others"));
+            }
+            own.x.extend(other.x);
+            own.next.extend(other.next);
+            own.old.extend(other.old);
+        }
+        self.before_last.extend(other.before_last);
+        self.images.extend(other.images);
+        self.tokens.extend(other.tokens);
+        self.alignment.extend(other.alignment);
+        Ok(())
     }
 }

@@ -71,7 +71,7 @@ impl Stage for Generate {
         if m.config.grpo.beta > 0.0 {
             self.kl.extend(exec.read(plan, "kl")?.drain(..real));
         }
-        s.carried.add(m, plan)?;
+        s.carried.add(m.params.gradients(&mut *m.pipeline.exec, plan)?);
         self.first += n;
         if self.first < group {
             return Ok(Event::Working);
