@@ -66,7 +66,7 @@ def numbered(folder):
     files = sorted(folder.glob("[0-9][0-9][0-9][0-9]*.png"))
     if not files:
         stop(f"{folder}: holds no image named 0000*.png, 0001*.png, ….")
-    if [f.stem for f in files] != [f"{i:04}" for i in range(len(files))]:
+    if [f.stem[:4] for f in files] != [f"{i:04}" for i in range(len(files))]:
         stop(f"{folder}: the image numbers have a gap; image i must answer prompt i.")
     return load(files)
 
