@@ -778,7 +778,8 @@ enum pmt_status pmt_trainer_estimate(struct pmt_trainer *trainer,
                                      struct pmt_estimate *estimate,
                                      size_t size);
 
-// Starts a training, or goes on with one whose job was cancelled or failed. The job ends when all iterations are complete. Returns at once.
+// Starts a training, or goes on with one whose job was cancelled or failed: after a lost device, or where memory ran out, on a device opened anew
+// from the last moment between two stages, in the second case with less at once. The job ends when all iterations are complete. Returns at once.
 enum pmt_status pmt_trainer_start(struct pmt_trainer *trainer,
                                   struct pmt_job **job);
 

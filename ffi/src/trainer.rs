@@ -271,7 +271,8 @@ pub unsafe extern "C" fn pmt_trainer_estimate(
     })
 }
 
-/// Starts a training, or goes on with one whose job was cancelled or failed. The job ends when all iterations are complete. Returns at once.
+/// Starts a training, or goes on with one whose job was cancelled or failed: after a lost device, or where memory ran out, on a device opened anew
+/// from the last moment between two stages, in the second case with less at once. The job ends when all iterations are complete. Returns at once.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pmt_trainer_start(trainer: *mut pmt_trainer, job: *mut *mut pmt_job) -> pmt_status {
     guard!(trainer => job, {

@@ -1,6 +1,6 @@
 //! Working beside a program that draws frames: paced, paused, cancelled and interrupted work ends with the bits of work that is left alone, and
 //! no call of a frame waits for it.
-use pentimento_runtime::exec::wgpu::Wgpu;
+use pentimento_runtime::exec::wgpu::{Fault, Wgpu};
 use pentimento_runtime::folder::ModelFolder;
 use pentimento_runtime::pipeline::{Pipeline, Sampling, TextSettings};
 use pentimento_trainer::adapter::Adapter;
@@ -300,6 +300,43 @@ fn a_paused_drawing_is_not_mixed_up_with_the_next() {
     first.pause(false);
     assert_eq!([first.wait(None), second.wait(None)], [Outcome::Done, Outcome::Done]);
     assert!([pixels(&first), pixels(&second)] == alone, "mixed up");
+}
+
+/// A training that lost its device goes on by being started again, to the bits of one that did not; one whose memory ran out, with less at once.
+#[test]
+fn a_training_goes_on_after_its_device() {
+    let Some(gpu) = adapter("devices that fail") else { return };
+    let mut job = job::Job::new("pathwise");
+    (job.config.iterations, job.config.watch.every) = (2, 0);
+    let expected = alone(&job, gpu);
+    for fault in [Fault::LostReading, Fault::OutOfMemory] {
+        let (mut n, mut went_on) = (4, 0);
+        loop {
+            // The first device fails at some occasion, those after it do not.
+            let mut fails = Some(n);
+            let open = move || {
+                let mut gpu = adapter("a device").ok_or(pentimento_trainer::Error::Cancelled)?;
+                fails.take().into_iter().for_each(|n| gpu.fail_at(fault, n));
+                Ok((gpu, None))
+            };
+            let host = Host::new(Box::new(open)).expect("a thread");
+            let training = host.training(brief(&job)).expect("a training");
+            let first = training.start().expect("a job");
+            let Outcome::Failed(error) = first.wait(None) else { break };
+            let reached = first.progress();
+            let began = reached.phase == Phase::Over && (reached.iteration > 0 || reached.warm_loss > 0.0);
+            let adapter = training.adapter();
+            let again = training.start().expect("a job");
+            assert_eq!(again.wait(None), Outcome::Done, "{fault:?} at {n}, after {error}");
+            assert!(!began || adapter.is_ok(), "what was learnt is there before it is started again");
+            let learnt = bytes(&training.adapter().expect("an adapter"));
+            // Runs of another size sum up in another order.
+            assert!(learnt == expected || fault == Fault::OutOfMemory, "{fault:?} at {n}: other bits");
+            went_on += usize::from(began);
+            n += 3 + n;
+        }
+        assert!(went_on > 0, "{fault:?}: it failed too early each time, the last at {n}");
+    }
 }
 
 #[test]

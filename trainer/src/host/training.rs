@@ -34,6 +34,8 @@ pub struct Brief {
 pub(super) struct Training {
     brief: Brief,
     trainer: Option<Box<Trainer>>,
+    /// What its device could not.
+    broken: Option<Error>,
     /// Whether prompts are encoded.
     read: bool,
     /// How far it was when it was last seen: a job that goes on begins with that.
@@ -42,7 +44,7 @@ pub(super) struct Training {
 
 impl Training {
     pub fn new(brief: Brief) -> Self {
-        Training { brief, trainer: None, read: false, seen: Progress::default() }
+        Training { brief, trainer: None, broken: None, read: false, seen: Progress::default() }
     }
     /// The trainer, once loaded.
     pub fn trainer(&mut self) -> Result<&mut Trainer> {
@@ -58,6 +60,23 @@ impl Training {
         ticket: &Ticket,
     ) -> Result<Turn> {
         ticket.begin(&self.seen);
+        self.renew(ticket)?;
+        let turn = self.piece(device, errand, ticket);
+        self.note_broken(turn)
+    }
+    fn note_broken<R>(&mut self, result: Result<R>) -> Result<R> {
+        result.inspect_err(|error| {
+            if matches!(error, Error::Device { .. } | Error::Memory { .. }) {
+                self.broken = Some(error.clone());
+            }
+        })
+    }
+    fn piece(
+        &mut self,
+        device: &Device,
+        errand: &mut Option<(Vec<u8>, usize)>,
+        ticket: &Ticket,
+    ) -> Result<Turn> {
         if self.trainer.is_none() {
             ticket.at(Phase::Loading, 0, 0);
             self.load(device, ticket)?;
@@ -78,6 +97,22 @@ impl Training {
             self.seen = ticket.progress();
         }
         Ok(turn)
+    }
+    /// Puts away a trainer whose device was lost or had no more memory, so that it is loaded anew where it was: from the last moment between two
+    /// stages, with less at once where memory was short.
+    fn renew(&mut self, ticket: &Ticket) -> Result<()> {
+        let (Some(error), Some(trainer)) = (self.broken.take(), &self.trainer) else { return Ok(()) };
+        let short = error.is_out_of_memory();
+        let phase = trainer.phase().unwrap_or(estimate::PREPARING);
+        if short && estimate::less(&mut self.brief.settings.config, phase) {
+            let text = "The device had too little memory: what goes through it at once is less from here on.";
+            ticket.tell(News::Note(text.into()));
+        }
+        if trainer.saved().is_some() {
+            self.brief.state = Some(("the training so far".into(), trainer.save()?));
+        }
+        (self.trainer, self.read) = (None, false);
+        Ok(())
     }
     fn load(&mut self, device: &Device, ticket: &Ticket) -> Result<()> {
         let Brief { model, reward, references, prompts, settings, state, pieces } = &self.brief;
@@ -102,7 +137,7 @@ impl Training {
         self.seen.iterations = iterations;
         ticket.update(|p| (p.iteration, p.iterations) = (self.seen.iteration, iterations));
         self.trainer = Some(Box::new(trainer));
-        (self.brief.references, self.brief.state) = (Vec::new(), None);
+        self.brief.state = None;
         Ok(())
     }
     fn note(&mut self, event: Event, ticket: &Ticket) -> Turn {
