@@ -9,8 +9,9 @@
 //            drawing. A job is such work. Functions return at once unless they say that they wait; those that wait for `the piece of work in
 //            progress` take as long as that, milliseconds, or seconds while a shader is built or a model is loaded.
 // Results    Functions that can fail return PMT_STATUS_OK or the kind of failure; pmt_error_message gives the sentence.
-//            A `_new` that fails sets its result to NULL. Nothing aborts on purpose, exits or prints; running out of the program's
-//            memory does end the process, and a bug inside the library (PMT_STATUS_INTERNAL) leaves a line on stderr.
+//            A `_new` that fails sets its result to NULL. Nothing aborts on purpose, exits or prints. Where the program's memory has
+//            no room for a file, a tensor, an image or what the device gives, that is PMT_STATUS_OUT_OF_MEMORY; for small lists, and for
+//            a training's own numbers, it ends the process. A bug inside the library (PMT_STATUS_INTERNAL) leaves a line on stderr.
 // Ownership  What a function gives is the caller's until its `_free`, which takes NULL too. Everything passed in is copied
 //            before the call returns. Handles may be freed in any order: they keep what they need of each other.
 //            What is no handle, was freed or is of another kind is PMT_STATUS_BAD_ARGUMENT; nothing is read through it.

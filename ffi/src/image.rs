@@ -67,7 +67,7 @@ pub unsafe fn read(image: &pmt_image, background: [u8; 3]) -> Result<images::Pic
     let (stride, all) = measured(image, &layout)?;
     // SAFETY: the caller's promise; no more than `bytes`.
     let bytes = unsafe { bytes(image.pixels.cast(), all, "image.pixels")? };
-    let mut rgb = Vec::with_capacity(3 * image.width as usize * image.height as usize);
+    let mut rgb = runtime::room::room(3 * image.width as usize * image.height as usize, "an image")?;
     for row in bytes.chunks(stride) {
         for pixel in row[..image.width as usize * layout.pixel()].chunks_exact(layout.pixel()) {
             let number =

@@ -15,6 +15,7 @@ use pentimento_trainer::host::{Artist, Attached, Drawing, Keeping};
 use runtime::folder::ModelFolder;
 use runtime::mount::Mount;
 use runtime::pipeline::{Sampling, TextSettings, layers};
+use runtime::room::copied;
 use std::ffi::c_char;
 use std::path::Path;
 use std::ptr::{null, null_mut};
@@ -119,7 +120,7 @@ pub unsafe extern "C" fn pmt_pipeline_attach_bytes(
         // SAFETY: the rules in the header.
         let (bytes, id) = unsafe { (bytes(adapter, len, "adapter")?, place(id, "id", 0)?) };
         let label = "adapter".to_string();
-        let adapter = Adapter::parse(&label, bytes.to_vec(), None, &layers(&pipeline.folder)?)?;
+        let adapter = Adapter::parse(&label, copied(bytes, "an adapter")?, None, &layers(&pipeline.folder)?)?;
         *id = pipeline.attach(Attached { label, adapter: Arc::new(adapter), strength: finite(strength)? })?;
         Ok(())
     })

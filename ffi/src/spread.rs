@@ -3,6 +3,7 @@ use crate::guard::{bytes, exclusive, guard, place};
 use crate::job::{begin, pmt_job};
 use crate::trainer::{pmt_trainer, written};
 use crate::types::{pmt_status, pmt_write};
+use runtime::room::copied;
 use std::ffi::c_void;
 use std::ptr::null_mut;
 
@@ -52,7 +53,7 @@ pub unsafe extern "C" fn pmt_trainer_give(
         // SAFETY: the rules in the header.
         let made = unsafe { bytes(made, len, "made")? };
         let training = exclusive(&trainer.session, "trainer")?;
-        let left = training.training()?.give(piece as usize, made.to_vec())?;
+        let left = training.training()?.give(piece as usize, copied(made, "a piece")?)?;
         if !missing.is_null() {
             // SAFETY: the rules in the header.
             unsafe { *place(missing, "missing", 0)? = left as u32 };
@@ -76,7 +77,7 @@ pub unsafe extern "C" fn pmt_trainer_work(
         // SAFETY: the rules in the header.
         let (job, shared) = unsafe { (place(job, "job", null_mut())?, bytes(shared, len, "shared")?) };
         let mut session = exclusive(&trainer.session, "trainer")?;
-        *job = begin(&trainer.shared, session.placed(&trainer.shared)?.work(shared.to_vec(), piece as usize)?);
+        *job = begin(&trainer.shared, session.placed(&trainer.shared)?.work(copied(shared, "what is shared")?, piece as usize)?);
         Ok(())
     })
 }

@@ -24,6 +24,7 @@ use runtime::Error;
 use runtime::exec::cpu::Cpu;
 use runtime::mount::Mount;
 use runtime::pipeline::TextSettings;
+use runtime::room::copied;
 use std::ffi::{c_char, c_void};
 use std::path::Path;
 use std::ptr::null_mut;
@@ -233,7 +234,7 @@ pub unsafe extern "C" fn pmt_trainer_resume_bytes(
         // SAFETY: the rules in the header.
         let state = unsafe { bytes(state, len, "state")? };
         let mut session = exclusive(&trainer.session, "trainer")?;
-        session.brief("a state")?.state = Some(("state".into(), state.to_vec()));
+        session.brief("a state")?.state = Some(("state".into(), copied(state, "a state")?));
         Ok(())
     })
 }

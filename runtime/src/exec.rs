@@ -256,7 +256,7 @@ pub fn upload_as(
             t.check_finite()?;
         }
         match base {
-            Some(base) => checkpoint::bytes(exec, name, (stored, len), base.quantise(&values), home)?,
+            Some(base) => checkpoint::bytes(exec, name, (stored, len), base.quantise(&values)?, home)?,
             None => checkpoint::floats(exec, name, &values, home)?,
         }
     }

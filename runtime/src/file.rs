@@ -11,6 +11,7 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use crate::mount::{self, Found};
+use crate::room::room;
 use crate::weights::Storage;
 use crate::{Error, Result};
 
@@ -84,11 +85,8 @@ pub fn read_if_there(path: &Path, most: u64) -> Result<Option<Vec<u8>>> {
     if metadata.len() > most {
         return Err(large());
     }
-    let mut bytes = Vec::new();
-    let room = usize::try_from(metadata.len()).ok().and_then(|n| n.checked_add(1));
-    if room.is_none_or(|n| bytes.try_reserve_exact(n).is_err()) {
-        return Err(failed(path, &ErrorKind::OutOfMemory.into()));
-    }
+    let len = usize::try_from(metadata.len()).unwrap_or(usize::MAX).saturating_add(1);
+    let mut bytes = room(len, path.display())?;
     // A file can grow meanwhile, and some (in /proc) say that they are empty.
     file.take(most.saturating_add(1)).read_to_end(&mut bytes).map_err(|e| failed(path, &e))?;
     if bytes.len() as u64 > most { Err(large()) } else { Ok(Some(bytes)) }

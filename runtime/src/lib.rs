@@ -26,6 +26,7 @@ mod op;
 pub mod pipeline;
 pub mod plan;
 pub mod rng;
+pub mod room;
 pub mod sampler;
 pub mod schedule;
 pub mod shown;

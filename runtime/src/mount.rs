@@ -1,5 +1,6 @@
 //! Files that the system does not know: in a program's own archive, or in its memory. A [`Mount`] gives them paths, which work wherever a path
 //! to a model, an adapter or a reward does, in this process and as long as the mount lives.
+use crate::room::room;
 use crate::weights::Storage;
 use crate::{Error, Result};
 use alloc::collections::BTreeMap;
@@ -109,10 +110,9 @@ pub(crate) fn read(path: &Path, entry: &Entry, most: u64) -> Result<Storage> {
         Entry::Held(storage) => Ok(storage.clone()),
         Entry::Read(bytes, read) => {
             let failed = |reason: &str| Error::io(place(), "read", reason.to_string());
-            let mut all = Vec::new();
-            let room = usize::try_from(*bytes).ok();
-            let room = room.filter(|&room| all.try_reserve_exact(room).is_ok());
-            all.resize(room.ok_or_else(|| failed("there is too little memory"))?, 0);
+            let len = usize::try_from(*bytes).unwrap_or(usize::MAX);
+            let mut all = room(len, place())?;
+            all.resize(len, 0);
             if read(0, &mut all) { Ok(Arc::new(all)) } else { Err(failed("the program's reader could not")) }
         }
     }

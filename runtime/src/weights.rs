@@ -54,8 +54,11 @@ impl TensorView<'_> {
     }
 
     /// All elements as f32: exact for f32, f16, bf16 and fp8; `scale * q + minimum` in f32 for quantised and scaled ones.
-    pub fn to_f32(&self) -> Vec<f32> {
-        self.scaled(self.dtype.decode(self.bytes), 0)
+    ///
+    /// # Errors
+    /// The host's memory has no room for them.
+    pub fn to_f32(&self) -> Result<Vec<f32>> {
+        Ok(self.scaled(self.dtype.decode(self.bytes)?, 0))
     }
 
     /// Accepts finite numbers only.
@@ -68,10 +71,10 @@ impl TensorView<'_> {
         let first = match self.dtype {
             DType::F16 => words().position(|w| w & 0x7c00 == 0x7c00),
             DType::BF16 => words().position(|w| w & 0x7f80 == 0x7f80),
-            _ => self.to_f32().iter().position(|v| !v.is_finite()),
+            _ => self.to_f32()?.iter().position(|v| !v.is_finite()),
         };
         let Some(at) = first else { return Ok(()) };
-        let value = self.to_f32().get(at).copied().unwrap_or(f32::NAN);
+        let value = self.to_f32()?.get(at).copied().unwrap_or(f32::NAN);
         let place = format!("{}: `{}`", self.label, self.name);
         Err(Error::not_finite(place, format!("{value} at number {at}"))
             .with_hint("The file is damaged, or was saved after its training had diverged."))
@@ -83,7 +86,7 @@ impl TensorView<'_> {
         let row = self.dtype.bytes(self.shape.last().copied().unwrap_or(1))?;
         let (from, length) = (start.checked_mul(row)?, count.checked_mul(row)?);
         let first = start.checked_mul(self.shape.last().copied().unwrap_or(1))?;
-        Some(self.scaled(self.dtype.decode(self.bytes.get(from..from.checked_add(length)?)?), first))
+        Some(self.scaled(self.dtype.decode(self.bytes.get(from..from.checked_add(length)?)?).ok()?, first))
     }
 
     /// Elements from `first` on, times their factors.

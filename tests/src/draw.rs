@@ -275,7 +275,7 @@ impl Draw {
             None => self.blocks(numbers),
         };
         exec.set_leaf(name, LeafData::Packed(self.weight, &bytes)).map_err(|e| e.to_string())?;
-        Ok(DType::from(self.weight).decode(&bytes))
+        DType::from(self.weight).decode(&bytes).map_err(|e| e.to_string())
     }
 
     /// Random blocks, whose scales and minima are the first of the numbers of each.

@@ -278,7 +278,7 @@ pub fn rewritten(
     let tensors = weights.names().filter_map(|name| Some((rename(name)?, name)));
     let tensors = tensors.map(|(new, name)| {
         let view = weights.get(name).expect("a float tensor");
-        (new, view.shape.to_vec(), view.to_f32().into_iter().flat_map(&bytes).collect())
+        (new, view.shape.to_vec(), view.to_f32().expect("room").into_iter().flat_map(&bytes).collect())
     });
     let file = safetensors(dtype, tensors);
     Weights::from_bytes(format!("rewritten as {dtype}"), file).expect("a safetensors file")

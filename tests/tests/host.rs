@@ -333,7 +333,7 @@ fn a_training_goes_on_after_its_device() {
             // Runs of another size sum up in another order.
             assert!(learnt == expected || fault == Fault::OutOfMemory, "{fault:?} at {n}: other bits");
             went_on += usize::from(began);
-            n += 3 + n;
+            n = 2 * n + 3;
         }
         assert!(went_on > 0, "{fault:?}: it failed too early each time, the last at {n}");
     }

@@ -29,8 +29,8 @@ fn normals(seed: u64, len: usize) -> Vec<f32> {
 /// A matrix as a file has it.
 fn file(stored: Stored, numbers: &[f32]) -> Vec<u8> {
     match stored {
-        Stored::Q8_0 => Base::Q8.quantise(numbers),
-        Stored::Q4_0 => Base::Q4.quantise(numbers),
+        Stored::Q8_0 => Base::Q8.quantise(numbers).expect("room"),
+        Stored::Q4_0 => Base::Q4.quantise(numbers).expect("room"),
         Stored::F16 => numbers.iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes()).collect(),
         _ => numbers.iter().flat_map(|v| v.to_le_bytes()).collect(),
     }
@@ -61,7 +61,7 @@ fn set(exec: &mut dyn Executor, g: &Graph, stored: Stored, stream: bool) {
         let bytes = file(stored, &numbers);
         let set = match stored {
             _ if matrix && stream => {
-                let shared = Shared::own(stored.to_device(&bytes).into_owned());
+                let shared = Shared::own(stored.to_device(&bytes).expect("room").into_owned());
                 exec.set_streamed(name, stored, numbers.len(), shared)
             }
             Stored::F32 => exec.set_leaf(name, LeafData::F32(&numbers)),
@@ -178,12 +178,13 @@ fn hosted_leaves_are_read_and_set() {
         let slot = command.expect("a reader");
         let is = exec.argument(plan, &slot).expect("numbers");
         assert!(is.len() == 128 * 128);
-        let new = Base::Q8.quantise(&normals(77, 128 * 128));
+        let new = Base::Q8.quantise(&normals(77, 128 * 128)).expect("room");
         exec.set_leaf(name, LeafData::Packed(Stored::Q8_0, &new)).expect("set anew");
         let counts = exec.work() > 0;
         assert!(
             counts
-                || exec.argument(plan, &slot).expect("numbers") == Base::Q8.rounded(&normals(77, 128 * 128))
+                || exec.argument(plan, &slot).expect("numbers")
+                    == Base::Q8.rounded(&normals(77, 128 * 128)).expect("room")
         );
         assert!(counts || computed(exec, plan) != before, "on {}", exec.caps().name);
         if exec.memory().now.window > 0 {

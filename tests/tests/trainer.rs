@@ -260,7 +260,10 @@ fn any_rank_trains() {
         let width = width.expect("a folder").expect("a model").mmdit.width();
         let name = |half: &str| format!("transformer.transformer_blocks.0.attn.to_q.lora_{half}.weight");
         let read = |from: &Weights, half: &str, shape: [usize; 2]| {
-            from.expect(&name(half), &shape).expect("a factor of the rank that was asked for").to_f32()
+            from.expect(&name(half), &shape)
+                .expect("a factor of the rank that was asked for")
+                .to_f32()
+                .expect("room")
         };
         let (a, b) = (read(&end, "A", [rank, width]), read(&end, "B", [width, rank]));
         let before = read(&start, "A", [rank, width]);

@@ -1,6 +1,7 @@
 //! Checkpoint tensors to leaves, on the device or, where they are streamed, on the host: there a tensor that the file has as the device wants
 //! it stays in the (mapped) file, and only what is converted, quantised or put in another order is a copy.
 use super::{Executor, Home, LeafData, keeps};
+use crate::room::{room, short};
 use crate::weights::{Shared, TensorView, Weights};
 use crate::{Error, Result};
 use alloc::{borrow::Cow, format, vec::Vec};
@@ -29,13 +30,14 @@ pub(super) fn set(
     }
     t.check_finite()?;
     if !stays {
-        return floats(exec, name, &t.to_f32(), home);
+        return floats(exec, name, &t.to_f32()?, home);
     }
     if t.dtype.stored().is_none() {
-        let halves = t.to_f32().into_iter().flat_map(|v| half::f16::from_f32(v).to_le_bytes());
-        return bytes(exec, name, (stored, len), halves.collect(), home);
+        let mut halves = room(2 * len, format!("`{name}` in half precision"))?;
+        halves.extend(t.to_f32()?.into_iter().flat_map(|v| half::f16::from_f32(v).to_le_bytes()));
+        return bytes(exec, name, (stored, len), halves, home);
     }
-    match (file, stored.to_device(t.bytes)) {
+    match (file, on_device(name, stored, t.bytes)?) {
         (None, _) => exec.set_leaf(name, LeafData::Packed(stored, t.bytes)),
         (Some(_), Cow::Owned(own)) => exec.set_streamed(name, stored, len, Shared::own(own)),
         (Some(file), Cow::Borrowed(_)) => {
@@ -43,6 +45,11 @@ pub(super) fn set(
             exec.set_streamed(name, stored, len, shared)
         }
     }
+}
+
+/// A file's bytes as they lie on the device.
+pub(super) fn on_device<'a>(name: &str, stored: Stored, file: &'a [u8]) -> Result<Cow<'a, [u8]>> {
+    stored.to_device(file).map_err(|_| short(file.len(), format!("`{name}` as the device has it")))
 }
 
 /// Sets a leaf of `len` numbers from bytes as a file would have them.
@@ -56,7 +63,7 @@ pub(super) fn bytes(
     match home {
         Home::Device => exec.set_leaf(name, LeafData::Packed(stored, &bytes)),
         Home::Host => {
-            let own = match stored.to_device(&bytes) {
+            let own = match on_device(name, stored, &bytes)? {
                 Cow::Owned(own) => own,
                 Cow::Borrowed(_) => bytes,
             };

@@ -131,7 +131,9 @@ impl<R: Real> Executor for Cpu<R> {
     fn set_leaf(&mut self, name: &str, data: LeafData<'_>) -> Result<()> {
         match data {
             LeafData::F32(d) => self.set_leaf_real(name, real(d)),
-            LeafData::Packed(kind, bytes) => self.set_leaf_real(name, real(&super::null::widen(kind, bytes))),
+            LeafData::Packed(kind, bytes) => {
+                self.set_leaf_real(name, real(&super::null::widen(kind, bytes)?))
+            }
         }
     }
     fn memory(&self) -> Memory {

@@ -1,6 +1,7 @@
 //! Checkpoint tensors as the device wants them: which a graph needs, whether one fits, and its numbers in the device's
 //! order.
 use crate::graph::{Graph, Layout, Leaf, Op};
+use crate::room::room;
 use crate::weights::{TensorView, Weights};
 use crate::{Error, Result};
 use alloc::{collections::BTreeMap, format, string::String, vec, vec::Vec};
@@ -87,9 +88,9 @@ fn fits(stored: &[usize], device: &[usize], layout: Layout) -> bool {
 /// The numbers of a tensor that [`find`] returned, in the device's order.
 pub(super) fn values(t: &TensorView<'_>, device: &[usize], layout: Layout) -> Result<Vec<f32>> {
     match layout {
-        Layout::Plain => Ok(t.to_f32()),
+        Layout::Plain => t.to_f32(),
         Layout::Centre { side, h, w } => centre(t, side, h, w),
-        Layout::Conv | Layout::Patch => Ok(channels_last(t, device, layout)),
+        Layout::Conv | Layout::Patch => channels_last(t, device, layout),
     }
 }
 
@@ -106,11 +107,13 @@ fn centre(t: &TensorView<'_>, side: usize, h: usize, w: usize) -> Result<Vec<f32
 }
 
 /// `[O, C, KH, KW]` to `[O, KH, KW, C']`, zeros in the added channels.
-fn channels_last(t: &TensorView<'_>, device: &[usize], layout: Layout) -> Vec<f32> {
-    let &[o, c, kh, kw] = t.shape else { return Vec::new() };
+fn channels_last(t: &TensorView<'_>, device: &[usize], layout: Layout) -> Result<Vec<f32>> {
+    let &[o, c, kh, kw] = t.shape else { return Ok(Vec::new()) };
     let padded = if layout == Layout::Conv { c.next_multiple_of(4) } else { c };
-    let data = t.to_f32();
-    let mut out = vec![0.0; device.iter().product()];
+    let data = t.to_f32()?;
+    let len = device.iter().product();
+    let mut out = room(len, format!("`{}` with channels last", t.name))?;
+    out.resize(len, 0.0);
     for i in 0..o {
         for ch in 0..c {
             for y in 0..kh {
@@ -120,5 +123,5 @@ fn channels_last(t: &TensorView<'_>, device: &[usize], layout: Layout) -> Vec<f3
             }
         }
     }
-    out
+    Ok(out)
 }

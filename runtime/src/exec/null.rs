@@ -44,7 +44,7 @@ pub fn moved(plan: &Plan, c: &Command, stored: &dyn Fn(&str) -> Stored) -> u64 {
 }
 
 /// Bytes of a file as f32.
-pub(crate) fn widen(stored: Stored, bytes: &[u8]) -> Vec<f32> {
+pub(crate) fn widen(stored: Stored, bytes: &[u8]) -> Result<Vec<f32>> {
     DType::from(stored).decode(bytes)
 }
 

@@ -44,6 +44,7 @@ use super::plans::Held;
 use super::{PlanId, kept};
 use crate::graph::{Graph, Leaf, Op};
 use crate::plan::{Command, Place, Plan, Slot};
+use crate::room::copied;
 use crate::weights::Shared;
 use crate::{Error, Result};
 use alloc::{borrow::ToOwned, collections::VecDeque, format, vec::Vec};
@@ -344,7 +345,7 @@ impl Wgpu {
             let mut rest = data.as_slice();
             for len in lengths {
                 let (one, more) = rest.split_at(len);
-                all.push(one.to_vec());
+                all.push(copied(one, "what the device gave")?);
                 rest = more;
             }
         }

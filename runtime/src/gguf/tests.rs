@@ -78,8 +78,8 @@ fn open(writer: &Writer) -> Result<Weights> {
 #[test]
 fn reads_tensors_and_metadata() {
     let w = open(&sample()).unwrap();
-    assert_eq!(w.expect("a", &[2, 3]).unwrap().to_f32(), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
-    assert_eq!(w.expect("q", &[1, 32]).unwrap().to_f32()[..3], [0.0, 0.5, 1.0]);
+    assert_eq!(w.expect("a", &[2, 3]).unwrap().to_f32().unwrap(), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
+    assert_eq!(w.expect("q", &[1, 32]).unwrap().to_f32().unwrap()[..3], [0.0, 0.5, 1.0]);
     assert_eq!((w.metadata("general.architecture"), w.len()), (Some("sd3"), 3));
     assert_eq!(w.type_name("odd").as_deref(), Some("GGML type 16"));
     let text = message(w.get("odd"));

@@ -125,7 +125,7 @@ fn a_file_is_split_into_components() {
     assert_eq!(s.components().collect::<Vec<_>>(), ["text_encoder", "transformer", "vae"]);
     assert_eq!(s.unknown(), ["text_encoders.clip_l.logit_scale"]);
     let values = |part: &str, name: &str, shape: &[usize]| {
-        s.component(part).unwrap().expect(name, shape).unwrap().to_f32()
+        s.component(part).unwrap().expect(name, shape).unwrap().to_f32().unwrap()
     };
     assert_eq!(values("transformer", "transformer_blocks.0.attn.to_v.bias", &[2]), [4.0, 5.0]);
     assert_eq!(values("transformer", "norm_out.linear.bias", &[4]), [2.0, 3.0, 0.0, 1.0]);

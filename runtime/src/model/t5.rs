@@ -126,7 +126,7 @@ impl T5Config {
         let [(name, shape), _] = self.tables();
         let table = weights.expect(name, &shape)?;
         table.check_finite()?;
-        let table = table.to_f32();
+        let table = table.to_f32()?;
         let distance = |query: usize, key: usize| key as i64 - query as i64;
         let rows: Vec<usize> = (0..tokens * tokens)
             .map(|i| self.relative_bucket(distance(i / tokens, i % tokens)) * heads)

@@ -147,7 +147,7 @@ impl TextCache {
         let pooled = stored.expect(&format!("pooled.{prompt}"), &[layout.pooled])?;
         context.check_finite()?;
         pooled.check_finite()?;
-        let (context, pooled) = (context.to_f32(), pooled.to_f32());
+        let (context, pooled) = (context.to_f32()?, pooled.to_f32()?);
         Ok(Some(Text { context, pooled }))
     }
 

@@ -1,5 +1,7 @@
 //! Quantising weights that a checkpoint holds in more bits, to GGUF's blocks.
 use super::DType;
+use crate::Result;
+use crate::room::room;
 use alloc::vec::Vec;
 use core::str::FromStr;
 use half::f16;
@@ -35,20 +37,26 @@ impl Base {
     }
     /// Whole blocks of numbers, as a file would hold them; bit for bit those of gguf-py's `quants.py`. What is left beyond a last whole
     /// block is left out.
-    pub fn quantise(self, values: &[f32]) -> Vec<u8> {
+    ///
+    /// # Errors
+    /// The host's memory has no room for them.
+    pub fn quantise(self, values: &[f32]) -> Result<Vec<u8>> {
         let (blocks, _) = values.as_chunks::<32>();
-        let mut out = Vec::with_capacity(blocks.len() * self.stored().block().1);
+        let mut out = room(blocks.len() * self.stored().block().1, "a tensor's blocks")?;
         for block in blocks {
             match self {
                 Base::Q8 => q8_0(block, &mut out),
                 Base::Q4 => q4_0(block, &mut out),
             }
         }
-        out
+        Ok(out)
     }
     /// The numbers that are left of `values`.
-    pub fn rounded(self, values: &[f32]) -> Vec<f32> {
-        DType::from(self.stored()).decode(&self.quantise(values))
+    ///
+    /// # Errors
+    /// The host's memory has no room for them.
+    pub fn rounded(self, values: &[f32]) -> Result<Vec<f32>> {
+        DType::from(self.stored()).decode(&self.quantise(values)?)
     }
 }
 
@@ -83,7 +91,7 @@ mod tests {
     fn what_is_lost_is_half_a_step() {
         let values: Vec<f32> = (0..96).map(|i| libm::sinf(i as f32) * 0.05).collect();
         for (base, steps) in [(Base::Q8, 127.0), (Base::Q4, 8.0)] {
-            let back = base.rounded(&values);
+            let back = base.rounded(&values).unwrap();
             for (block, left) in values.chunks(32).zip(back.chunks(32)) {
                 let step = block.iter().fold(0.0f32, |m, v| m.max(v.abs())) / steps;
                 // Half a step by rounding; at Q4's upper end a whole one is missing; the scale itself is a half.
@@ -91,9 +99,9 @@ mod tests {
                 assert!(block.iter().zip(left).all(|(a, b)| (a - b).abs() <= most), "{base:?}");
             }
         }
-        assert_eq!(Base::Q4.rounded(&[0.0; 32]), [0.0; 32]);
-        assert_eq!(Base::Q8.quantise(&[0.0; 32]), [0; 34]);
-        assert_eq!(Base::Q8.rounded(&[0.5; 40]).len(), 32);
+        assert_eq!(Base::Q4.rounded(&[0.0; 32]).unwrap(), [0.0; 32]);
+        assert_eq!(Base::Q8.quantise(&[0.0; 32]).unwrap(), [0; 34]);
+        assert_eq!(Base::Q8.rounded(&[0.5; 40]).unwrap().len(), 32);
         assert!("q5".parse::<Base>().is_err() && "q4".parse() == Ok(Base::Q4));
     }
 }

@@ -1,4 +1,6 @@
 //! Element types of stored tensors and their decoding to f32.
+use crate::Result;
+use crate::room::room;
 use alloc::vec::Vec;
 
 use half::{bf16, f16};
@@ -106,9 +108,12 @@ impl DType {
 
     /// All elements of whole blocks as f32: exact for plain numbers, and `scale * q + minimum` in f32 for quantised
     /// ones, as the reference implementation of GGUF computes it. A last block that is cut is left out.
-    pub fn decode(self, bytes: &[u8]) -> Vec<f32> {
+    ///
+    /// # Errors
+    /// The host's memory has no room for them.
+    pub fn decode(self, bytes: &[u8]) -> Result<Vec<f32>> {
         let (per, size) = self.block();
-        let mut out = Vec::with_capacity(bytes.len() / size * per);
+        let mut out = room(bytes.len() / size * per, "a tensor as f32")?;
         match self {
             DType::F32 => out.extend(words(bytes).map(f32::from_le_bytes)),
             DType::F16 => out.extend(words(bytes).map(|b| f16::from_le_bytes(b).to_f32())),
@@ -124,7 +129,7 @@ impl DType {
             DType::Q5_K => bytes.as_chunks::<176>().0.iter().for_each(|b| quant::q5_k(b, &mut out)),
             DType::Q6_K => bytes.as_chunks::<210>().0.iter().for_each(|b| quant::q6_k(b, &mut out)),
         }
-        out
+        Ok(out)
     }
 }
 

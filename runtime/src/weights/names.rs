@@ -68,8 +68,8 @@ mod tests {
         });
         let named = named.unwrap();
         assert_eq!(named.names().collect::<Vec<_>>(), ["k", "q", "v"]);
-        assert_eq!(named.expect("k", &[1, 1]).unwrap().to_f32(), [2.0]);
-        assert_eq!(named.get("v").unwrap().to_f32(), [3.0]);
+        assert_eq!(named.expect("k", &[1, 1]).unwrap().to_f32().unwrap(), [2.0]);
+        assert_eq!(named.get("v").unwrap().to_f32().unwrap(), [3.0]);
     }
 
     #[test]

@@ -20,7 +20,7 @@ impl Weights {
             return Ok(number);
         }
         let view = self.get(name)?;
-        match (view.elements() == 1).then(|| view.to_f32()).as_deref() {
+        match (view.elements() == 1).then(|| view.to_f32()).transpose()?.as_deref() {
             Some(&[number]) => Ok(f64::from(number)),
             _ => Err(Error::bad(
                 format!("{}: `{name}`", view.label),

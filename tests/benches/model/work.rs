@@ -298,7 +298,7 @@ impl Work {
             let quantised = [Base::Q8, Base::Q4].into_iter().find(|b| b.stored() == stored);
             match quantised {
                 Some(base) => {
-                    let blocks = base.quantise(&repeat(&normal.singles, 1, seed, len));
+                    let blocks = base.quantise(&repeat(&normal.singles, 1, seed, len)).expect("room");
                     exec.set_leaf(&name, LeafData::Packed(stored, &blocks))?;
                 }
                 None if stored == Stored::F16 => {

@@ -45,7 +45,7 @@ fn coarse(weights: &Weights) -> Weights {
 fn merged(weights: &Weights, component: &str, layers: &Layers, pairs: &Pairs) -> Weights {
     let tensors = weights.names().map(|name| {
         let view = weights.get(name).expect("a tensor");
-        let mut values = view.to_f32();
+        let mut values = view.to_f32().expect("room");
         let module = name.strip_suffix(".weight").unwrap_or_default();
         let target =
             if component == mmdit::COMPONENT { module.into() } else { format!("{component}.{module}") };

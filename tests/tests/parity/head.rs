@@ -20,7 +20,7 @@ impl Case {
         let number = |name: &str| train[name].as_f64().unwrap_or_else(|| panic!("train.{name}"));
         let bytes = std::fs::read(golden.path.join("head.safetensors")).expect("the head's weights");
         let weights = Weights::from_bytes("head.safetensors", bytes).expect("a safetensors file");
-        let tensor = |name: &&str| weights.get(&stored(name)).expect("a tensor").to_f32();
+        let tensor = |name: &&str| weights.get(&stored(name)).expect("a tensor").to_f32().expect("room");
         let start: Vec<Vec<f32>> = NAMES.iter().map(tensor).collect();
         let &[steps, head_batch, tokens, width] = golden.shape("real_features") else {
             panic!("features are [steps, B, 1 + N, D]")

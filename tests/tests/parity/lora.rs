@@ -57,7 +57,7 @@ impl Adapted {
             let view =
                 self.adapter.expect(&format!("transformer.{name}"), &shape).expect("an adapter tensor");
             let factor = if name.contains("lora_B") { factor_b } else { 1.0 };
-            let data: Vec<f32> = view.to_f32().iter().map(|v| v * factor).collect();
+            let data: Vec<f32> = view.to_f32().expect("room").iter().map(|v| v * factor).collect();
             exec.set_leaf(&leaf, LeafData::F32(&data)).expect("a parameter");
         }
     }
@@ -199,8 +199,8 @@ fn fused(a: &Adapted, alpha: f32, name: fn(String) -> String, halves: [&str; 2])
         let (r, k) = (a.rank, parts.len());
         let (mut down, mut up, mut rows) = (Vec::new(), Vec::new(), 0);
         for (i, part) in parts.iter().enumerate() {
-            down.extend(factor(part, "A").expect("A").to_f32());
-            for row in factor(part, "B").expect("B").to_f32().chunks_exact(r) {
+            down.extend(factor(part, "A").expect("A").to_f32().expect("room"));
+            for row in factor(part, "B").expect("B").to_f32().expect("room").chunks_exact(r) {
                 up.extend((0..k).flat_map(|j| row.iter().map(move |v| if i == j { *v } else { 0.0 })));
                 rows += 1;
             }

@@ -239,7 +239,7 @@ fn open(golden: &Golden, exec: Box<dyn Executor>, recorded: &Recorded) -> Traine
     let bytes = std::fs::read(golden.path.join("head_init.safetensors")).expect("the first head");
     let head = Weights::from_bytes("head_init", bytes).expect("the first head");
     let names = ["layers.0.weight", "layers.0.bias", "layers.2.weight", "layers.2.bias"];
-    let tensor = |name: &&str| head.get(name).expect("a tensor of the head").to_f32();
+    let tensor = |name: &&str| head.get(name).expect("a tensor of the head").to_f32().expect("room");
     run.start_head_from(names.iter().map(tensor).collect()).expect("a head that fits");
     run
 }

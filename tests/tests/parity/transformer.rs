@@ -193,7 +193,7 @@ fn the_first_difference_is_named() {
         let tensor = "transformer_blocks.0.ff.net.2.bias";
         let mut exec = pentimento_runtime::exec::cpu::Cpu::new();
         let values: Vec<f32> =
-            weights.get(tensor).expect("a tensor").to_f32().iter().map(|v| v + 1.0).collect();
+            weights.get(tensor).expect("a tensor").to_f32().expect("room").iter().map(|v| v + 1.0).collect();
         exec.set_leaf(&format!("{}/{tensor}", mmdit::COMPONENT), LeafData::F32(&values)).expect("a leaf");
         let all = intermediates(&mut exec, &cfg, &weights, &golden);
         let differs = |(name, got): &&(String, Vec<f32>)| {

@@ -206,7 +206,7 @@ fn matrix(t: &TensorView<'_>, rows: Option<usize>, columns: usize, patch: usize)
         return Err(Error::bad(place, format!("shape [{rows}, {columns}]"), found)
             .with_hint("Was the adapter made for a model, or text encoders, of another size?"));
     }
-    let values = t.to_f32();
+    let values = t.to_f32()?;
     finite(&place, "finite values", &values, columns)
         .map_err(|e| e.with_hint("The file is damaged, or its training diverged."))?;
     Ok(values)

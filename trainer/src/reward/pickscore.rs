@@ -45,7 +45,7 @@ impl Model {
             dino::Pixels::clip()
         };
         let weights = component.weights()?;
-        let scale = weights.expect("logit_scale", &[])?.to_f32().first().map_or(f32::NAN, |s| s.exp());
+        let scale = weights.expect("logit_scale", &[])?.to_f32()?.first().map_or(f32::NAN, |s| s.exp());
         if !scale.is_finite() {
             return Err(Error::bad(format!("{label}: `logit_scale`"), "a small number", scale.to_string()));
         }
@@ -379,7 +379,7 @@ fn parameters(model: &Model, from: usize) -> Result<(Vec<String>, Vec<Vec<f32>>)
         let stored = name.strip_prefix(COMPONENT).and_then(|n| n.strip_prefix('/')).unwrap_or(name);
         let tensor = model.weights.expect(stored, &node.shape)?;
         tensor.check_finite()?;
-        values.push(tensor.to_f32());
+        values.push(tensor.to_f32()?);
         names.push(name.clone());
     }
     Ok((names, values))

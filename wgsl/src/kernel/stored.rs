@@ -1,5 +1,5 @@
 //! How numbers lie in memory.
-use alloc::{borrow::Cow, vec::Vec};
+use alloc::{borrow::Cow, collections::TryReserveError, vec::Vec};
 
 /// How a tensor is stored. Activations are F32; the second operand of a matmul may be any of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -146,10 +146,14 @@ impl Stored {
         }
     }
     /// A file's bytes as they lie on the device; nothing is lost.
-    pub fn to_device(self, file: &[u8]) -> Cow<'_, [u8]> {
-        let Some(odd) = self.odd() else { return Cow::Borrowed(file) };
+    ///
+    /// # Errors
+    /// There is no room for a copy.
+    pub fn to_device(self, file: &[u8]) -> Result<Cow<'_, [u8]>, TryReserveError> {
+        let Some(odd) = self.odd() else { return Ok(Cow::Borrowed(file)) };
         let (_, size) = self.block();
-        let mut out = Vec::with_capacity(file.len() + size);
+        let mut out = Vec::new();
+        out.try_reserve_exact(file.len().next_multiple_of(2 * size))?;
         for pair in file.chunks(2 * size) {
             let mut blocks = Vec::from(pair);
             blocks.resize(2 * size, 0);
@@ -160,7 +164,7 @@ impl Stored {
                 out.extend_from_slice(&block[odd + 2..]);
             }
         }
-        Cow::Owned(out)
+        Ok(Cow::Owned(out))
     }
     /// The bytes of `len` numbers on the device as they lie in a file.
     pub fn to_file(self, device: &[u8], len: usize) -> Cow<'_, [u8]> {
@@ -190,7 +194,7 @@ mod tests {
             let (numbers, size) = stored.block();
             for blocks in 1..5 {
                 let file: Vec<u8> = (0..blocks * size).map(|i| (i * 37 + i / 251) as u8).collect();
-                let device = stored.to_device(&file);
+                let device = stored.to_device(&file).expect("room");
                 assert_eq!(device.len(), stored.bytes(blocks * numbers), "{stored:?}");
                 assert_eq!(device.len() % 4, 0, "{stored:?}");
                 assert_eq!(stored.to_file(&device, blocks * numbers), file, "{stored:?}");
@@ -199,7 +203,7 @@ mod tests {
         }
         // The first word of a pair of Q8_0 holds both scales, the next one the first block's first numbers.
         let file: Vec<u8> = (0..68).collect();
-        assert_eq!(Stored::Q8_0.to_device(&file)[..8], [0, 1, 34, 35, 2, 3, 4, 5]);
-        assert_eq!(Stored::Q8_0.to_device(&file)[36..40], [36, 37, 38, 39]);
+        assert_eq!(Stored::Q8_0.to_device(&file).expect("room")[..8], [0, 1, 34, 35, 2, 3, 4, 5]);
+        assert_eq!(Stored::Q8_0.to_device(&file).expect("room")[36..40], [36, 37, 38, 39]);
     }
 }

@@ -214,7 +214,7 @@ impl Wgpu {
         self.submit(Some(encoder));
         let mut data: Vec<f32> = self.map(&readback, bytes)?;
         if kind != Stored::F32 {
-            data = null::widen(kind, &kind.to_file(bytemuck::cast_slice(&data), slot.len));
+            data = null::widen(kind, &kind.to_file(bytemuck::cast_slice(&data), slot.len))?;
         }
         data.truncate(slot.len);
         Ok(data)

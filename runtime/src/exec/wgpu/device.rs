@@ -13,6 +13,7 @@ use crate::exec::memory::{self, Kinds, Memory};
 use crate::exec::plans::Plans;
 use crate::exec::stream::WINDOW;
 use crate::plan::Plan;
+use crate::room::room;
 use crate::{Error, Result};
 use alloc::{collections::BTreeMap, format, string::String, vec::Vec};
 use pentimento_wgsl::{Class, Variant};
@@ -354,7 +355,11 @@ impl Wgpu {
         self.meets(Event::Readback);
         self.ours(|| buffer.map_async(wgpu::MapMode::Read, 0..bytes, |_| {}));
         let data = self.wait().and_then(|()| match buffer.get_mapped_range(0..bytes) {
-            Ok(view) => Ok(bytemuck::pod_collect_to_vec(&view)),
+            Ok(view) => room(view.len() / size_of::<T>(), "what the device gave").map(|mut all: Vec<T>| {
+                all.resize(view.len() / size_of::<T>(), T::zeroed());
+                bytemuck::cast_slice_mut(&mut all).copy_from_slice(&view);
+                all
+            }),
             Err(e) => Err(device_error(&self.caps.name, format!("reading failed: {e}"))),
         });
         self.ours(|| buffer.unmap()); // also after a failure: the buffer is used again

@@ -27,7 +27,9 @@ impl Executor for Wgpu {
     fn set_leaf(&mut self, name: &str, data: LeafData<'_>) -> Result<()> {
         let (kind, len, bytes): (_, _, Cow<'_, [u8]>) = match &data {
             LeafData::F32(d) => (Stored::F32, d.len(), bytemuck::cast_slice(d).into()),
-            LeafData::Packed(kind, b) => (*kind, kind.numbers(b.len()), kind.to_device(b)),
+            LeafData::Packed(kind, b) => {
+                (*kind, kind.numbers(b.len()), crate::exec::checkpoint::on_device(name, *kind, b)?)
+            }
         };
         let new = !self.leaves.contains_key(name);
         self.declare_leaf(name, kind, len)?;

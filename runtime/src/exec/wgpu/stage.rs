@@ -33,17 +33,22 @@ fn parts(len: usize) -> impl Iterator<Item = (u32, u32, u32)> {
 
 /// Writes numbers from the host.
 pub(super) fn write(queue: &wgpu::Queue, texture: &wgpu::Texture, data: &[f32]) {
-    let mut padded = Vec::from(data);
-    padded.resize(data.len().next_multiple_of(4), 0.0);
     for (row, rows, width) in parts(data.len()) {
         let from = row as usize * TEXTURE_ROW;
         let count = rows as usize * width as usize * 4;
+        let mut last = [0.0; TEXTURE_ROW];
+        // The last texel may have fewer numbers than four.
+        let numbers = data.get(from..from + count).unwrap_or_else(|| {
+            let rest = data.get(from..).unwrap_or_default();
+            last[..rest.len()].copy_from_slice(rest);
+            &last[..count]
+        });
         queue.write_texture(
             wgpu::TexelCopyTextureInfo {
                 origin: wgpu::Origin3d { x: 0, y: row, z: 0 },
                 ..texture.as_image_copy()
             },
-            bytemuck::cast_slice(&padded[from..from + count]),
+            bytemuck::cast_slice(numbers),
             wgpu::TexelCopyBufferLayout { offset: 0, bytes_per_row: Some(width * 16), rows_per_image: None },
             wgpu::Extent3d { width, height: rows, depth_or_array_layers: 1 },
         );

@@ -104,7 +104,7 @@ impl Wgpu {
         let leaf = self.leaf(plan, i)?;
         let Numbers::Host(bytes) = &leaf.numbers else { return Ok(None) };
         let bytes = bytes.bytes().ok_or_else(|| checkpoint::changed(&plan.leaves[i].name))?;
-        Ok(Some(null::widen(leaf.kind, &leaf.kind.to_file(bytes, leaf.len))))
+        null::widen(leaf.kind, &leaf.kind.to_file(bytes, leaf.len)).map(Some)
     }
 
     /// The rooms of a window.
