@@ -2,7 +2,7 @@
 //!
 //! Written in the one form that diffusers, ComfyUI and stable-diffusion.cpp all read: keys
 //! `transformer.transformer_blocks.N.attn.X.lora_A.weight` ([r, in]) and `.lora_B.weight` ([out, r]), no alpha, the scale
-//! folded into B; or as a PEFT folder. Read in that form and all others that trainers write (`keys`), for any linear layer of
+//! folded into B; or as a PEFT folder, which stable-diffusion.cpp does not read. Read in that form and all others that trainers write (`keys`), for any linear layer of
 //! the transformer and the text encoders, with alpha given as tensors, as diffusers metadata or as PEFT's configuration.
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;

@@ -30,7 +30,8 @@ impl Recipe {
         let mut names = String::new();
         let mut hashes = Vec::new();
         for Source { path, strength } in adapters {
-            let name = stem(path);
+            // Tools take the name apart at these.
+            let name = stem(path).replace([':', ','], "_");
             let _ = write!(names, " <lora:{name}:{strength}>"); // a String takes all
             hashes.extend(hash(path).map(|hash| format!("{name}: {hash}")));
         }
@@ -170,7 +171,7 @@ mod tests {
     fn parameters_are_as_other_tools_read_them() {
         let folder = std::env::temp_dir().join(format!("pentimento-drawn-hash-{}", std::process::id()));
         fs::create_dir_all(&folder).expect("a folder");
-        let adapter = folder.join("ink.safetensors");
+        let adapter = folder.join("i:n,k.safetensors");
         fs::write(&adapter, b"\x02\0\0\0\0\0\0\0{}abc").expect("a file");
         let source = Source { path: adapter, strength: 0.8 };
         let recipe = Recipe::new(Path::new("no/such,model.gguf"), &[source], "blurry", &how());
@@ -178,8 +179,8 @@ mod tests {
         assert_eq!(
             recipe.text("a fox, red", 7),
             format!(
-                "a fox, red <lora:ink:0.8>\nNegative prompt: blurry\nSteps: 20, Sampler: Euler, CFG scale: 4.5, Seed: 7, \
-                 Size: 64x32, Model: \"such,model\", Lora hashes: \"ink: ba7816bf8f01\", Version: pentimento {}",
+                "a fox, red <lora:i_n_k:0.8>\nNegative prompt: blurry\nSteps: 20, Sampler: Euler, CFG scale: 4.5, Seed: 7, \
+                 Size: 64x32, Model: \"such,model\", Lora hashes: \"i_n_k: ba7816bf8f01\", Version: pentimento {}",
                 env!("CARGO_PKG_VERSION")
             )
         );

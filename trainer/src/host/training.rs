@@ -36,15 +36,15 @@ pub(super) struct Training {
     trainer: Option<Box<Trainer>>,
     /// What its device could not.
     broken: Option<Error>,
-    /// Whether prompts are encoded.
-    read: bool,
+    /// Seconds that it may take from when its prompts are encoded, until then.
+    seconds: Option<f64>,
     /// How far it was when it was last seen: a job that goes on begins with that.
     seen: Progress,
 }
 
 impl Training {
     pub fn new(brief: Brief) -> Self {
-        Training { brief, trainer: None, broken: None, read: false, seen: Progress::default() }
+        Training { brief, trainer: None, broken: None, seconds: None, seen: Progress::default() }
     }
     /// The trainer, once loaded.
     pub fn trainer(&mut self) -> Result<&mut Trainer> {
@@ -80,13 +80,14 @@ impl Training {
         if self.trainer.is_none() {
             ticket.at(Phase::Loading, 0, 0);
             self.load(device, ticket)?;
+            ticket.at(Phase::Encoding, 0, 0);
             return Ok(Turn::Between);
         }
-        if !self.read {
-            ticket.at(Phase::Encoding, 0, 0);
-            self.trainer()?.encode(&[], &mut || !ticket.cancelled())?;
-            self.read = true;
-            return Ok(Turn::Between);
+        if let Some(seconds) = self.seconds
+            && self.trainer()?.has_read()
+        {
+            self.trainer()?.set_deadline(seconds);
+            self.seconds = None;
         }
         if let Some((shared, piece)) = errand.take() {
             self.trainer()?.work("what is shared", &shared, piece)?;
@@ -111,7 +112,7 @@ impl Training {
         if trainer.saved().is_some() {
             self.brief.state = Some(("the training so far".into(), trainer.save()?));
         }
-        (self.trainer, self.read) = (None, false);
+        self.trainer = None;
         Ok(())
     }
     fn load(&mut self, device: &Device, ticket: &Ticket) -> Result<()> {
@@ -124,9 +125,6 @@ impl Training {
             config = estimate::fit(exec.caps(), &setup, &config, most)?.0;
         }
         let mut trainer = Trainer::new(exec, &setup, config)?;
-        if let Some(seconds) = settings.seconds {
-            trainer.set_deadline(seconds);
-        }
         if *pieces > 0 {
             trainer.spread(*pieces)?;
         }
@@ -136,6 +134,7 @@ impl Training {
         let iterations = if settings.seconds.is_some() { 0 } else { trainer.config().iterations };
         self.seen.iterations = iterations;
         ticket.update(|p| (p.iteration, p.iterations) = (self.seen.iteration, iterations));
+        self.seconds = settings.seconds;
         self.trainer = Some(Box::new(trainer));
         self.brief.state = None;
         Ok(())

@@ -13,8 +13,8 @@ impl Picture {
         self.to_png_with(&[])
     }
 
-    /// As [`Picture::to_png`], with texts by their keywords, as other tools read and write them: in a `tEXt` chunk what Latin-1 has, in an
-    /// `iTXt` chunk anything else.
+    /// As [`Picture::to_png`], with texts by their keywords, as other tools read and write them: in a `tEXt` chunk what ASCII has, in an `iTXt`
+    /// chunk anything else (of `tEXt`, which is Latin-1 by PNG, ComfyUI makes UTF-8).
     ///
     /// # Errors
     /// A keyword that PNG does not have; a failure of the encoder.
@@ -29,7 +29,7 @@ impl Picture {
         encoder.set_compression(Compression::Fast);
         for (keyword, text) in texts {
             let (keyword, text) = (keyword.to_string(), text.to_string());
-            match text.chars().all(|c| c <= '\u{ff}' && c != '\0') {
+            match text.is_ascii() && !text.contains('\0') {
                 true => encoder.add_text_chunk(keyword, text)?,
                 false => encoder.add_itxt_chunk(keyword, text.replace('\0', " "))?,
             }
@@ -61,9 +61,12 @@ mod tests {
     #[test]
     fn texts_are_kept_in_the_chunk_that_takes_them() {
         let picture = Picture::new(2, 1, vec![1, 2, 3, 4, 5, 6]).unwrap();
-        for (text, chunk) in
-            [("a caf\u{e9}\nSteps: 2", "tEXt"), ("\u{540d}\u{524d} \u{1f34b}", "iTXt"), ("a\0b", "iTXt")]
-        {
+        for (text, chunk) in [
+            ("a cafe\nSteps: 2", "tEXt"),
+            ("a caf\u{e9}", "iTXt"),
+            ("\u{540d}\u{524d} \u{1f34b}", "iTXt"),
+            ("a\0b", "iTXt"),
+        ] {
             let bytes = picture.to_png_with(&[("parameters", text)]).unwrap();
             assert!(bytes.windows(4).any(|w| w == chunk.as_bytes()), "{text}");
             let read = png::Decoder::new(std::io::Cursor::new(&bytes)).read_info().unwrap();

@@ -81,7 +81,7 @@ impl Known {
         &self.list
     }
     /// Whether they are encoded.
-    fn read(&self) -> bool {
+    pub fn read(&self) -> bool {
         !self.null.pooled.is_empty()
     }
     /// Takes them, encoded, in that order.

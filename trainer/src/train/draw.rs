@@ -9,6 +9,10 @@ use pentimento_runtime::pipeline::{Images, Sampling, Text, Texts};
 const MOST_TEXTS: usize = 16;
 
 impl Trainer {
+    /// Whether the training's texts are encoded.
+    pub fn has_read(&self) -> bool {
+        self.machine.known.read()
+    }
     /// Encodes the training's texts and `others`, which are returned, in a device that holds nothing else yet, and lets the encoders leave it
     /// again. Otherwise the first steps do so, beside what was drawn before. `more` may stop it by returning false. Blocks.
     ///

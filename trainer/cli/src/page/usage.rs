@@ -54,6 +54,7 @@ pub fn all(record: &Record) -> Markup {
         h3 { "This tool" } pre { code { (own) } }
         h3 { "diffusers" } pre { code { (diffusers) } }
         h3 { "ComfyUI" }
+        p { "ComfyUI and stable-diffusion.cpp load SD3 and SD3.5 checkpoints only, no smaller models of that family." }
         pre { code { (comfy) } }
         p { "Then put the node " em { "LoraLoaderModelOnly" } " between the model's loader (here node 1) and the sampler:" }
         pre { code { (node) } }
