@@ -695,8 +695,8 @@ enum pmt_status pmt_settings_describe(uint32_t index,
 // Lets others make rollouts and gradients of a training's iterations, in up to so many pieces; to be called before it is started. Whenever
 // PMT_EVENT_WANTED comes, give what `pmt_trainer_write_shared` writes to other trainers of the same model, settings, prompts and references, in
 // this process or on other machines; let each make some of the pieces with `pmt_trainer_work`, and bring them to `pmt_trainer_give`. A
-// piece that is lost can be made again by any of them. The warm start, the head, optimiser steps and looks stay here. The settings are those of one
-// machine that does it all; `memory` must leave all machines the same `at_once`. 0: everything is made here. Returns at once.
+// piece that is lost can be made again by any of them. The warm start, the head, optimiser steps and looks stay here. All must take
+// equally many images at once: where `memory` would make that differ, set `at_once.train`. 0: everything is made here. Returns at once.
 enum pmt_status pmt_trainer_spread(struct pmt_trainer *trainer,
                                    uint32_t pieces);
 

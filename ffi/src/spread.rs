@@ -10,8 +10,8 @@ use std::ptr::null_mut;
 /// Lets others make rollouts and gradients of a training's iterations, in up to so many pieces; to be called before it is started. Whenever
 /// PMT_EVENT_WANTED comes, give what `pmt_trainer_write_shared` writes to other trainers of the same model, settings, prompts and references, in
 /// this process or on other machines; let each make some of the pieces with `pmt_trainer_work`, and bring them to `pmt_trainer_give`. A
-/// piece that is lost can be made again by any of them. The warm start, the head, optimiser steps and looks stay here. The settings are those of one
-/// machine that does it all; `memory` must leave all machines the same `at_once`. 0: everything is made here. Returns at once.
+/// piece that is lost can be made again by any of them. The warm start, the head, optimiser steps and looks stay here. All must take
+/// equally many images at once: where `memory` would make that differ, set `at_once.train`. 0: everything is made here. Returns at once.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pmt_trainer_spread(trainer: *mut pmt_trainer, pieces: u32) -> pmt_status {
     guard!(trainer, {

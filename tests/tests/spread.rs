@@ -181,3 +181,43 @@ fn who_trains_does_not_work_for_others() {
     let error = few.open().work("shared", &shared, 0).expect_err("other runs").to_string();
     assert!(error.contains("at_once.train"), "{error}");
 }
+
+#[test]
+fn damaged_bytes_are_a_sentence() {
+    let job = small("pathwise");
+    let (mut trainer, mut worker) = (job.open(), job.open());
+    trainer.spread(2).expect("pieces");
+    let mut rng = pentimento_runtime::rng::Philox::new(11, 0);
+    // A byte of the header changed, a stretch of it doubled or left out, an end cut off.
+    let mut damaged = |bytes: &[u8]| {
+        let header = 8 + u64::from_le_bytes(bytes[..8].try_into().expect("8 bytes")) as usize;
+        let (mut bytes, at) = (bytes.to_vec(), rng.below(header as u32) as usize);
+        let end = (at + 1 + rng.below(40) as usize).min(header);
+        match rng.below(4) {
+            0 => bytes[at] ^= 1 + rng.below(255) as u8,
+            1 => drop(bytes.drain(at..end)),
+            2 => bytes.extend_from_within(at..end),
+            _ => bytes.truncate(rng.below(bytes.len() as u32) as usize),
+        }
+        bytes
+    };
+    let mut refused = 0;
+    for _ in 0..2 {
+        while trainer.wanted().is_none() {
+            trainer.step().expect("a step");
+        }
+        let shared = trainer.wanted().expect("pieces").shared.to_vec();
+        for _ in 0..150 {
+            refused += usize::from(worker.work("shared", &damaged(&shared), 0).is_err());
+        }
+        let pieces = [0, 1].map(|i| piece(&mut worker, &shared, i));
+        for _ in 0..150 {
+            refused += usize::from(trainer.give(0, &damaged(&pieces[0])).is_err());
+        }
+        for (i, piece) in pieces.iter().enumerate() {
+            trainer.give(i, piece).expect("the whole piece");
+        }
+        trainer.step().expect("a step");
+    }
+    assert!(refused > 560, "{refused} of 600 were refused");
+}

@@ -262,8 +262,15 @@ pub(crate) mod tests {
         assert!(!mine.exists() && s.0.join(".pentimento-3-0.tmp").exists());
         assert_eq!(s.names().len(), others.len() + 3);
         drop(used);
-        sweep(&s.0);
-        assert_eq!(s.names().len(), others.len() + 2);
+        // A process that another test is just starting has the lock, too, until it becomes another program.
+        let gone = (0..100).any(|_| {
+            sweep(&s.0);
+            s.names().len() == others.len() + 2 || {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+                false
+            }
+        });
+        assert!(gone, "{:?}", s.names());
     }
 
     #[test]
