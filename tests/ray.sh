@@ -20,7 +20,7 @@ PENTIMENTO=target/release/pentimento
 # shellcheck source=examples/software-vulkan.sh
 . examples/software-vulkan.sh
 ensure_adapter || { echo "SKIPPED: Ray (no graphics adapter)"; exit 0; }
-PENTIMENTO_LIBRARIES=target/release "$python" -m pip install --quiet --no-deps --no-build-isolation --force-reinstall python/
+PENTIMENTO_LIBRARIES="$PWD/target/release" "$python" -m pip install --quiet --no-deps --no-build-isolation --force-reinstall python/
 model=examples/models/icons
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
