@@ -10,7 +10,7 @@
 //! training that is alone; rollouts have them where a piece is as many pictures as a run of that training, or a multiple.
 pub(crate) mod errand;
 
-use crate::archive::{Item, Kept, Read, Written, kept};
+use crate::archive::{Kept, Read, Written, kept};
 use crate::machine::Machine;
 use crate::objective::{Gives, Outputs};
 use crate::optim::{Ema, Tensors};
@@ -220,7 +220,6 @@ pub(crate) struct Made {
     pub runs: Vec<Outputs>,
 }
 kept!(Made { batch, which, runs });
-impl Item for Made {}
 
 impl Made {
     pub fn write(&self, shared: &str, piece: usize) -> Result<Vec<u8>> {
