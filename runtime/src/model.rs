@@ -115,7 +115,7 @@ fn embedding(table: &TensorView<'_>, id: u32) -> Result<Vec<f32>> {
             .with_hint("Does the tokenizer belong to this text encoder?")
     })?;
     let row =
-        table.rows(row, 1).ok_or_else(|| Error::bad(place(), "rows that are whole blocks", "others"))?;
+        table.rows(row, 1)?.ok_or_else(|| Error::bad(place(), "rows that are whole blocks", "others"))?;
     if crate::exec::wild(&row).is_some() {
         table.check_finite()?;
     }

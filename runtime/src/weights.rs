@@ -82,11 +82,19 @@ impl TensorView<'_> {
 
     /// Rows `start..start + count` along the last axis as f32, decoding only these; `None` when there are not so many
     /// or rows do not consist of whole blocks.
-    pub fn rows(&self, start: usize, count: usize) -> Option<Vec<f32>> {
+    ///
+    /// # Errors
+    /// The host's memory has no room for them.
+    pub fn rows(&self, start: usize, count: usize) -> Result<Option<Vec<f32>>> {
+        let found = self.place_of(start, count);
+        found.map(|(bytes, first)| Ok(self.scaled(self.dtype.decode(bytes)?, first))).transpose()
+    }
+    /// The bytes of such rows, and their first element.
+    fn place_of(&self, start: usize, count: usize) -> Option<(&[u8], usize)> {
         let row = self.dtype.bytes(self.shape.last().copied().unwrap_or(1))?;
         let (from, length) = (start.checked_mul(row)?, count.checked_mul(row)?);
         let first = start.checked_mul(self.shape.last().copied().unwrap_or(1))?;
-        Some(self.scaled(self.dtype.decode(self.bytes.get(from..from.checked_add(length)?)?).ok()?, first))
+        Some((self.bytes.get(from..from.checked_add(length)?)?, first))
     }
 
     /// Elements from `first` on, times their factors.

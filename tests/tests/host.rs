@@ -312,11 +312,11 @@ fn a_training_goes_on_after_its_device() {
     for fault in [Fault::LostReading, Fault::OutOfMemory] {
         let (mut n, mut went_on) = (4, 0);
         loop {
-            // The first device fails at some occasion, those after it do not.
-            let mut fails = Some(n);
+            // The first device fails at some occasion, the second one early, while everything is made ready again, those after it do not.
+            let mut fails = vec![4, n];
             let open = move || {
                 let mut gpu = adapter("a device").ok_or(pentimento_trainer::Error::Cancelled)?;
-                fails.take().into_iter().for_each(|n| gpu.fail_at(fault, n));
+                fails.pop().into_iter().for_each(|n| gpu.fail_at(fault, n));
                 Ok((gpu, None))
             };
             let host = Host::new(Box::new(open)).expect("a thread");
@@ -326,8 +326,20 @@ fn a_training_goes_on_after_its_device() {
             let reached = first.progress();
             let began = reached.phase == Phase::Over && (reached.iteration > 0 || reached.warm_loss > 0.0);
             let adapter = training.adapter();
-            let again = training.start().expect("a job");
+            let mut again = training.start().expect("a job");
+            if fault == Fault::LostReading {
+                assert!(
+                    matches!(again.wait(None), Outcome::Failed(_)),
+                    "{fault:?}: the second device fails, too"
+                );
+                again = training.start().expect("a job");
+            }
             assert_eq!(again.wait(None), Outcome::Done, "{fault:?} at {n}, after {error}");
+            let mut warmed = 0;
+            while let Some(news) = again.news() {
+                warmed += usize::from(matches!(news, News::Warm(..)));
+            }
+            assert!(reached.iteration == 0 || warmed == 0, "{fault:?} at {n}: it began from the beginning");
             assert!(!began || adapter.is_ok(), "what was learnt is there before it is started again");
             let learnt = bytes(&training.adapter().expect("an adapter"));
             // Runs of another size sum up in another order.

@@ -98,7 +98,7 @@ pub(super) fn values(t: &TensorView<'_>, device: &[usize], layout: Layout) -> Re
 fn centre(t: &TensorView<'_>, side: usize, h: usize, w: usize) -> Result<Vec<f32>> {
     let (top, left) = (side.saturating_sub(h) / 2, side.saturating_sub(w) / 2);
     let rows = (top..top + h).map(|y| t.rows(y * side + left, w));
-    let rows: Option<Vec<Vec<f32>>> = rows.collect();
+    let rows = rows.collect::<Result<Vec<Option<Vec<f32>>>>>()?.into_iter().collect::<Option<Vec<_>>>();
     let rows = rows.ok_or_else(|| {
         let place = format!("{}: `{}`", t.label, t.name);
         Error::bad(place, format!("a table with rows of whole {} blocks", t.dtype), format!("{:?}", t.shape))

@@ -89,6 +89,9 @@ impl Training {
             self.trainer()?.set_deadline(seconds);
             self.seconds = None;
         }
+        if self.brief.state.is_some() && self.trainer()?.saved().is_some() {
+            self.brief.state = None; // until here it is all that there is, should the device be lost again
+        }
         if let Some((shared, piece)) = errand.take() {
             self.trainer()?.work("what is shared", &shared, piece)?;
         }
@@ -136,7 +139,6 @@ impl Training {
         ticket.update(|p| (p.iteration, p.iterations) = (self.seen.iteration, iterations));
         self.seconds = settings.seconds;
         self.trainer = Some(Box::new(trainer));
-        self.brief.state = None;
         Ok(())
     }
     fn note(&mut self, event: Event, ticket: &Ticket) -> Turn {
