@@ -3,6 +3,9 @@ use alloc::string::String;
 pub use pentimento_wgsl::Class;
 use pentimento_wgsl::kernel::{Abilities, Features, Matrix};
 
+/// Most commands of a dispatch: query, key and value of two streams of tokens. More would make longer shaders, not fuller dispatches.
+pub(crate) const MOST_TOGETHER: u32 = 6;
+
 /// Limits and abilities of an adapter.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Caps {
@@ -38,6 +41,10 @@ pub struct Caps {
     /// Floating-point operations, or the time of so many, above which a command becomes several dispatches: a device finishes what it has
     /// begun before it does anything for another.
     pub longest: u64,
+    /// Commands that may share a dispatch; 1 where each has its own, as on CPU drivers, which gain nothing by it.
+    pub together: u32,
+    /// Storage buffers that one dispatch may bind.
+    pub storage_bindings: u32,
     /// Bytes of the device's own memory, where its driver tells; for a driver that computes on the CPU, what it may take of the machine's.
     pub memory: Option<u64>,
 }
@@ -62,6 +69,8 @@ impl Caps {
             uniform_alignment: 256,
             half_weights: true,
             longest: u64::MAX,
+            together: 4,
+            storage_bindings: 8,
             memory: None,
         }
     }
@@ -83,6 +92,8 @@ impl Caps {
     }
     /// No limits worth naming: the CPU executor.
     pub fn unlimited(name: &str) -> Self {
-        Caps { name: name.into(), max_binding: 1 << 40, max_buffer: 1 << 40, ..Caps::webgpu() }
+        let (max_binding, max_buffer) = (1 << 40, 1 << 40);
+        let (together, storage_bindings) = (MOST_TOGETHER, 1 << 20);
+        Caps { name: name.into(), max_binding, max_buffer, together, storage_bindings, ..Caps::webgpu() }
     }
 }

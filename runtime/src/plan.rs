@@ -4,21 +4,24 @@ mod arena;
 mod check;
 mod choose;
 mod dispatch;
+mod order;
 mod parted;
 mod split;
+mod together;
 mod unpack;
 mod view;
 
 use crate::caps::Caps;
 use crate::fuse;
 use crate::graph::{Graph, Id, Leaf, Op};
-use crate::op;
+use crate::op::{self, Lowered};
 use crate::{Error, Result};
 use alloc::{collections::BTreeMap, format, string::String, vec, vec::Vec};
 use arena::Arena;
 pub use check::check_overlap;
 use pentimento_wgsl::kernel::Operand;
 use pentimento_wgsl::{Call, Class, Stored, Variant};
+use together::Open;
 use view::Views;
 
 /// Where a value lies.
@@ -61,7 +64,7 @@ pub struct Slot {
     pub len: usize,
 }
 
-/// One dispatch.
+/// One call of a kernel.
 #[derive(Clone, Debug)]
 pub struct Command {
     /// The kernel with its parameters.
@@ -70,10 +73,14 @@ pub struct Command {
     pub variant: Variant,
     /// Inputs in the kernel's order, then outputs.
     pub args: Vec<Slot>,
-    /// Workgroups along x and y.
+    /// Workgroups along x and y, of all commands that are dispatched with it.
     pub groups: [u32; 2],
-    /// The first workgroup, where a dispatch of other commands begins the same work.
+    /// The first workgroup, where a dispatch of other commands begins the same work. Where commands share a dispatch, the workgroups of
+    /// those before it, subtracted from zero.
     pub first: u32,
+    /// Commands of its dispatch, from this one on: more than one for several of the same variant that do not depend on each other; 0
+    /// for those that an earlier one's dispatch runs.
+    pub together: u32,
     /// Whether the results are there afterwards, or another command goes on with the same work.
     pub last: bool,
     /// Floating-point operations, for cutting work into submits.
@@ -155,6 +162,10 @@ impl Plan {
         let ids: Vec<Id> = outputs.iter().map(|o| o.1).collect();
         Planner::new(graph, &ids, caps, stored).plan(outputs)
     }
+    /// Dispatches of a run.
+    pub fn dispatches(&self) -> usize {
+        self.commands.iter().filter(|c| c.together > 0).count()
+    }
     /// Bytes of the arena, the inputs and the unpacked weight together.
     pub fn bytes(&self) -> u64 {
         self.slabs.iter().sum::<u64>() + self.input_bytes + self.unpacked
@@ -167,10 +178,15 @@ struct Planner<'a> {
     stored: &'a dyn Fn(&str) -> Stored,
     views: Views,
     live: Vec<bool>,
-    /// Index of the last command that reads a value's storage; outputs live for ever.
+    /// Nodes in the order of their commands.
+    order: Vec<Id>,
+    /// Place in that order.
+    now: usize,
+    /// The last place where a value's storage is read; outputs live for ever.
     last: BTreeMap<Id, usize>,
     places: BTreeMap<Id, Place>,
     arena: Arena,
+    open: Open,
     plan: Plan,
 }
 
@@ -178,27 +194,29 @@ impl<'a> Planner<'a> {
     fn new(g: &'a Graph, ids: &[Id], caps: &'a Caps, stored: &'a dyn Fn(&str) -> Stored) -> Self {
         let mut live = fuse::live(g, ids);
         let views = Views::new(g, caps);
-        let storage = |id| views.storage(g, id).0;
-        // A second output is written whether it is read or not; its parent must exist for it.
-        let mut last = BTreeMap::new();
-        for (i, n) in g.nodes().iter().enumerate() {
-            if live[i] {
-                last.extend(n.inputs.iter().map(|&x| (storage(x), i)));
-            }
-        }
-        last.extend(ids.iter().map(|&x| (storage(x), usize::MAX)));
         live.iter_mut().enumerate().for_each(|(i, l)| *l &= !views.is_view(g, Id(i as u32)));
         let arena = Arena::new(caps.alignment, caps.max_buffer);
-        Planner { g, caps, stored, views, live, last, places: BTreeMap::new(), arena, plan: Plan::default() }
+        let (places, last) = (BTreeMap::new(), BTreeMap::new());
+        let (order, open, plan) = (Vec::new(), Open::default(), Plan::default());
+        let mut planner =
+            Planner { g, caps, stored, views, live, order, now: 0, last, places, arena, open, plan };
+        planner.order = planner.ordered();
+        // A second output is written whether it is read or not; its parent must exist for it.
+        for (at, &id) in planner.order.iter().enumerate() {
+            let inputs = &g.node(id).inputs;
+            planner.last.extend(inputs.iter().map(|&x| (planner.views.storage(g, x).0, at)));
+        }
+        planner.last.extend(ids.iter().map(|&x| (planner.views.storage(g, x).0, usize::MAX)));
+        planner
     }
 
     fn plan(mut self, outputs: &[(&str, Id)]) -> Result<Plan> {
         let seconds = self.seconds();
-        for i in 0..self.g.nodes().len() {
-            if self.live[i] {
-                self.node(Id(i as u32), &seconds)?;
-            }
+        for at in 0..self.order.len() {
+            self.now = at;
+            self.node(self.order[at], &seconds)?;
         }
+        self.close()?;
         for (name, id) in outputs {
             let slot = self.slot(Some(*id));
             let shape = self.g.shape(*id).to_vec();
@@ -233,10 +251,12 @@ impl<'a> Planner<'a> {
         }
         let Some(lowered) = op::lower(self.g, id) else { return Ok(()) };
         let mut inputs: Vec<Slot> = lowered.inputs.iter().map(|&x| self.slot(x)).collect();
-        let operand = |(i, slot)| self.operand(&lowered.call, i, slot);
-        let mut operands: Vec<Operand> = inputs.iter().enumerate().map(operand).collect();
+        let mut operands = self.operands(&lowered);
         let unpacked = self.unpack(&lowered.call, &mut inputs, &mut operands, node.exact)?;
         let variant = choose::body(&lowered.call, &operands, self.caps, node.exact)?;
+        if !unpacked && !self.joins(id, &variant, &inputs) {
+            self.close()?;
+        }
         let mut args = inputs;
         args.push(self.alloc(id));
         if variant.outputs() == 2 {
@@ -246,34 +266,35 @@ impl<'a> Planner<'a> {
             });
         }
         self.plan.flops += lowered.flops;
-        let whole = Command {
-            call: lowered.call,
-            variant,
-            args,
-            groups: [1, 1],
-            first: 0,
-            last: true,
-            flops: lowered.flops,
-            shape: node.shape.clone(),
-        };
-        let commands = match self.parted(&whole)? {
-            Some(both) => both.into(),
-            None => self.fitting(whole)?,
-        };
-        self.push(commands)?;
-        if let Some(Slot { place: Place::Arena { slab, offset }, len }) = unpacked {
-            self.arena.give(slab, offset, Stored::F32.bytes(len) as u64);
+        let shape = node.shape.clone();
+        let whole = Command { args, shape, ..Command::new(lowered.call, variant, lowered.flops) };
+        match self.parted(&whole)? {
+            Some([first, second]) => self.open.add(vec![first], Some(second)),
+            None => {
+                let pieces = self.fitting(whole)?;
+                self.open.add(pieces, None);
+            }
         }
-        self.release(id.index());
+        self.open.until = self.now;
         Ok(())
     }
 
-    /// Adds commands, as several dispatches where one would take longer than it should.
-    fn push(&mut self, commands: Vec<Command>) -> Result<()> {
-        for command in commands {
-            self.plan.commands.extend(dispatch::dispatches(command, self.caps)?);
-        }
-        Ok(())
+    /// The inputs as the choice of a body sees them. Only the second operand of a matmul may be packed (`exec::only_weights`).
+    fn operands(&self, lowered: &Lowered) -> Vec<Operand> {
+        let leaf = |x: Id| match &self.g.node(self.views.storage(self.g, x).0).op {
+            Op::Leaf { kind, name } if *kind != Leaf::Input => Some((*kind, name)),
+            _ => None,
+        };
+        let operand = |(index, input): (usize, &Option<Id>)| {
+            let leaf = input.and_then(leaf);
+            let stored = match (&lowered.call, index, leaf) {
+                (Call::Matmul(_), 1, Some((_, name))) => (self.stored)(name),
+                _ => Stored::F32,
+            };
+            let frozen = matches!(leaf, Some((Leaf::Weight(_), _)));
+            Operand { len: input.map_or(0, |x| self.g.len(x)), stored, frozen }
+        };
+        lowered.inputs.iter().enumerate().map(operand).collect()
     }
 
     /// A command, or pieces of it where its arguments exceed a binding.
@@ -328,13 +349,14 @@ impl<'a> Planner<'a> {
         let (slab, offset) = self.arena.take(Stored::F32.bytes(len) as u64);
         let place = Place::Arena { slab, offset };
         self.places.insert(id, place);
-        self.last.entry(id).or_insert_with(|| id.index()); // written, never read
+        self.last.entry(id).or_insert(self.now); // written, never read
         Slot { place, len }
     }
-    /// Room for an output nobody reads, free again after the command.
+    /// Room for what nobody reads later, free again when the open commands are closed.
     fn scratch(&mut self, len: usize) -> Slot {
-        let (slab, offset) = self.arena.take(Stored::F32.bytes(len) as u64);
-        self.arena.give(slab, offset, Stored::F32.bytes(len) as u64);
+        let bytes = Stored::F32.bytes(len) as u64;
+        let (slab, offset) = self.arena.take(bytes);
+        self.open.scratch.push((slab, offset, bytes));
         Slot { place: Place::Arena { slab, offset }, len }
     }
     /// Frees what no later command reads.
@@ -346,16 +368,6 @@ impl<'a> Planner<'a> {
                 self.arena.give(slab, offset, Stored::F32.bytes(self.g.len(id)) as u64);
             }
         }
-    }
-    /// An input as the choice of a body sees it. Only the second operand of a matmul may be packed (`exec::only_weights`).
-    fn operand(&self, call: &Call, index: usize, slot: &Slot) -> Operand {
-        let stored = match (call, index, slot.place) {
-            (Call::Matmul(_), 1, Place::Leaf(i)) => (self.stored)(&self.plan.leaves[i].name),
-            _ => Stored::F32,
-        };
-        let frozen =
-            matches!(slot.place, Place::Leaf(i) if matches!(self.plan.leaves[i].kind, Leaf::Weight(_)));
-        Operand { len: slot.len, stored, frozen }
     }
 }
 

@@ -57,7 +57,7 @@ pub fn widen(plan: &Plan) -> (Plan, Vec<Slot>) {
         }
         for (j, arg) in c.args[split..].iter_mut().enumerate() {
             let Place::Arena { slab, offset } = arg.place else { continue };
-            if c.first > 0 {
+            if c.first > 0 && c.together == 1 {
                 // Another dispatch of the same work.
                 arg.place = place(&ranges, arg);
                 if let Place::Arena { slab, .. } = arg.place {

@@ -1,5 +1,6 @@
 //! What the tests share: the op table with its draws, bounds and comparison, the adapter under test, golden fixtures.
 pub mod adapter;
+pub mod beside;
 pub mod bound;
 pub mod built;
 pub mod busy;

@@ -11,7 +11,9 @@ pub mod cpu;
 mod expand;
 pub mod kernel;
 pub mod link;
+pub mod together;
 
 pub use cpu::Real;
 pub use kernel::{Binding, Call, Class, Stored, Variant, kernels, twin, variants};
 pub use link::link;
+pub use together::link_together;

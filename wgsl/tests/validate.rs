@@ -4,7 +4,8 @@ use naga::valid::{Capabilities, ValidationFlags, Validator};
 use pentimento_wgsl::kernel::{
     Features, attention, blocks, conv, elementwise, group, matmul, norm, philox, sum,
 };
-use pentimento_wgsl::{Binding, Variant, kernels, link, variants};
+use pentimento_wgsl::together::shareable;
+use pentimento_wgsl::{Binding, Variant, kernels, link, link_together, variants};
 
 /// What WebGPU guarantees of a compute stage: storage buffers, storage textures, bytes of workgroup memory, invocations.
 const GUARANTEED: (usize, usize, u32, u32) = (8, 4, 16384, 256);
@@ -74,6 +75,27 @@ fn every_variant_validates() {
     let distinct: std::collections::HashSet<&Variant> = all.iter().collect();
     assert_eq!(distinct.len(), all.len());
     println!("{} variants validate", all.len());
+}
+
+/// Calls that share a dispatch have a bind group each and one workgroup memory.
+#[test]
+fn calls_together_validate() {
+    let mut count = 0;
+    for v in variants().iter().filter(|v| shareable(v).is_some()) {
+        for together in if count % 20 == 0 { [2, 6] } else { [2, 2] } {
+            let source = link_together(v, together);
+            check(v, &source).unwrap_or_else(|e| panic!("{together} of {v:?}: {e}"));
+            let module = naga::front::wgsl::parse_str(&source).expect("a module");
+            let groups = |g| {
+                module.global_variables.iter().filter(move |(_, v)| v.binding.is_some_and(|b| b.group == g))
+            };
+            let own = groups(0).count();
+            assert!(own > v.bindings().len() && (1..together).all(|g| groups(g).count() == own), "{v:?}");
+            assert_eq!(groups(together).count(), 0);
+        }
+        count += 1;
+    }
+    println!("{count} variants validate together");
 }
 
 /// Fields of a variant's uniform block; `None` for the copies, whose shader has one block for all of them.

@@ -30,7 +30,7 @@ pub struct Count {
 /// Counts a plan.
 pub fn count(plan: &Plan) -> Count {
     Count {
-        dispatches: plan.commands.len(),
+        dispatches: plan.dispatches(),
         flops: plan.flops,
         bytes: plan.bytes(),
         leaf_elements: plan.leaves.iter().map(|l| l.shape.iter().product::<usize>() as u64).sum(),

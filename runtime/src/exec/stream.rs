@@ -10,7 +10,7 @@
 use super::memory::buffer;
 use crate::plan::{Command, Place, Plan};
 use crate::{Error, Result};
-use alloc::{format, vec::Vec};
+use alloc::{collections::BTreeMap, format, vec::Vec};
 
 /// Bytes of a window, where no command's weights have more: some milliseconds of any bus, beside which a submit is nothing. A window
 /// that held a whole block of SD3.5-medium (190 MB in f16) would save the way back one of its three passes, at three times these bytes.
@@ -74,10 +74,14 @@ impl Stream {
         let step = |bytes: u64| bytes.next_multiple_of(rules.alignment.max(16));
         let mut windows: Vec<Window> = Vec::new();
         for (start, c) in plan.commands.iter().enumerate() {
-            let wanted = || read(c).filter_map(|leaf| sizes[leaf].map(|bytes| (leaf, bytes)));
+            // What shares a dispatch reads of one window.
+            let all = &plan.commands[start..plan.commands.len().min(start + c.together as usize)];
+            let wanted =
+                || all.iter().flat_map(read).filter_map(|leaf| sizes[leaf].map(|bytes| (leaf, bytes)));
             let last = windows.last();
             let new = wanted().filter(|w| last.is_none_or(|window| window.load(w.0).is_none()));
-            let more: u64 = new.map(|(_, bytes)| step(bytes)).sum();
+            let new: BTreeMap<usize, u64> = new.collect();
+            let more: u64 = new.values().map(|&bytes| step(bytes)).sum();
             if more == 0 {
                 continue;
             }
@@ -128,6 +132,9 @@ impl Stream {
             let broken = |what: &str| Err(Error::Graph(format!("window {i} of streamed weights {what}")));
             if window.start < next || window.start >= plan.commands.len() {
                 return broken("begins before the one in front of it, or past the last command");
+            }
+            if plan.commands[window.start].together == 0 {
+                return broken("begins in the middle of a dispatch");
             }
             next = window.start + 1;
             let mut loads = window.loads.clone();

@@ -48,7 +48,8 @@ use crate::room::copied;
 use crate::weights::Shared;
 use crate::{Error, Result};
 use alloc::{borrow::ToOwned, collections::VecDeque, format, vec::Vec};
-use pentimento_wgsl::{Binding, Stored, Variant};
+use pentimento_wgsl::{Binding, Stored};
+use pipelines::Key;
 use stage::{Copy, Stage};
 use std::ops::Range;
 use std::sync::OnceLock;
@@ -96,8 +97,10 @@ impl Held<Prepared> {
 }
 
 struct Step {
-    pipeline: wgpu::ComputePipeline,
-    bind_group: wgpu::BindGroup,
+    /// None where the dispatch of a command before it runs it.
+    pipeline: Option<wgpu::ComputePipeline>,
+    /// Of each command of the dispatch.
+    bind_groups: Vec<wgpu::BindGroup>,
     copies: Vec<Copy>,
     groups: [u32; 2],
     flops: u64,
@@ -212,20 +215,45 @@ impl Wgpu {
     }
     fn step(&self, plan: PlanId, stage: &mut Stage) -> Result<(Step, u64)> {
         let p = self.plans.get(plan)?;
-        let c = &p.plan.commands[p.own.steps.len()];
-        let (pipeline, layout) = self.pipeline(&c.variant)?;
+        let at = p.own.steps.len();
+        let c = &p.plan.commands[at];
+        let stride = memory::uniform_stride(c, &self.caps);
+        let mut step = Step {
+            pipeline: None,
+            bind_groups: Vec::new(),
+            copies: Vec::new(),
+            groups: c.groups,
+            flops: c.flops,
+        };
+        let Some(key) = c.pipeline() else { return Ok((step, stride)) };
+        let (pipeline, layout) = self.pipeline(&key)?;
+        step.pipeline = Some(pipeline);
+        let mut uniform = p.own.next.0;
+        for c in &p.plan.commands[at..at + c.together as usize] {
+            let views = self.views(p, c, stage, &mut step.copies)?;
+            step.bind_groups.push(self.bind(p, c, (&p.own.uniforms, uniform), &views, &layout)?);
+            uniform += memory::uniform_stride(c, &self.caps);
+        }
+        Ok((step, stride))
+    }
+
+    /// What a command's arguments are bound as, where they are texels.
+    fn views(
+        &self,
+        p: &Held<Prepared>,
+        c: &Command,
+        stage: &mut Stage,
+        copies: &mut Vec<Copy>,
+    ) -> Result<Vec<Option<wgpu::TextureView>>> {
         let mut views = Vec::with_capacity(c.args.len());
-        let mut copies = Vec::new();
         for ((_, kind), slot) in c.variant.bindings().iter().zip(&c.args) {
             views.push(match kind {
-                Binding::Texture => Some(self.texels(p, slot, stage, &mut copies)?),
+                Binding::Texture => Some(self.texels(p, slot, stage, copies)?),
                 Binding::Storage | Binding::Written(_) | Binding::Packed(_) => None,
             });
         }
-        stage.written(&c.args[c.args.len() - c.variant.outputs()..]);
-        let bind_group = self.bind(p, c, (&p.own.uniforms, p.own.next.0), &views, &layout)?;
-        let stride = memory::uniform_stride(c, &self.caps);
-        Ok((Step { pipeline, bind_group, copies, groups: c.groups, flops: c.flops }, stride))
+        stage.written(c.outputs());
+        Ok(views)
     }
 
     /// A view of an argument as texels; adds a copy where the staged texture is stale.
@@ -253,7 +281,7 @@ impl Wgpu {
 impl Wgpu {
     /// The next commands that are worth one submit, built. The last one may be the first of its variant, which is then
     /// returned: drivers compile when a pipeline is made or first run, for seconds.
-    fn next_slice(&mut self, plan: PlanId) -> Result<(Range<usize>, Option<Variant>)> {
+    fn next_slice(&mut self, plan: PlanId) -> Result<(Range<usize>, Option<Key>)> {
         self.plans.get(plan)?;
         self.fit(&self.plans.wanted())?;
         let p = self.plans.start(plan)?;
@@ -269,8 +297,13 @@ impl Wgpu {
             if end == until {
                 break;
             }
-            let (variant, next) = (p.plan.commands[end].variant, cost(p.plan.commands[end].flops));
-            let next = if piece.is_some() { self.expected(p, end) } else { next };
+            let key = p.plan.commands[end].pipeline();
+            // A dispatch counts where it begins.
+            let all = end..end + p.plan.commands[end].together as usize;
+            let next: u64 = match piece {
+                Some(_) => all.map(|i| self.expected(p, i)).sum(),
+                None => all.map(|i| cost(p.plan.commands[i].flops)).sum(),
+            };
             let full = match piece {
                 Some(most) => work + next > most && end > start,
                 None => work >= self.budget,
@@ -283,8 +316,8 @@ impl Wgpu {
             }
             work += next;
             end += 1;
-            if !self.run.contains(&variant) {
-                return Ok((start..end, Some(variant)));
+            if let Some(key) = key.filter(|key| !self.run.contains(key)) {
+                return Ok((start..end, Some(key)));
             }
         }
         self.failure()?;
@@ -353,10 +386,20 @@ impl Wgpu {
     }
 }
 
+impl Command {
+    /// What its dispatch is made with; `None` where an earlier command's dispatch runs it.
+    fn pipeline(&self) -> Option<Key> {
+        (self.together > 0).then_some((self.variant, self.together))
+    }
+}
+
 impl Step {
     fn dispatch(&self, pass: &mut wgpu::ComputePass<'_>) {
-        pass.set_pipeline(&self.pipeline);
-        pass.set_bind_group(0, &self.bind_group, &[]);
+        let Some(pipeline) = &self.pipeline else { return };
+        pass.set_pipeline(pipeline);
+        for (at, bind_group) in (0..).zip(&self.bind_groups) {
+            pass.set_bind_group(at, bind_group, &[]);
+        }
         pass.dispatch_workgroups(self.groups[0], self.groups[1], 1);
     }
 }

@@ -38,11 +38,42 @@ pub fn check_overlap(plan: &Plan) -> Result<()> {
         }
         outputs.iter().filter_map(|s| range(plan, s)).for_each(|bytes| written.add(bytes));
     }
+    check_together(plan)?;
     let missing = |out: &&super::Named| range(plan, &out.slot).is_some_and(|bytes| !written.covers(bytes));
     match plan.outputs.iter().find(missing) {
         Some(out) => Err(Error::Graph(format!("no command writes the output `{}`", out.name))),
         None => Ok(()),
     }
+}
+
+/// Every command belongs to one dispatch, whose commands are of one variant and could run in any order.
+fn check_together(plan: &Plan) -> Result<()> {
+    let mut rest = plan.commands.as_slice();
+    while let Some(first) = rest.first() {
+        let broken = |what: &str| {
+            let at = plan.commands.len() - rest.len();
+            Err(Error::Graph(format!("the dispatch of command {at} ({}) {what}", first.variant.kernel())))
+        };
+        let count = first.together as usize;
+        if count == 0 || count > rest.len() || rest[1..count].iter().any(|c| c.together != 0) {
+            return broken("does not take the commands that it should");
+        }
+        let (all, later) = rest.split_at(count);
+        let meet = |a: &Slot, b: &Slot| match (range(plan, a), range(plan, b)) {
+            (Some(a), Some(b)) => a.0 == b.0 && a.1 < b.2 && b.1 < a.2,
+            _ => false,
+        };
+        for (at, c) in all.iter().enumerate() {
+            let others = all.iter().enumerate().filter(|(other, _)| *other != at).flat_map(|(_, c)| &c.args);
+            if c.variant != first.variant
+                || c.outputs().iter().any(|out| others.clone().any(|x| meet(out, x)))
+            {
+                return broken("has another kernel in it, or a command that another one depends on");
+            }
+        }
+        rest = later;
+    }
+    Ok(())
 }
 
 fn range(plan: &Plan, s: &Slot) -> Option<Bytes> {

@@ -33,6 +33,9 @@ struct Options {
     /// Quantises the transformer's matrices: q8 or q4
     #[arg(long)]
     base: Option<Base>,
+    /// Commands that may share a dispatch, at most; as many as the device lets without
+    #[arg(long)]
+    together: Option<u32>,
     /// Index, PCI id or part of the name of the adapter; PENTIMENTO_ADAPTER without
     #[arg(long)]
     adapter: Option<String>,
@@ -353,6 +356,9 @@ fn main() {
         Ok(gpu) => gpu,
         Err(e) => return println!("SKIPPED: {e}"),
     };
+    if let Some(most) = options.together {
+        gpu.set_together(most);
+    }
     let peaks = match gpu.peaks() {
         Ok(peaks) => peaks,
         Err(e) => return println!("{}: {e}", gpu.name()),
@@ -368,7 +374,7 @@ fn main() {
     let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()).to_string();
     let head = json!({
         "device": gpu.name(), "driver": driver, "date": options.date.clone().unwrap_or_else(now),
-        "tiny": options.tiny, "layers": options.layers, "rank": options.rank, "base": options.base.map(|b| b.stored().name()),
+        "tiny": options.tiny, "layers": options.layers, "rank": options.rank, "together": gpu.caps().together, "base": options.base.map(|b| b.stored().name()),
     });
     let (normal, mut failed) = (Pattern::new(), false);
     for (name, batch) in options.chosen() {

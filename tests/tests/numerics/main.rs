@@ -14,3 +14,4 @@ mod properties;
 mod random;
 mod refusal;
 mod summary;
+mod together;

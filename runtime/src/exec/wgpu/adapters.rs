@@ -1,6 +1,6 @@
 //! Adapters: what there is, and which one is meant.
 use super::stage;
-use crate::caps::Caps;
+use crate::caps::{Caps, MOST_TOGETHER};
 use crate::{Error, Result};
 use alloc::{format, string::String, vec::Vec};
 use pentimento_wgsl::Class;
@@ -96,8 +96,15 @@ pub(super) fn caps_from(adapter: &wgpu::Adapter, limits: &wgpu::Limits, matrices
         uniform_alignment: u64::from(limits.min_uniform_buffer_offset_alignment),
         half_weights: !software,
         longest: u64::MAX,
+        together: if software { 1 } else { together(limits) },
+        storage_bindings: limits.max_storage_buffers_per_shader_stage,
         memory: memory(adapter),
     }
+}
+
+/// Each command of a dispatch has a bind group, with a uniform block in it.
+fn together(limits: &wgpu::Limits) -> u32 {
+    MOST_TOGETHER.min(limits.max_bind_groups).min(limits.max_uniform_buffers_per_shader_stage).max(1)
 }
 
 /// Bytes of the largest of the device's own heaps. wgpu tells nothing of it, but Vulkan does.

@@ -5,7 +5,7 @@ use super::cache::{Load, PipelineCache};
 use super::fault::{Event, Failure, Planned};
 use super::flight::Flight;
 use super::pace::Pace;
-use super::pipelines::{Built, Pipelines};
+use super::pipelines::{Built, Key, Pipelines};
 use super::rooms::Rooms;
 use super::{LeafBuffer, Numbers, Prepared, device_error, stage};
 use crate::caps::Caps;
@@ -16,7 +16,7 @@ use crate::plan::Plan;
 use crate::room::room;
 use crate::{Error, Result};
 use alloc::{collections::BTreeMap, format, string::String, vec::Vec};
-use pentimento_wgsl::{Class, Variant};
+use pentimento_wgsl::Class;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 
@@ -40,8 +40,8 @@ pub struct Wgpu {
     pub(super) pace: Pace,
     pub(super) flight: Flight,
     pub(super) pipelines: Pipelines,
-    /// Variants that have run: drivers with a compiler of their own may put it off until then.
-    pub(super) run: HashSet<Variant>,
+    /// Pipelines that have run: drivers with a compiler of their own may put it off until then.
+    pub(super) run: HashSet<Key>,
     /// On noop, where nothing is computed: one buffer for all that are alike, so that a large plan needs little memory.
     alike: Option<Mutex<HashMap<(bool, u64), wgpu::Buffer>>>,
     cache: Option<PipelineCache>,
@@ -309,7 +309,7 @@ impl Wgpu {
     }
 
     /// A pipeline, built on first use unless a thread was faster.
-    pub(super) fn pipeline(&self, v: &Variant) -> Result<Built> {
+    pub(super) fn pipeline(&self, v: &Key) -> Result<Built> {
         let built = self.pipelines.get(v);
         self.failure()?;
         built.map_err(|text| device_error(&self.caps.name, text))

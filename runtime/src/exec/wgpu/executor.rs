@@ -4,7 +4,7 @@ use super::{Numbers, Prepared, Stage, Wgpu, stage};
 use crate::caps::Caps;
 use crate::exec::memory::{self, LARGE_UPLOAD};
 use crate::exec::{Executor, LeafData, Memory, PlanId, null, plans};
-use crate::plan::{Plan, Slot};
+use crate::plan::{Command, Plan, Slot};
 use crate::weights::Shared;
 use crate::{Error, Result};
 use alloc::{borrow::Cow, collections::BTreeMap, format, string::String, vec::Vec};
@@ -88,7 +88,7 @@ impl Executor for Wgpu {
         let id = self.plans.insert(plan, stream, own);
         let commands = &self.plans.get(id)?.plan.commands;
         let count = commands.len();
-        self.pipelines.ahead(commands.iter().map(|c| c.variant));
+        self.pipelines.ahead(commands.iter().filter_map(Command::pipeline));
         if self.validates() {
             let built = (0..count).try_for_each(|_| self.build(id)).and_then(|()| self.failure());
             if built.is_err() {

@@ -66,6 +66,12 @@ impl Wgpu {
         self.caps.longest = flops;
     }
 
+    /// No more commands than this share a dispatch in plans that are made from now on, as far as the device lets them: for measurements of
+    /// what it gains.
+    pub fn set_together(&mut self, most: u32) {
+        self.caps.together = self.caps.together.min(most).max(1);
+    }
+
     /// Nanoseconds that a command is expected to take.
     pub(super) fn expected(&self, p: &Held<Prepared>, index: usize) -> u64 {
         let known = p.own.took.get(index).copied().filter(|&took| took > 0.0);

@@ -6,13 +6,16 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::RefCell;
 use core::result::Result; // a refusal is wgpu's text; who asks for the pipeline makes an error of it
-use pentimento_wgsl::{Binding, Variant, link};
+use pentimento_wgsl::{Binding, Variant, link_together};
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
-/// A pipeline and the layout of its bindings.
+/// What a pipeline is for: so many commands of a variant in one dispatch.
+pub(super) type Key = (Variant, u32);
+
+/// A pipeline and the layout of each command's bindings.
 pub(super) type Built = (wgpu::ComputePipeline, wgpu::BindGroupLayout);
 
 enum State {
@@ -24,9 +27,9 @@ enum State {
 
 #[derive(Default)]
 struct Table {
-    known: HashMap<Variant, State>,
+    known: HashMap<Key, State>,
     /// Asked for, and perhaps known meanwhile.
-    waiting: VecDeque<Variant>,
+    waiting: VecDeque<Key>,
     /// Threads that still look at `waiting`.
     threads: usize,
 }
@@ -58,12 +61,12 @@ impl Pipelines {
     }
 
     /// Lets threads build, in this order, what is not there yet. Does nothing where there are to be no threads.
-    pub(super) fn ahead(&mut self, variants: impl Iterator<Item = Variant>) {
+    pub(super) fn ahead(&mut self, keys: impl Iterator<Item = Key>) {
         if self.most == 0 {
             return;
         }
         let mut table = self.shared.table();
-        for v in variants {
+        for v in keys {
             if !table.known.contains_key(&v) && !table.waiting.contains(&v) {
                 table.waiting.push_back(v);
             }
@@ -86,7 +89,7 @@ impl Pipelines {
     }
 
     /// A pipeline, built here unless it is there or in work. A refused one is built again when it is asked for again.
-    pub(super) fn get(&self, v: &Variant) -> Result<Built, String> {
+    pub(super) fn get(&self, v: &Key) -> Result<Built, String> {
         let mut table = self.shared.table();
         loop {
             match table.known.get(v) {
@@ -146,11 +149,11 @@ impl Shared {
 /// The right, and the duty, to build a pipeline.
 struct Turn<'a> {
     shared: &'a Shared,
-    v: Variant,
+    v: Key,
 }
 
 impl<'a> Turn<'a> {
-    fn new(shared: &'a Shared, table: &mut Table, v: Variant) -> Self {
+    fn new(shared: &'a Shared, table: &mut Table, v: Key) -> Self {
         table.known.insert(v, State::InWork);
         Turn { shared, v }
     }
@@ -179,9 +182,9 @@ struct Maker {
 }
 
 impl Maker {
-    fn build(&self, v: &Variant) -> Result<Built, String> {
+    fn build(&self, (v, together): &Key) -> Result<Built, String> {
         let module = self.error.caught(|| {
-            let source = wgpu::ShaderSource::Wgsl(link(v).into());
+            let source = wgpu::ShaderSource::Wgsl(link_together(v, *together).into());
             let descriptor = wgpu::ShaderModuleDescriptor { label: Some(v.entry()), source };
             let checks = wgpu::ShaderRuntimeChecks::unchecked();
             // SAFETY: kernels prove their own bounds (tests run them against their twins); loops end by construction.
@@ -189,9 +192,10 @@ impl Maker {
         })?;
         self.error.caught(|| {
             let layout = self.layout(v);
+            let layouts = alloc::vec![Some(&layout); *together as usize];
             let pipeline_layout = self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
                 label: None,
-                bind_group_layouts: &[Some(&layout)],
+                bind_group_layouts: &layouts,
                 ..Default::default()
             });
             let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
@@ -292,9 +296,12 @@ mod tests {
         noop.pipelines = Pipelines::new(noop.device.clone(), noop.error.clone(), None, threads);
         noop
     }
-    /// Variants that every device takes, and one that needs what noop is not opened with.
-    fn some() -> (Vec<Variant>, Variant) {
-        let (bad, good): (Vec<_>, Vec<_>) = variants().into_iter().partition(|v| v.needs().features.matrix);
+    fn all() -> impl Iterator<Item = Key> {
+        variants().into_iter().map(|v| (v, 1))
+    }
+    /// Pipelines that every device takes, and one that needs what noop is not opened with.
+    fn some() -> (Vec<Key>, Key) {
+        let (bad, good): (Vec<_>, Vec<_>) = all().partition(|(v, _)| v.needs().features.matrix);
         (good.into_iter().step_by(40).collect(), bad[0])
     }
     fn eventually(what: &str, test: impl Fn() -> bool) {
@@ -316,7 +323,7 @@ mod tests {
         let known = |v| matches!(shared.table().known.get(v), Some(State::Done(Ok(_))));
         assert!(good.iter().all(known) && !known(&bad) && shared.table().known.len() == good.len() + 1);
         // What comes later starts threads anew.
-        let more: Vec<Variant> = variants().into_iter().skip(1).step_by(40).collect();
+        let more: Vec<Key> = all().skip(1).step_by(40).collect();
         noop.pipelines.ahead(more.iter().copied());
         eventually("the second end", || shared.table().threads == 0);
         assert!(more.iter().all(|v| shared.table().known.contains_key(v)));
@@ -328,7 +335,7 @@ mod tests {
         let alone = noop(0);
         alone.pipelines.maker.build(&bad).expect_err("matrices without the feature");
         let refused = alone.pipeline(&bad).err().map(|e| format!("{e}")).expect("a refusal");
-        assert!(refused.contains(bad.entry()), "{refused}");
+        assert!(refused.contains(bad.0.entry()), "{refused}");
         let mut threads = noop(2);
         threads.pipelines.ahead([bad].into_iter().chain(good.iter().copied()));
         let shared = threads.pipelines.shared.clone();
@@ -370,7 +377,7 @@ mod tests {
     fn a_device_dropped_in_the_middle_leaves_nothing() {
         for wait in [0, 1, 5] {
             let mut noop = noop(4);
-            noop.pipelines.ahead(variants().into_iter());
+            noop.pipelines.ahead(all());
             std::thread::sleep(Duration::from_millis(wait));
             let shared = Arc::downgrade(&noop.pipelines.shared);
             drop(noop);

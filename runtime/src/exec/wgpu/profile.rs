@@ -3,6 +3,7 @@ use super::{Instant, Mark, Wgpu, encode};
 use crate::Result;
 use crate::exec::{Executor, LeafData, PlanId, compile, null};
 use crate::graph::{Graph, Layout};
+use crate::plan::Command;
 use alloc::vec::Vec;
 use pentimento_wgsl::{Class, Stored, Variant};
 
@@ -205,10 +206,11 @@ impl Wgpu {
             _ => self.seconds_by_device(plan, clock == Clock::Commands)?,
         };
         let plan = &self.plans.get(plan)?.plan;
+        let seconds = shared_out(&plan.commands, seconds);
         let kind = |name: &str| self.stored(name);
         let commands = plan.commands.iter().zip(seconds).map(|(c, seconds)| {
             let bytes = null::moved(plan, c, &kind);
-            Spent { variant: c.variant, seconds, flops: c.flops, bytes, count: 1 }
+            Spent { variant: c.variant, seconds, flops: c.flops, bytes, count: (c.together > 0).into() }
         });
         Ok(Profile { clock, whole, commands: commands.collect() })
     }
@@ -216,7 +218,7 @@ impl Wgpu {
     /// Runs a plan that has not run to its end before; its pipelines, and the driver's own, are then there.
     fn build_all(&mut self, plan: PlanId) -> Result<()> {
         let p = self.plans.get(plan)?;
-        let new = p.plan.commands.iter().any(|c| !self.run.contains(&c.variant));
+        let new = p.plan.commands.iter().filter_map(Command::pipeline).any(|key| !self.run.contains(&key));
         if new || p.own.steps.len() < p.plan.commands.len() {
             self.run(plan)?;
         }
@@ -346,6 +348,20 @@ impl Wgpu {
         }
         Ok(flops / best)
     }
+}
+
+/// Seconds by command, where the first of a dispatch was timed for all of it: in proportion to their operations.
+fn shared_out(commands: &[Command], mut seconds: Vec<f64>) -> Vec<f64> {
+    for (at, first) in commands.iter().enumerate().filter(|(_, c)| c.together > 1) {
+        let all = at..at + first.together as usize;
+        let cost = |c: &Command| super::cost(c.flops) as f64;
+        let (time, sum): (f64, f64) =
+            (seconds[all.clone()].iter().sum(), commands[all.clone()].iter().map(cost).sum());
+        for (own, c) in seconds[all.clone()].iter_mut().zip(&commands[all]) {
+            *own = time * cost(c) / sum;
+        }
+    }
+    seconds
 }
 
 const PEAK_LEAF: &str = "peak/weight";

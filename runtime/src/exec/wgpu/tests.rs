@@ -2,6 +2,7 @@ use super::*;
 use crate::exec::Executor;
 use crate::exec::compile;
 use alloc::collections::BTreeSet;
+use pentimento_wgsl::Variant;
 
 /// A plan of a few kernels, one of them used twice.
 fn chain(noop: &mut Wgpu) -> PlanId {

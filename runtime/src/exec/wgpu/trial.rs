@@ -31,7 +31,8 @@ fn normal(seed: u64, len: usize) -> Vec<f32> {
     data
 }
 
-/// A layer whose sides are no multiples of a tile's, and its input's gradient: both orientations.
+/// A layer whose sides are no multiples of a tile's, and its input's gradient: both orientations. The same layer of another input shares its
+/// dispatch.
 fn product() -> Trial {
     let mut g = Graph::new();
     let (x, w) = (g.input("x", &[150, 200]), g.weight("trial/w", &[136, 200], Layout::Plain));
@@ -39,7 +40,8 @@ fn product() -> Trial {
     let y = g.linear(x, w, Some(bias));
     let dy = g.input("dy", &[150, 136]);
     let dx = gradients(&mut g, y, dy, &[x], false).map(|d| d[0]).unwrap_or(y);
-    let outputs = vec![("y", y), ("dx", dx)];
+    let other = g.input("other", &[70, 200]);
+    let outputs = vec![("y", y), ("dx", dx), ("other y", g.linear(other, w, Some(bias)))];
     Trial { what: "a matrix product", graph: g, outputs, numbers: whole, tolerance: 0.0 }
 }
 
