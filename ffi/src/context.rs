@@ -134,7 +134,7 @@ pub unsafe extern "C" fn pmt_error_message(
 /// Gives the context time, once a frame: microseconds of the GPU and of the context's own thread. Work takes it in pieces of half of
 /// `gpu_us`; no more than two pieces, and no more than `gpu_us` together, are ever submitted and not done, however rarely or often this is called.
 /// What is not used is lost, and what took longer is taken off later calls. A piece is as long as its longest kernel at least, and then the
-/// only one: kernels are cut to 8 GFLOP or 400 MB, 2 ms of a GPU that makes 4 TFLOP/s and moves 200 GB/s, copies of weights to 32 MB. How
+/// only one: kernels are cut to what the device makes in 2 ms, measured when it is opened, copies of weights to 32 MB. How
 /// long pieces take is learnt from the GPU's own clock where it has one. 0 pauses. Before the first call, and after one with UINT32_MAX for both, work goes as fast as it can. While another thread waits in
 /// a function that waits, budgets are not kept. For every thread. Returns at once.
 #[unsafe(no_mangle)]

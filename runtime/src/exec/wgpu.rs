@@ -14,6 +14,7 @@ mod pipelines;
 mod profile;
 mod rooms;
 mod selftest;
+mod short;
 mod stage;
 mod stream;
 mod trial;

@@ -16,9 +16,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError};
+use std::time::Duration;
 
-/// Floating-point operations of the longest dispatch, where it can be cut: 2 ms of a device that makes 4 TFLOP/s of them.
-pub(super) const LONGEST: u64 = 8_000_000_000;
+/// The longest dispatch, where it can be cut.
+const LONGEST: Duration = Duration::from_millis(2);
 
 /// What works on a host.
 pub(super) enum Thing {
@@ -215,8 +216,8 @@ impl Desk {
     pub fn device(&mut self) -> Result<&Device> {
         if self.device.is_none() {
             let (mut exec, kept) = (self.open)()?;
+            exec.keep_dispatches_below(LONGEST)?; // before it would wait for a poll
             exec.set_pace(self.pace.clone());
-            exec.set_longest(LONGEST);
             exec.set_memory(self.most.load(Ordering::Relaxed));
             let (name, shared) = (exec.name().to_string(), Shared::new(Box::new(exec)));
             self.device =

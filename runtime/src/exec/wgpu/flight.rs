@@ -60,12 +60,6 @@ impl Wgpu {
         self.pace = pace;
     }
 
-    /// Commands of more floating-point operations than this, or that move so much that it takes as long, become several dispatches in plans
-    /// that are made from now on: for a host that wants the device back soon.
-    pub fn set_longest(&mut self, flops: u64) {
-        self.caps.longest = flops;
-    }
-
     /// No more commands than this share a dispatch in plans that are made from now on, as far as the device lets them: for measurements of
     /// what it gains.
     pub fn set_together(&mut self, most: u32) {
