@@ -1,5 +1,6 @@
 //! A plan several times over, each with inputs and memory of its own, so that every command shares its dispatch with its like. What a
 //! planner puts together is chance; this reaches every kernel.
+use pentimento_runtime::caps::Caps;
 use pentimento_runtime::plan::{Command, Place, Plan, Slot};
 use pentimento_wgsl::together::shareable;
 
@@ -8,8 +9,9 @@ pub fn name(own: &str, copy: usize) -> String {
     if copy == 0 { own.into() } else { format!("{own}@{copy}") }
 }
 
-/// `copies` of a plan in one. Commands that cannot share a dispatch, being cut, or packing or reading texels, have their own.
-pub fn beside(plan: &Plan, copies: usize) -> Plan {
+/// `copies` of a plan in one. Commands that cannot share a dispatch, being cut, or packing or reading texels, or having more bindings than
+/// the device takes, have their own.
+pub fn beside(plan: &Plan, copies: usize, caps: &Caps) -> Plan {
     let moved = |slot: &Slot, copy: usize| {
         let copy = copy as u64;
         let place = match slot.place {
@@ -22,7 +24,8 @@ pub fn beside(plan: &Plan, copies: usize) -> Plan {
     let mut all = plan.clone();
     all.commands.clear();
     for c in &plan.commands {
-        let alone = c.first > 0 || !c.last || shareable(&c.variant).is_none();
+        let bindings = shareable(&c.variant).map(|n| n * copies as u32);
+        let alone = c.first > 0 || !c.last || bindings.is_none_or(|n| n > caps.storage_bindings);
         let own = c.call.groups(&c.variant);
         let groups = [own * copies, 1].map(|n| n as u32);
         all.commands.extend((0..copies).map(|copy| {

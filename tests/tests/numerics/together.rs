@@ -75,7 +75,9 @@ fn a_step_keeps_its_bits() {
             device.clear();
             let (shared, few) = run(device.exec(), &gpu(&own, together));
             println!("{}: {many} dispatches, {few} with up to {together} commands", own.name);
-            assert!(few * 10 < many * 8, "{few} of {many}");
+            // Where a product's bindings fit twice.
+            let much = own.storage_bindings >= 16;
+            assert!(few * 10 < many * if much { 8 } else { 10 }, "{few} of {many}");
             for (a, b) in alone.iter().zip(&shared) {
                 same_bits(b, a).unwrap_or_else(|e| panic!("{}, {together}: {e}", own.name));
             }
@@ -116,7 +118,7 @@ fn every_kernel_can_share_a_dispatch() {
         let (Ok((_, more)), Ok((plan, numbers))) = (other, &mut data) else {
             panic!("{}: no plan", case.name);
         };
-        let plan = beside(plan, 2);
+        let plan = beside(plan, 2, &own);
         for input in &plan.inputs {
             if let Some(own) = input.name.strip_suffix("@1") {
                 numbers.insert(name(own, 1), more[own].clone());
@@ -133,7 +135,8 @@ fn every_kernel_can_share_a_dispatch() {
         assert!(!steps.is_empty());
     }
     println!("{} kernels shared {commands} dispatches", reached.len());
-    assert!(reached.len() > 50, "{} kernels", reached.len());
+    let least = if device.exec().caps().storage_bindings >= 16 { 50 } else { 30 };
+    assert!(reached.len() > least, "{} kernels", reached.len());
 }
 
 /// A plan whose dispatch holds what depends on each other, or not what it says, is found.
