@@ -12,8 +12,8 @@ use pentimento_wgsl::together::shareable;
 use pentimento_wgsl::{Stored, Variant};
 
 /// Bytes of a result, at most, for a command to join others or be taken early: what makes more fills a GPU alone, and would be kept longer.
-/// A text's hidden layer of SD3.5-medium, two prompts, has as many.
-const LARGEST: usize = 16 << 20;
+/// An image's hidden layer at 512 x 512 and its tokens at 1024 x 1024, SD3.5-medium with two prompts, have less.
+const LARGEST: usize = 56 << 20;
 
 /// Commands that more may join. Until it is closed nothing that they read or write is free.
 #[derive(Default)]
@@ -101,10 +101,11 @@ fn share(mut commands: &mut [Command], caps: &Caps) {
     }
 }
 
-/// Commands of a variant that can share a dispatch; one that cannot is alone in its own.
+/// Commands of a variant that can share a dispatch; one that cannot is alone in its own. Uniform blocks count as bindings, because Metal
+/// has 31 places for all buffers of a stage and takes one itself.
 pub(super) fn most(variant: &Variant, caps: &Caps) -> usize {
-    let most =
-        shareable(variant).map_or(1, |bindings| caps.together.min(caps.storage_bindings / bindings.max(1)));
+    let places = caps.storage_bindings.saturating_sub(1);
+    let most = shareable(variant).map_or(1, |bindings| caps.together.min(places / (bindings + 1)));
     most.max(1) as usize
 }
 
