@@ -305,11 +305,13 @@ impl Wgpu {
                 Some(_) => all.map(|i| self.expected(p, i)).sum(),
                 None => all.map(|i| cost(p.plan.commands[i].flops)).sum(),
             };
-            let full = match piece {
-                Some(most) => work + next > most && end > start,
-                None => work >= self.budget,
-            };
-            if full {
+            // What a dispatch before it runs comes with that.
+            let full = p.plan.commands[end].together > 0
+                && match piece {
+                    Some(most) => work + next > most,
+                    None => work >= self.budget,
+                };
+            if end > start && (full || self.budget == ALONE) {
                 break;
             }
             if end == p.own.steps.len() {
@@ -425,6 +427,9 @@ fn encode(steps: &[Step], encoder: &mut wgpu::CommandEncoder, mut begin: Mark<'_
         run.iter().for_each(|step| step.dispatch(&mut pass));
     }
 }
+
+/// The budget with which a slice is one command, whatever the pace.
+const ALONE: u64 = 1;
 
 /// Work of a command: a launch costs something, too.
 fn cost(flops: u64) -> u64 {

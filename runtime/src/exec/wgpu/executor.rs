@@ -1,6 +1,6 @@
 //! The executor's calls.
 use super::device::SUBMIT_SECONDS;
-use super::{Numbers, Prepared, Stage, Wgpu, stage};
+use super::{ALONE, Numbers, Prepared, Stage, Wgpu, stage};
 use crate::caps::Caps;
 use crate::exec::memory::{self, LARGE_UPLOAD};
 use crate::exec::{Executor, LeafData, Memory, PlanId, null, plans};
@@ -145,7 +145,7 @@ impl Executor for Wgpu {
         self.fetch(plan, slot)
     }
     fn one(&mut self, plan: PlanId) -> Result<bool> {
-        let budget = core::mem::replace(&mut self.budget, 1);
+        let budget = core::mem::replace(&mut self.budget, ALONE);
         let ran = self.slice(plan);
         self.budget = budget;
         ran?;

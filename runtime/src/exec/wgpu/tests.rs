@@ -62,3 +62,40 @@ fn steps_are_built_in_order_once() {
     noop.run(plan).expect("another");
     assert_eq!(noop.plans.get(plan).expect("a plan").own.steps.len(), all);
 }
+
+/// Softmaxes of inputs of their own, several to a dispatch, and one of their sum.
+fn together(noop: &mut Wgpu) -> PlanId {
+    let mut g = Graph::new();
+    let inputs: Vec<_> = (0..5).map(|i| g.input(format!("x{i}"), &[8, 8])).collect();
+    let all: Vec<_> = inputs.into_iter().map(|x| g.softmax(x, 1.0)).collect();
+    let sum = all.into_iter().reduce(|a, b| g.add(a, b)).expect("some");
+    compile(noop, g, &[("sum", sum)]).expect("a plan")
+}
+
+/// Under a pace as without, a run that wants one command gets one; a piece takes a dispatch whole.
+#[test]
+fn one_command_is_one_and_a_dispatch_is_whole() {
+    let mut noop = Wgpu::noop().expect("noop");
+    let plan = together(&mut noop);
+    noop.run(plan).expect("a run");
+    let commands = noop.plan(plan).commands.clone();
+    assert!(commands.iter().any(|c| c.together > 1), "nothing is shared");
+    let pace = Pace::default();
+    noop.set_pace(pace.clone());
+    for budget in [core::time::Duration::from_nanos(2), core::time::Duration::from_secs(100)] {
+        pace.poll(budget, budget);
+        let _hurry = pace.hurry();
+        noop.rewind(plan);
+        for at in 1..=commands.len() {
+            assert_eq!(noop.one(plan).expect("a command"), at == commands.len());
+            assert_eq!(noop.plans.get(plan).expect("a plan").cursor, at);
+        }
+        noop.rewind(plan);
+        loop {
+            noop.slice(plan).expect("a slice");
+            let cursor = noop.plans.get(plan).expect("a plan").cursor;
+            let Some(next) = commands.get(cursor) else { break };
+            assert!(next.together > 0, "a slice ended before command {cursor}, in the middle of a dispatch");
+        }
+    }
+}
